@@ -1,0 +1,381 @@
+"""The verbs: check the arguments, choose the backend, lay the axes out and put them back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from aproarray import _dispatch, _validate
+from aproarray._tree import SpanningTree, _reweigh
+
+Array = NDArray[Any]
+
+
+def mst(
+    image: ArrayLike,
+    *,
+    channel_axis: int | None = -1,
+    spatial_ndim: int = 2,
+    connectivity: int = 1,
+    mask: ArrayLike | None = None,
+    workers: int | None = None,
+    check_finite: bool = True,
+) -> SpanningTree:
+    """Return the minimum spanning tree of an image, laid out for `global_propagate`.
+
+    Pixels are nodes, neighbouring pixels share an edge of weight ``w_kl = |I_k - I_l|^2`` (squared
+    Euclidean distance over the channels, no square root).
+
+    Parameters
+    ----------
+    image : array_like
+        Bool, integer or float16/32/64, never rescaled: spatial axes, optionally channels, optionally
+        leading batch axes. An image of just `spatial_ndim` axes is grey.
+    channel_axis : int or None
+        Axis of the channels; None: all axes are spatial or leading.
+    spatial_ndim : int
+        Number of spatial axes (2: images, 3: volumes), the last ones beside the channels.
+    connectivity : int
+        Neighbours are at most this many orthogonal hops apart: 1 (4 in 2-D, 6 in 3-D) to `spatial_ndim`.
+    mask : array_like of bool, optional
+        True where a pixel takes part: of the spatial shape, or with the image's leading axes. Gives a
+        minimum spanning forest. NaN is allowed where it is False.
+    workers : int or None
+        Threads (None: the CPUs this process may use). The result does not depend on it.
+    check_finite : bool
+        Whether to look for NaN and inf. Without it the tree of such an image is undefined.
+
+    Returns
+    -------
+    SpanningTree
+        Of the image's spatial shape, its `batch_shape` the leading axes. Its weights are float32 for
+        images of up to 16 bits and float32, float64 above.
+
+    Raises
+    ------
+    TypeError
+        An image, mask or option of the wrong kind.
+    ValueError
+        Axes that do not fit, connectivity out of range, NaN or inf, or differences too large to square.
+    MemoryError
+        The image is too large.
+
+    Notes
+    -----
+    Time is O(N) for the sort (radix) and O(N a(N)) for the union-find, N pixels. Ties are ordered by
+    (weight, u, v), so that the tree is the same on every backend, bit for bit; a weight below the
+    smallest normal number is 0.
+
+    References
+    ----------
+    .. [1] W. Li et al., "Label-efficient Segmentation via Affinity Propagation", NeurIPS 2023,
+       "Global affinity propagation".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import aproarray
+    >>> tree = aproarray.mst(np.array([[0.0, 1.0], [3.0, 2.0]]))
+    >>> tree.edges.tolist(), tree.weights.tolist()
+    ([[0, 1], [1, 3], [2, 3]], [1.0, 1.0, 1.0])
+    """
+    backend = _dispatch.backend(image=image, mask=mask)
+    image = _validate.real_array(image, "image")
+    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1)
+    connectivity = _validate.integer(connectivity, "connectivity", 1, spatial_ndim)
+    layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
+    takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}")
+    threads = _validate.workers(workers, backend.available_workers())
+    flat = np.ascontiguousarray(layout.flatten(image), _validate.compute_dtype(image.dtype))
+    if check_finite:
+        _validate.finite(flat, "image", takes_part)
+    trees, weights_finite = backend.grid_trees(flat, layout.spatial, connectivity, takes_part, threads)
+    if check_finite:
+        _validate.no_overflow(weights_finite, "image", flat.dtype)
+    return SpanningTree(
+        layout.spatial,
+        *trees.with_leading(layout.leading),
+        mask=None if takes_part is None else takes_part.reshape(np.asarray(mask).shape),
+    )
+
+
+def global_propagate(
+    values: ArrayLike,
+    tree: SpanningTree,
+    *,
+    zeta: float | ArrayLike,
+    features: ArrayLike | None = None,
+    tree_index: ArrayLike | None = None,
+    channel_axis: int | None = -1,
+    workers: int | None = None,
+    out: Array | None = None,
+    check_finite: bool = True,
+) -> Array:
+    """Average values over all pixels, each weighted by how alike the tree says they are.
+
+    ``y_i = sum_j K_ij phi_j / sum_j K_ij`` with ``K_ij = exp(-d_ij / zeta^2)``, d_ij being the largest
+    edge weight on the tree's path from i to j, and K_ij = 0 between the components of a forest.
+
+    Parameters
+    ----------
+    values : array_like
+        phi: the tree's spatial axes, optionally channels, optionally leading axes, which begin with the
+        tree's own: each of them may hold any number of arrays that share a tree. Values of
+        exactly the tree's shape (its batch's, then its spatial) are one channel, whatever `channel_axis`
+        says. They are neither normalised nor clipped.
+    tree : SpanningTree
+        From `mst` or `SpanningTree.from_edges`.
+    zeta : float or sequence of float
+        Scale, above 0, in the image's units: weights are squared differences, so that a step of zeta has
+        affinity 1/e. The published 0.01 and 0.07 are for images normalised by the ImageNet mean and
+        standard deviation: mind the range of yours. A sequence puts one result per zeta along a new
+        first axis.
+    features : array_like, optional
+        Weigh the tree's edges by ``|f_u - f_v|^2`` of these instead of the image's (the paper's semantic
+        affinity). Laid out as values; leading axes begin with the tree's and values' begin with theirs.
+    tree_index : (K,) array_like of int, optional
+        For each of K masks (values' first axis) which of the tree's B batch items it is propagated
+        over. `features` then are one per mask.
+    channel_axis : int or None
+        Axis of the channels of `values`, and of `features`; None: there is none.
+    workers : int or None
+        Threads (None: the CPUs this process may use). The result does not depend on it.
+    out : array, optional
+        Where to write the result. It may be `values` itself.
+    check_finite : bool
+        Whether to look for NaN and inf in values and features. A NaN spreads over its whole component.
+
+    Returns
+    -------
+    array of values' shape
+        Float32 for values of up to 16 bits and float32, float64 above; float16 for float16, which is
+        computed in float32. Pixels that the tree's mask leaves out come back as they went in.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind, or arrays of more than one library.
+    ValueError
+        Shapes that do not fit (a tree of another image, say), zeta not above 0, NaN or inf.
+
+    Notes
+    -----
+    O(N C) time, two sweeps over the tree's line for 31 channels at a time; sums are kept in float64. A
+    thread needs 12 (float32) or 16 (float64) bytes per pixel beyond input and output, and a stack as
+    deep as the dendrogram (a few hundred entries on photographs).
+
+    References
+    ----------
+    .. [1] W. Li et al., "Label-efficient Segmentation via Affinity Propagation", NeurIPS 2023,
+       "Global affinity propagation" and Algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import aproarray
+    >>> tree = aproarray.mst(np.array([[0.0, 0.1, 5.0, 5.1]]))
+    >>> aproarray.global_propagate(np.array([[1.0, 0, 0, 0]]), tree, zeta=1.0).round(3)
+    array([[0.502, 0.498, 0.   , 0.   ]])
+    """
+    if not isinstance(tree, SpanningTree):
+        raise TypeError(f"tree must be a SpanningTree (see aproarray.mst), got a {type(tree).__name__}")
+    backend = _dispatch.backend(
+        values=values, tree=tree.order, features=features, tree_index=tree_index, out=out
+    )
+    values = _validate.real_array(values, "values")
+    zetas, several = _validate.positives(zeta, "zeta")
+    threads = _validate.workers(workers, backend.available_workers())
+    n_trees, n_nodes = math.prod(tree.batch_shape), tree.order.shape[-1]
+
+    # Which tree each of the values' leading indices is propagated over.
+    if tree_index is None:
+        leading, tree_of = tree.batch_shape, np.arange(n_trees)
+    else:
+        if len(tree.batch_shape) != 1:
+            raise ValueError(
+                f"tree_index needs a batch of trees along one axis, got shape {tree.batch_shape}"
+            )
+        tree_of = _validate.in_range(
+            _validate.integer_array(tree_index, "tree_index", (None,)), n_trees, "tree_index"
+        )
+        leading = tree_of.shape
+    layout = _validate.layout_over(values.shape, leading, tree.shape, channel_axis, "values", "a tree")
+    if features is not None:
+        tree = _reweigh(tree, features, leading, channel_axis, workers, check_finite, tree_of)
+        if layout.leading[: len(tree.batch_shape)] != tree.batch_shape:
+            raise ValueError(
+                f"features with leading axes {tree.batch_shape} do not fit values with leading axes "
+                f"{layout.leading}: those of values must begin with those of features"
+            )
+        n_trees = math.prod(tree.batch_shape)
+        leading, tree_of = tree.batch_shape, np.arange(n_trees)
+    tree_of = np.repeat(tree_of, math.prod(layout.leading[len(leading) :]))
+    order, gaps = tree.order.reshape(n_trees, n_nodes), tree.gaps.reshape(n_trees, max(n_nodes - 1, 0))
+
+    dtype = _validate.compute_dtype(values.dtype)
+    flat = np.asarray(layout.flatten(values), dtype)
+    if check_finite:
+        takes_part = None if tree.mask is None else tree._flat_mask().reshape(-1, n_nodes)
+        if takes_part is not None and len(takes_part) > 1:
+            takes_part = takes_part[tree_of]
+        _validate.finite(flat, "values", takes_part)
+    result = _Result(values, layout, dtype, len(zetas) if several else None, out)
+    for k, one_zeta in enumerate(zetas):
+        backend.global_propagate(flat, result.flat[k], order, gaps, tree_of, one_zeta, threads)
+    return result.finish()
+
+
+def local_propagate(
+    values: ArrayLike,
+    image: ArrayLike,
+    *,
+    zeta: float = 0.15,
+    kernel_size: int = 5,
+    iterations: int = 20,
+    mask: ArrayLike | None = None,
+    channel_axis: int | None = -1,
+    spatial_ndim: int = 2,
+    workers: int | None = None,
+    out: Array | None = None,
+    check_finite: bool = True,
+) -> Array:
+    """Average values over a small window, weighted by likeness to its centre, again and again.
+
+    ``phi_i <- sum_j W_ij phi_j / sum_j W_ij`` with ``W_ij = exp(-|I_i - I_j|^2 / zeta^2)`` over the window
+    around i, its centre included. Pixels outside the image or the mask take no part.
+
+    Parameters
+    ----------
+    values : array_like
+        phi: the image's spatial axes, optionally channels, optionally leading axes, which begin with the
+        image's own. Values of exactly the image's shape without its channels are one channel.
+    image : array_like
+        Bool, integer or float16/32/64, never rescaled: spatial axes, optionally channels, leading axes.
+    zeta : float
+        Scale, above 0, in the image's units. The published 0.15 is for images normalised by the ImageNet
+        mean and standard deviation, and suits images in [0, 1] too; for 0..255 take about 40.
+    kernel_size : int
+        Pixels along each axis of the window, odd (paper: 5 for Pascal VOC, 3 for COCO).
+    iterations : int
+        Number of steps (paper: 20); 0 returns the values.
+    mask : array_like of bool, optional
+        True where a pixel takes part: of the spatial shape, or with the image's leading axes.
+    channel_axis : int or None
+        Axis of the channels of `values`, and of `image`; None: there is none.
+    spatial_ndim : int
+        Number of spatial axes (2: images, 3: volumes).
+    workers : int or None
+        Threads (None: the CPUs this process may use). The result does not depend on it.
+    out : array, optional
+        Where to write the result. It may be `values` itself.
+    check_finite : bool
+        Whether to look for NaN and inf in values and image.
+
+    Returns
+    -------
+    array of values' shape
+        Dtypes as in `global_propagate`. Pixels that the mask leaves out come back as they went in.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind, or arrays of more than one library.
+    ValueError
+        Shapes that do not fit, zeta not above 0, an even kernel_size, negative iterations, NaN or inf.
+
+    Notes
+    -----
+    O(N C k^d iterations) time for windows of k pixels along d axes. W is symmetric: each weight is
+    computed once per pass over the image and used for both pixels. A pass takes several iterations, and
+    keeps a few rows of each, whatever the height of the image. The first call for a window size compiles
+    it (some seconds; the result is cached on disk).
+
+    References
+    ----------
+    .. [1] W. Li et al., "Label-efficient Segmentation via Affinity Propagation", NeurIPS 2023,
+       "Local affinity propagation".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import aproarray
+    >>> image = np.array([[0.0, 0.0, 1.0, 1.0]])
+    >>> seeds = np.array([[1.0, 0.0, 0.0, 0.0]])
+    >>> aproarray.local_propagate(seeds, image, kernel_size=3, iterations=20).round(3)
+    array([[0.5, 0.5, 0. , 0. ]])
+    """
+    backend = _dispatch.backend(values=values, image=image, mask=mask, out=out)
+    values, image = _validate.real_array(values, "values"), _validate.real_array(image, "image")
+    zeta = _validate.positive(zeta, "zeta")
+    kernel_size = _validate.integer(kernel_size, "kernel_size", 1)
+    if kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, as a window has a centre, got {kernel_size}")
+    iterations = _validate.integer(iterations, "iterations", 0)
+    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1)
+    threads = _validate.workers(workers, backend.available_workers())
+    image_layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
+    layout = _validate.layout_over(
+        values.shape, image_layout.leading, image_layout.spatial, channel_axis, "values", "an image"
+    )
+    takes_part = _validate.mask(
+        mask, image_layout.leading, image_layout.spatial, f"an image of shape {image.shape}"
+    )
+    n_images = math.prod(image_layout.leading)
+    image_of = np.repeat(np.arange(n_images), math.prod(layout.leading[len(image_layout.leading) :]))
+
+    dtype = _validate.compute_dtype(values.dtype)
+    flat = np.asarray(layout.flatten(values), dtype)
+    images = np.asarray(image_layout.flatten(image), _validate.compute_dtype(image.dtype))
+    if check_finite:
+        _validate.finite(images, "image", takes_part)
+        one_each = takes_part is not None and len(takes_part) > 1
+        _validate.finite(flat, "values", takes_part[image_of] if one_each else takes_part)  # type: ignore[index]
+    result = _Result(values, layout, dtype, None, out)
+    if iterations and kernel_size > 1:
+        backend.local_propagate(
+            flat, result.flat[0], images, image_layout.spatial, image_of, takes_part,
+            zeta, kernel_size, iterations, threads,
+        )  # fmt: skip
+    else:
+        result.flat[0][...] = flat
+    return result.finish()
+
+
+class _Result:
+    """The array a verb returns, and the (items, pixels, channels) arrays that the backend fills."""
+
+    def __init__(
+        self,
+        values: Array,
+        layout: _validate.Layout,
+        dtype: np.dtype[Any],
+        n_results: int | None,
+        out: Array | None,
+    ):
+        self._dtype = np.dtype(np.float16) if values.dtype == np.float16 else dtype
+        shape = values.shape if n_results is None else (n_results, *values.shape)
+        self._out = out
+        if out is not None:
+            _validate.output(out, shape, self._dtype)
+            # The backend reads values after it has begun to write: the result cannot lie over them.
+            if self._dtype == dtype and out.flags.aligned and not np.may_share_memory(out, values):
+                self._array, self.flat = out, self._flatten(out, layout, n_results)
+                if all(np.may_share_memory(flat, out) for flat in self.flat if flat.size):
+                    return
+        self._array = np.empty(shape, dtype)
+        self.flat = self._flatten(self._array, layout, n_results)
+
+    @staticmethod
+    def _flatten(array: Array, layout: _validate.Layout, n_results: int | None) -> list[Array]:
+        return [layout.flatten(one) for one in (array[None] if n_results is None else array)]
+
+    def finish(self) -> Array:
+        """Return the array, in the caller's dtype and place."""
+        if self._out is None:
+            return self._array.astype(self._dtype, copy=False)
+        if self._array is not self._out:
+            self._out[...] = self._array
+        return self._out

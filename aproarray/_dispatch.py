@@ -1,0 +1,39 @@
+"""Which backend serves an array: chosen by the array's type, which must be the same for the whole call."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+
+def _library(array: Any) -> str:
+    """Return the library that an array-like belongs to."""
+    if isinstance(array, np.ndarray | np.generic | list | tuple | int | float | complex):
+        return "numpy"
+    return type(array).__module__.partition(".")[0]
+
+
+def _kind(array: Any) -> str:
+    return f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
+
+
+def backend(**arrays: Any) -> ModuleType:
+    """Return the backend module that serves these arrays (None: not given), by their types alone."""
+    given = {name: array for name, array in arrays.items() if array is not None}
+    libraries = {name: _library(array) for name, array in given.items()}
+    if len(set(libraries.values())) > 1:
+        kinds = ", ".join(f"{name} is a {_kind(array)}" for name, array in given.items())
+        raise TypeError(f"all arrays of one call must be of one library, but {kinds}")
+    for name, array in given.items():
+        if libraries[name] != "numpy":
+            raise TypeError(f"{name} must be a NumPy array, got a {_kind(array)}")
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError(
+                f"{name} is a numpy.ma.MaskedArray, whose mask would be lost: pass {name}.data, and "
+                "mask=~numpy.ma.getmaskarray(...) where pixels are to take no part"
+            )
+    from aproarray import cpu
+
+    return cpu

@@ -1,0 +1,44 @@
+"""The pixel graph: which pixels are neighbours, and the canonical order of their edges.
+
+Every edge joins a pixel u to a later one v = u + offset, u and v being flat C-order indices. An edge's
+id is ``u << id_bits | k``, k being the row of its offset: ids therefore order edges by (u, v), which
+is the order that breaks ties between equal weights, on every backend. Nothing else knows of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Grid(NamedTuple):
+    """A pixel graph, as the backends' kernels take it."""
+
+    shape: NDArray[np.intp]
+    """Pixels along each axis (ndim,)."""
+    offsets: NDArray[np.intp]
+    """Steps to the later neighbours (K, ndim), in lexicographic order."""
+    strides: NDArray[np.intp]
+    """The same steps as differences of flat indices (K,)."""
+    id_bits: int
+    """Bits of an edge's id that hold k."""
+
+
+def grid(shape: tuple[int, ...], connectivity: int) -> Grid:
+    """Return the graph of an image whose neighbours are at most `connectivity` orthogonal hops apart."""
+    ndim = len(shape)
+    offsets = [
+        step
+        for step in itertools.product((-1, 0, 1), repeat=ndim)
+        if step > (0,) * ndim and sum(map(abs, step)) <= connectivity
+    ]
+    strides = [int(np.prod(shape[axis + 1 :], dtype=np.intp)) for axis in range(ndim)]
+    return Grid(
+        np.array(shape, np.intp),
+        np.array(offsets, np.intp).reshape(-1, ndim),
+        np.array(offsets, np.intp).reshape(-1, ndim) @ np.array(strides, np.intp),
+        (len(offsets) - 1).bit_length(),
+    )

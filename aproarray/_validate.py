@@ -1,0 +1,207 @@
+"""Checks and layouts: what came, what was expected, and where the axes of an array are.
+
+Every check raises TypeError for the wrong kind of thing and ValueError for a wrong value, and says
+both what it got and what it wanted.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+
+def real_array(array: ArrayLike, name: str) -> Array:
+    """Return `array` as an ndarray of real numbers in native byte order, without a copy where possible."""
+    result = np.asarray(array)
+    if result.dtype.kind not in "biuf" or result.dtype.itemsize > 8:
+        raise TypeError(
+            f"{name} must hold bool, integer, float16, float32 or float64 numbers, got dtype {result.dtype}"
+        )
+    return np.require(result, result.dtype.newbyteorder("="), "A")
+
+
+def compute_dtype(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the float type to compute in: float32, or float64 where that is needed to hold a dtype."""
+    return np.result_type(np.float32, *dtypes)
+
+
+def finite(array: Array, name: str, takes_part: Array | None = None) -> None:
+    """Check that the pixels of (I, N, C) that take part (1 or I, N; None: all) hold no NaN or inf."""
+    if array.dtype.kind != "f":
+        return
+    with np.errstate(all="ignore"):
+        # A finite sum has finite terms. The converse fails where the sum overflows: look closer then.
+        if np.isfinite(array.sum(dtype=compute_dtype(array.dtype))):
+            return
+    bad = ~np.isfinite(array)
+    if takes_part is not None:
+        bad &= takes_part[..., None]
+    if bad.any():
+        raise ValueError(
+            f"{name} must be finite, but {np.count_nonzero(bad)} of its {bad.size} numbers are NaN or inf "
+            "(check_finite=False skips this check)"
+        )
+
+
+def no_overflow(weights_finite: bool, name: str, dtype: np.dtype[Any]) -> None:
+    """Check that the squared differences of a finite array were finite too."""
+    if not weights_finite:
+        raise ValueError(
+            f"squared differences of {name} overflow {dtype}: scale {name} down"
+            + (" or pass it as float64" if dtype != np.float64 else "")
+        )
+
+
+def integer(value: Any, name: str, minimum: float = -math.inf, maximum: float = math.inf) -> int:
+    """Return `value` as an int between two bounds."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        result = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if not minimum <= result <= maximum:
+        bound = f"at least {minimum}" if maximum == math.inf else f"between {minimum} and {maximum}"
+        raise ValueError(f"{name} must be {bound}, got {result}")
+    return result
+
+
+def positive(value: Any, name: str) -> float:
+    """Return `value` as a float above 0 (inf is one)."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    if not float(value) > 0:
+        raise ValueError(f"{name} must be above 0, got {value!r}")
+    return float(value)
+
+
+def positives(value: Any, name: str) -> tuple[list[float], bool]:
+    """Return one or several numbers above 0 as a list, and whether they came as a sequence."""
+    if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
+        if np.ndim(value) != 1:
+            raise ValueError(f"{name} must be a number or a flat sequence, got shape {np.shape(value)}")
+        return [positive(one, f"{name}[{i}]") for i, one in enumerate(value)], True
+    return [positive(value, name)], False
+
+
+def workers(value: Any, available: int) -> int:
+    """Return how many threads to use."""
+    return available if value is None else integer(value, "workers", 1)
+
+
+class Layout(NamedTuple):
+    """Where an array's axes are: leading axes, then spatial ones, with one of channels anywhere."""
+
+    leading: Shape
+    spatial: Shape
+    channel_axis: int | None
+    n_channels: int
+
+    def flatten(self, array: Array) -> Array:
+        """Return `array` as (items, pixels, channels), a view where strides allow."""
+        array = array[..., None] if self.channel_axis is None else np.moveaxis(array, self.channel_axis, -1)
+        return array.reshape(math.prod(self.leading), math.prod(self.spatial), self.n_channels)
+
+
+def layout(
+    shape: Shape, spatial_ndim: int, channel_axis: Any, name: str, one_channel: Shape | None = None
+) -> Layout:
+    """Return where the axes are of an array of `shape`.
+
+    It has no channels if channel_axis is None, if there are only spatial axes, or if the shape is
+    `one_channel`. The last `spatial_ndim` axes that remain are spatial, those before are leading.
+    """
+    ndim = len(shape)
+    if channel_axis is not None:
+        channel_axis = integer(channel_axis, "channel_axis")
+    if ndim == spatial_ndim or shape == one_channel:
+        channel_axis = None
+    if channel_axis is None:
+        rest, n_channels = shape, 1
+    elif not -ndim <= channel_axis < ndim:
+        raise ValueError(f"channel_axis={channel_axis} is not an axis of {name} of shape {shape}")
+    else:
+        channel_axis %= ndim
+        rest, n_channels = shape[:channel_axis] + shape[channel_axis + 1 :], shape[channel_axis]
+    if len(rest) < spatial_ndim:
+        raise ValueError(
+            f"{name} of shape {shape} has too few axes: expected {spatial_ndim} spatial ones"
+            + (f" beside channel_axis={channel_axis}" if channel_axis is not None else "")
+        )
+    split = len(rest) - spatial_ndim
+    return Layout(rest[:split], rest[split:], channel_axis, n_channels)
+
+
+def layout_over(
+    shape: Shape, leading: Shape, spatial: Shape, channel_axis: Any, name: str, owner: str
+) -> Layout:
+    """Return where the axes are of an array over the pixels of `owner`, whose axes are leading + spatial."""
+    found = layout(shape, len(spatial), channel_axis, name, one_channel=leading + spatial)
+    if found.spatial != spatial or found.leading[: len(leading)] != leading:
+        expected = ", ".join(map(str, (*leading, "...", *spatial)))
+        raise ValueError(
+            f"{name} of shape {shape} does not fit {owner} of shape {leading + spatial}: with "
+            f"channel_axis={channel_axis} its other axes are {found.leading + found.spatial}, expected "
+            f"({expected})"
+            + ("" if channel_axis is None else "; pass channel_axis=None if it has no channels")
+        )
+    return found
+
+
+def mask(value: Any, leading: Shape, spatial: Shape, owner: str) -> NDArray[np.bool_] | None:
+    """Return a boolean mask as (1 or items, pixels), or None."""
+    if value is None:
+        return None
+    result = np.asarray(value)
+    if result.dtype != np.bool_:
+        raise TypeError(f"mask must be boolean (True: the pixel takes part), got dtype {result.dtype}")
+    if result.shape not in (spatial, leading + spatial):
+        raise ValueError(
+            f"mask of shape {result.shape} does not fit {owner}: expected {spatial}"
+            + (f" or {leading + spatial}" if leading else "")
+        )
+    items = math.prod(leading) if result.shape != spatial else 1
+    return np.ascontiguousarray(result).reshape(items, math.prod(spatial))
+
+
+def output(out: Any, shape: Shape, dtype: np.dtype[Any]) -> None:
+    """Check an array that results are to be written to."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got a {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"out must have the result's dtype {dtype}, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out must have the result's shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array")
+
+
+def integer_array(value: ArrayLike, name: str, shape: Sequence[int | None]) -> Array:
+    """Return `value` as an array of integers whose shape matches (None: any length)."""
+    result = np.asarray(value)
+    if result.size == 0 and result.dtype.kind == "f" and not isinstance(value, np.ndarray):
+        result = result.astype(np.intp)  # an empty list
+    if result.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, got dtype {result.dtype}")
+    wanted = tuple("any" if n is None else n for n in shape)
+    if result.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, result.shape, strict=True)):
+        raise ValueError(f"{name} must have shape {wanted}, got {result.shape}")
+    return result
+
+
+def in_range(array: Array, stop: int, name: str) -> Array:
+    """Check that all entries are in [0, stop), and return them as intp."""
+    if array.size and not (array.min() >= 0 and array.max() < stop):
+        raise ValueError(f"{name} must be in [0, {stop}), got values from {array.min()} to {array.max()}")
+    return array.astype(np.intp, copy=False)

@@ -1,0 +1,338 @@
+"""Local propagation: window sums over slabs, compiled by Numba for each window size.
+
+A *slab* is what remains of an image at one index of its first spatial axis: a row of pixels in 2-D,
+a plane in 3-D. Slabs are padded by the window's radius and flattened, so that a step inside a window
+is a number of slabs and a shift along the slab, whatever the dimension.
+
+The slabs stream through many iterations at once: as soon as slab s has entered, iteration t can be
+computed for slab ``s - t * radius``. Only the last few slabs of every iteration are kept, and every
+weight of the symmetric W is computed once per stream and kept just as long, so that memory does not
+grow with the image's height.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from aproarray.cpu import _workers
+
+# Products and sums may fuse here: no window sum has to be equal to another machine's, bit for bit.
+_compile = functools.partial(numba.njit, nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+
+
+class Window(NamedTuple):
+    """A window over padded slabs: the half of its steps that lead to later pixels."""
+
+    interior: NDArray[np.uintp]
+    """Where the pixels of a slab lie in its padded form (P,)."""
+    padded: int
+    """Length of a padded slab."""
+    slabs: NDArray[np.uintp]
+    """Slabs from a pixel to its neighbour, for every step (K,)."""
+    shifts: NDArray[np.intp]
+    """Shift along the padded slab, for every step (K,), consecutive within a run."""
+    runs: NDArray[np.uintp]
+    """First step of every run of kernel_size consecutive steps (the first run: of radius steps)."""
+
+
+def window(slab_shape: tuple[int, ...], kernel_size: int) -> Window:
+    """Return the window of `kernel_size` pixels along every axis, over slabs of `slab_shape`."""
+    radius = kernel_size // 2
+    padded = tuple(extent + 2 * radius for extent in slab_shape)
+    strides = [math.prod(padded[axis + 1 :]) for axis in range(len(padded))]
+    inside = np.indices(slab_shape).reshape(len(slab_shape), math.prod(slab_shape)) + radius
+    steps = [
+        step
+        for step in itertools.product(range(-radius, radius + 1), repeat=1 + len(slab_shape))
+        if step > (0,) * len(step)
+    ]
+    return Window(
+        (np.array(strides, np.intp) @ inside).astype(np.uintp),
+        math.prod(padded),
+        np.array([step[0] for step in steps], np.uintp),
+        np.array([sum(a * b for a, b in zip(step[1:], strides, strict=True)) for step in steps], np.intp),
+        np.array([i for i, step in enumerate(steps) if i == 0 or step[-1] == -radius], np.uintp),
+    )
+
+
+@intrinsic
+def _float_from_bits(typing_context: Any, bits: Any) -> Any:
+    """Reinterpret an int32 as a float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@_compile
+def _exp(x: Any) -> Any:
+    """exp(x) of a float32 x <= 0, to about one unit in the last place; 0 where that would be subnormal.
+
+    Written out (2^n times a polynomial, as in Cephes), because a call of the C library would keep the
+    loop around it from being vectorised.
+    """
+    x = max(x, np.float32(-88))
+    n = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
+    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    power = _float_from_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+    return (p * r * r + r + np.float32(1)) * power
+
+
+def _make_weigh(single: bool) -> Any:
+    @_compile
+    def weigh(here, there, valid_here, valid_there, first, last, shift, scale, distances, weights):
+        """weights[x] <- exp(-|here[:, x] - there[:, x + shift]|^2 scale) where both pixels are valid."""
+        for x in range(first, last):
+            distances[x] = 0
+        for c in range(here.shape[0]):
+            for x in range(first, last):
+                difference = here[c, x] - there[c, x + shift]
+                distances[x] += difference * difference
+        for x in range(first, last):
+            exponent = -distances[x] * scale
+            alike = _exp(np.float32(exponent)) if single else math.exp(exponent)
+            weights[x] = alike * valid_here[x] * valid_there[x + shift]
+
+    return weigh
+
+
+def _make_add_run(count: int) -> Any:
+    @_compile
+    def add_run(total, ahead, behind, weights, weights_behind, step, shift, first, last):
+        """Add `count` consecutive steps of the window, and their mirror images, to total[first:last]."""
+        for x in range(first, last):
+            sum_ = total[x]
+            for i in range(np.uint64(count)):
+                there = x + shift + i
+                back = x - shift - i
+                sum_ += weights[step + i, x] * ahead[there] + weights_behind[step + i, back] * behind[back]
+            total[x] = sum_
+
+    return add_run
+
+
+@functools.cache
+def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
+    """Compile the stream of one band of slabs for a window size and the two dtypes."""
+    radius = np.uint64(kernel_size // 2)
+    size = np.uint64(kernel_size)
+    add_half_run, add_full_run = _make_add_run(kernel_size // 2), _make_add_run(kernel_size)
+    weigh = _make_weigh(dtype == np.float32)
+    real, image_real = numba.from_dtype(dtype), numba.from_dtype(image_dtype)
+
+    def strided(scalar: Any, readonly: bool) -> Any:
+        return types.Array(scalar, 2, "A", readonly=readonly)
+
+    index = types.Array(types.uint64, 1, "C")
+    signature = types.void(
+        strided(real, True), strided(real, False), strided(image_real, True),
+        types.Array(types.uint8, 1, "A", readonly=True), types.uint64, types.uint64, types.uint64,
+        types.uint64, image_real, index, types.uint64, index, index, index,
+    )  # fmt: skip
+
+    # All indices are unsigned: Numba wraps negative ones round, at the price of the vector loop.
+    @_compile(signature)
+    def stream(
+        source, target, image, mask, n_slabs, band_first, band_last, iterations, scale,
+        interior, padded, step_slabs, step_shifts, runs,
+    ):  # fmt: skip
+        """Take slabs [band_first, band_last) of source (N, C) through `iterations` into target (N, C)."""
+        one = np.uint64(1)
+        zero = np.uint64(0)
+        n_channels = np.uint64(source.shape[1])
+        n_steps = np.uint64(len(step_slabs))
+        slab_pixels = np.uint64(len(interior))
+        x_first, x_last = interior[0], interior[slab_pixels - one] + one
+        reach = iterations * radius
+        begin = band_first - reach if band_first > reach else zero
+        end = min(n_slabs, band_last + reach)
+        depth = reach + radius + one  # slabs for which weights are kept
+
+        state = np.zeros((iterations, size, n_channels, padded), source.dtype)
+        weights = np.zeros((depth, n_steps, padded), source.dtype)
+        norms = np.zeros((depth, padded), source.dtype)
+        planes = np.zeros((radius + one, image.shape[1], padded), image.dtype)
+        valid = np.zeros((radius + one, padded), source.dtype)
+        distances = np.zeros(padded, image.dtype)
+        total = np.zeros(padded, source.dtype)
+        nothing = np.zeros(padded, source.dtype)
+
+        for s in range(begin, end + reach + radius):
+            # The image enters `radius` slabs before the values, for the weights between slabs.
+            if s < end:
+                slot = s % (radius + one)
+                for p in range(slab_pixels):
+                    pixel = s * slab_pixels + p
+                    takes_part = len(mask) == 0 or mask[pixel] != 0
+                    valid[slot, interior[p]] = takes_part
+                    for c in range(np.uint64(image.shape[1])):
+                        planes[slot, c, interior[p]] = image[pixel, c] if takes_part else 0
+            if s < begin + radius:
+                continue
+            entering = s - radius
+            if entering < end:
+                here = entering % (radius + one)
+                slot = entering % depth
+                for step in range(n_steps):
+                    there = entering + step_slabs[step]
+                    if there < end:
+                        other = there % (radius + one)
+                        weigh(
+                            planes[here], planes[other], valid[here], valid[other],
+                            x_first, x_last, step_shifts[step], scale, distances, weights[slot, step],
+                        )  # fmt: skip
+                    else:
+                        weights[slot, step] = 0
+                slot = entering % size
+                for p in range(slab_pixels):
+                    pixel = entering * slab_pixels + p
+                    takes_part = len(mask) == 0 or mask[pixel] != 0
+                    for c in range(n_channels):
+                        state[zero, slot, c, interior[p]] = source[pixel, c] if takes_part else 0
+
+            for t in range(one, iterations + one):
+                # The slabs of iteration t that the band still depends on.
+                margin = (iterations - t) * radius
+                t_first = band_first - margin if band_first > margin else zero
+                t_last = min(n_slabs, band_last + margin)
+                if entering < t * radius + t_first or entering >= t * radius + t_last:
+                    continue
+                j = entering - t * radius
+                if t == one:
+                    norms[j % depth] = 1
+                    for run in range(np.uint64(len(runs))):
+                        step = runs[run]
+                        for i in range(radius if run == zero else size):
+                            shift = step_shifts[step + i]
+                            w = weights[j % depth, step + i]
+                            d = step_slabs[step + i]
+                            for x in range(x_first, x_last):
+                                norms[j % depth, x] += w[x]
+                            if j >= begin + d:
+                                w = weights[(j - d) % depth, step + i]
+                                for x in range(x_first, x_last):
+                                    norms[j % depth, x] += w[x - shift]
+                    for x in range(x_first, x_last):
+                        norms[j % depth, x] = 1 / norms[j % depth, x]
+                for c in range(n_channels):
+                    centre = state[t - one, j % size, c]
+                    for x in range(x_first, x_last):
+                        total[x] = centre[x]
+                    for run in range(np.uint64(len(runs))):
+                        step = runs[run]
+                        d = step_slabs[step]
+                        ahead = state[t - one, (j + d) % size, c]
+                        if j >= begin + d:
+                            behind = state[t - one, (j - d) % size, c]
+                            weights_behind = weights[(j - d) % depth]
+                        else:  # above the image: no weight, whatever lies in the buffers
+                            behind = nothing
+                            weights_behind = weights[j % depth]
+                        if run == zero:
+                            add_half_run(
+                                total, ahead, behind, weights[j % depth], weights_behind,
+                                step, step_shifts[step], x_first, x_last,
+                            )  # fmt: skip
+                        else:
+                            add_full_run(
+                                total, ahead, behind, weights[j % depth], weights_behind,
+                                step, step_shifts[step], x_first, x_last,
+                            )  # fmt: skip
+                    norm = norms[j % depth]
+                    if t < iterations:
+                        following = state[t, j % size, c]
+                        for x in range(x_first, x_last):
+                            following[x] = total[x] * norm[x]
+                    else:
+                        for p in range(slab_pixels):
+                            pixel = j * slab_pixels + p
+                            if len(mask) == 0 or mask[pixel] != 0:
+                                target[pixel, c] = total[interior[p]] * norm[interior[p]]
+                            else:
+                                target[pixel, c] = source[pixel, c]
+
+    return stream
+
+
+# What one stream may keep between slabs, in bytes (it has to stay in the cache that the cores share),
+# and the channels that share its weights.
+_STREAM_BYTES = 3 << 20
+_STREAM_CHANNELS = 32
+
+
+def propagate(
+    values: NDArray[Any],
+    out: NDArray[Any],
+    images: NDArray[Any],
+    shape: tuple[int, ...],
+    image_of: NDArray[np.intp],
+    masks: NDArray[np.bool_] | None,
+    zeta: float,
+    kernel_size: int,
+    iterations: int,
+    workers: int,
+) -> None:
+    """Propagate values (I, N, C) into out (I, N, C), item i along images[image_of[i]] (G, N, Ci).
+
+    N pixels of `shape`; masks are (G or 1, N). One task streams a band of slabs of some
+    channels of one item.
+    """
+    if out.size == 0:
+        return
+    if len(shape) == 1:
+        shape = (1, *shape)
+    n_slabs = shape[0]
+    view = window(shape[1:], kernel_size)
+    shifts = view.shifts.astype(np.uintp)  # modulo 2^64
+    stream = _kernel(kernel_size, values.dtype, images.dtype)
+    scale = images.dtype.type(min(1 / zeta / zeta, np.finfo(images.dtype).max))
+    no_mask = np.empty(0, np.uint8)
+
+    radius = kernel_size // 2
+    slab_bytes = view.padded * values.dtype.itemsize
+    blocks = [slice(c, c + _STREAM_CHANNELS) for c in range(0, values.shape[2], _STREAM_CHANNELS)]
+    channels = min(values.shape[2], _STREAM_CHANNELS)
+    kept = slab_bytes * (kernel_size * channels + radius * len(shifts))  # per iteration
+    per_pass = int(np.clip(_STREAM_BYTES // kept, min(4, iterations), iterations))
+    n_passes = -(-iterations // per_pass)
+    n_bands = max(1, min(workers // (len(values) * len(blocks)), n_slabs // (per_pass * radius)))
+    bounds = np.linspace(0, n_slabs, n_bands + 1).astype(int)
+    # One band may be propagated in place, as a stream reads ahead of what it writes; several may not.
+    other = np.empty_like(out) if n_bands > 1 and n_passes > 1 else out
+
+    source = values
+    for done in range(n_passes):
+        target = out if (n_passes - done) % 2 else other
+        steps = min(per_pass, iterations - done * per_pass)
+        _workers.run(
+            [
+                functools.partial(
+                    stream, source[i, :, block], target[i, :, block], images[image_of[i]],
+                    no_mask if masks is None else masks[image_of[i] % len(masks)].view(np.uint8),
+                    n_slabs, first, last, steps, scale,
+                    view.interior, view.padded, view.slabs, shifts, view.runs,
+                )
+                for i in range(len(values))
+                for block in blocks
+                for first, last in itertools.pairwise(bounds.tolist())
+            ],
+            workers,
+        )  # fmt: skip
+        source = target

@@ -1,0 +1,232 @@
+"""The definitions, in plain NumPy and Python, made to be read beside the formulas.
+
+Nothing here is fast (O(N^2) and worse) and nothing here is shared with the backends: this module is
+what they are tested against. Images are ``spatial + (C,)`` arrays, values are ``(N, C)`` over the
+flattened pixels, everything is computed in float64 unless it says otherwise.
+
+The paper is W. Li et al., "Label-efficient Segmentation via Affinity Propagation", NeurIPS 2023.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "algorithm_1",
+    "algorithm_a1",
+    "edge_weights",
+    "global_propagate",
+    "linear_order",
+    "local_propagate",
+    "minimax_distances",
+    "mst",
+    "pixel_graph",
+    "window_affinity",
+]
+
+
+def pixel_graph(
+    shape: Sequence[int], connectivity: int = 1, mask: ArrayLike | None = None
+) -> NDArray[np.int64]:
+    """Return the edges ``(E, 2)`` between neighbouring pixels, as pairs u < v of flat C-order indices.
+
+    Two pixels are neighbours when their coordinates differ by at most 1 along every axis and along at
+    most `connectivity` axes. Edges are listed by (u, v), which is the canonical order that breaks ties.
+    With `mask`, only edges between two pixels where it is True are listed.
+    """
+    allowed = np.ones(shape, bool) if mask is None else np.asarray(mask)
+    pixels = list(np.ndindex(*shape))
+    edges = [
+        (u, v)
+        for u, v in itertools.combinations(range(len(pixels)), 2)
+        if max(steps := [abs(a - b) for a, b in zip(pixels[u], pixels[v], strict=True)]) <= 1
+        and sum(steps) <= connectivity
+        and allowed[pixels[u]]
+        and allowed[pixels[v]]
+    ]
+    return np.array(edges, np.int64).reshape(-1, 2)
+
+
+def edge_weights(features: ArrayLike, edges: ArrayLike) -> NDArray[Any]:
+    """Return w_uv = |f_u - f_v|^2 for features ``(N, C)`` (or ``spatial + (C,)``), without a square root.
+
+    Computed in the features' own precision (float32 for up to 16 bits, float64 above), the channels
+    added in order, so that it is the weight by which the backends order the edges, bit for bit. A
+    weight below the smallest normal number is 0.
+    """
+    f = np.asarray(features)
+    f = f.reshape(-1, f.shape[-1]).astype(np.result_type(f.dtype, np.float32))
+    u, v = np.asarray(edges).reshape(-1, 2).T
+    w = np.zeros(len(u), f.dtype)
+    for channel in range(f.shape[1]):
+        difference = f[u, channel] - f[v, channel]
+        w = w + difference * difference
+    w[w < np.finfo(f.dtype).tiny] = 0
+    return w
+
+
+def mst(edges: ArrayLike, weights: ArrayLike, n_nodes: int) -> NDArray[np.intp]:
+    """Return the rows of `edges` that make the minimum spanning forest, in the order Kruskal takes them.
+
+    Ties are ordered by (weight, lower endpoint, higher endpoint).
+    """
+    ends = np.sort(np.asarray(edges).reshape(-1, 2), axis=1)
+    component = list(range(n_nodes))
+    taken = []
+    for row in np.lexsort((ends[:, 1], ends[:, 0], np.asarray(weights))):
+        u, v = (component[end] for end in ends[row])
+        if u != v:
+            component = [u if c == v else c for c in component]
+            taken.append(row)
+    return np.array(taken, np.intp)
+
+
+def linear_order(
+    tree_edges: ArrayLike, tree_weights: ArrayLike, n_nodes: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return ``order`` (N,) and ``gaps`` (N-1,): the tree laid out on a line.
+
+    Tree edges come lightest first. Each merges two lists of pixels; the list that holds the smaller
+    pixel index goes first and the weight is written in the gap between them. The trees of a forest
+    follow one another by their smallest pixel, with a gap of inf between them. The minimax distance
+    of two pixels is the largest gap between their positions.
+    """
+    line = {node: [node] for node in range(n_nodes)}  # by the smallest node, which also is the first
+    gap_before = dict.fromkeys(range(n_nodes), math.inf)
+    member = list(range(n_nodes))
+    for (u, v), weight in zip(np.asarray(tree_edges).reshape(-1, 2), np.asarray(tree_weights), strict=True):
+        left, right = sorted((member[u], member[v]))
+        gap_before[right] = float(weight)
+        for node in line[right]:
+            member[node] = left
+        line[left] += line.pop(right)
+    order = [node for first in sorted(line) for node in line[first]]
+    gaps = [gap_before[node] for node in order[1:]]
+    return np.array(order, np.int64), np.array(gaps, np.float64)
+
+
+def minimax_distances(tree_edges: ArrayLike, tree_weights: ArrayLike, n_nodes: int) -> NDArray[np.float64]:
+    """Return d (N, N), d_ij the largest weight on the tree path from i to j (inf: no path)."""
+    neighbours: list[list[tuple[int, float]]] = [[] for _ in range(n_nodes)]
+    for (u, v), weight in zip(np.asarray(tree_edges).reshape(-1, 2), np.asarray(tree_weights), strict=True):
+        neighbours[u].append((v, float(weight)))
+        neighbours[v].append((u, float(weight)))
+    d = np.full((n_nodes, n_nodes), np.inf)
+    for source in range(n_nodes):
+        d[source, source] = 0
+        stack = [source]
+        while stack:
+            here = stack.pop()
+            for there, weight in neighbours[here]:
+                if np.isinf(d[source, there]):
+                    d[source, there] = max(d[source, here], weight)
+                    stack.append(there)
+    return d
+
+
+def global_propagate(values: ArrayLike, distances: ArrayLike, zeta: float) -> NDArray[np.float64]:
+    """Return y_ic = sum_j K_ij phi_jc / z_i, with K_ij = exp(-d_ij / zeta^2), z_i = sum_j K_ij."""
+    affinity = np.exp(-np.asarray(distances, np.float64) / float(zeta) ** 2)
+    result: NDArray[np.float64] = affinity @ np.asarray(values, np.float64) / affinity.sum(1)[:, None]
+    return result
+
+
+def window_affinity(
+    image: ArrayLike, zeta: float, kernel_size: int, mask: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Return W (N, N), W_ij = exp(-|I_i - I_j|^2 / zeta^2) inside the window, 0 elsewhere.
+
+    The window has `kernel_size` pixels along every axis, its centre included. Pixels where `mask` is
+    False are alike only to themselves.
+    """
+    image = np.asarray(image, np.float64)
+    shape, flat = image.shape[:-1], image.reshape(-1, image.shape[-1])
+    position = np.array(list(np.ndindex(*shape))).reshape(-1, len(shape))
+    inside = (np.abs(position[:, None] - position[None]) <= kernel_size // 2).all(-1)
+    allowed = np.ones(len(flat), bool) if mask is None else np.asarray(mask).ravel()
+    inside &= allowed[:, None] & allowed[None]
+    np.fill_diagonal(inside, True)
+    distances = ((flat[:, None] - flat[None]) ** 2).sum(-1)
+    return np.where(inside, np.exp(-distances / float(zeta) ** 2), 0.0)
+
+
+def local_propagate(
+    values: ArrayLike,
+    image: ArrayLike,
+    zeta: float,
+    kernel_size: int,
+    iterations: int,
+    mask: ArrayLike | None = None,
+) -> NDArray[np.float64]:
+    """Return phi after `iterations` steps of phi <- (W phi) / (W 1)."""
+    affinity = window_affinity(image, zeta, kernel_size, mask)
+    affinity = affinity / affinity.sum(1)[:, None]
+    phi = np.asarray(values, np.float64)
+    for _ in range(iterations):
+        phi = affinity @ phi
+    return phi
+
+
+def algorithm_1(
+    tree_edges: ArrayLike, tree_weights: ArrayLike, values: ArrayLike, zeta: float
+) -> NDArray[Any]:
+    """Return GP of one channel (N,) by the paper's Algorithm 1, step by step.
+
+    Tree edges are taken lightest first. Every node of the union-find carries a *lazy tag*: what its
+    members' sums have gained since it became a root, to be added to all of them later. When the
+    components a and b meet over an edge of weight w, every pixel of a gains exp(-w/zeta^2) times b's sum
+    and the other way round. The smaller component is hung under the larger (union by size), and since
+    from then on it also inherits the larger one's tag, that tag is taken off its own first.
+    """
+    phi = np.asarray(values, np.float64)
+    n = len(phi)
+    parent, size = list(range(n)), [1] * n
+    total = phi.tolist()  # the sum of phi over a root's component
+    tag, tag_ones = [0.0] * n, [0.0] * n  # the lazy tags of y's numerator and of z
+
+    edges, weights = np.asarray(tree_edges).reshape(-1, 2), np.asarray(tree_weights, np.float64)
+    for row in np.argsort(weights, kind="stable"):
+        a = algorithm_a1(int(edges[row, 0]), parent, tag, tag_ones)
+        b = algorithm_a1(int(edges[row, 1]), parent, tag, tag_ones)
+        if size[a] < size[b]:
+            a, b = b, a
+        alike = math.exp(-weights[row] / float(zeta) ** 2)
+        tag[a], tag[b] = tag[a] + alike * total[b], tag[b] + alike * total[a]
+        tag_ones[a], tag_ones[b] = tag_ones[a] + alike * size[b], tag_ones[b] + alike * size[a]
+        tag[b] -= tag[a]
+        tag_ones[b] -= tag_ones[a]
+        parent[b] = a
+        total[a] += total[b]
+        size[a] += size[b]
+
+    y = np.empty(n)
+    for node in range(n):
+        root = algorithm_a1(node, parent, tag, tag_ones)
+        gained, gained_ones = tag[node], tag_ones[node]
+        if root != node:
+            gained, gained_ones = gained + tag[root], gained_ones + tag_ones[root]
+        y[node] = (phi[node] + gained) / (1 + gained_ones)
+    return y
+
+
+def algorithm_a1(node: int, parent: list[int], *tags: list[float]) -> int:
+    """Return the root of `node`, compressing the path to it (the paper's Algorithm A1).
+
+    Every node on the path is hung directly under the root, and takes with it the tags of the
+    ancestors that it no longer passes.
+    """
+    path = []
+    while parent[node] != node:
+        path.append(node)
+        node = parent[node]
+    for below, above in zip(reversed(path[:-1]), reversed(path[1:]), strict=True):
+        for tag in tags:
+            tag[below] += tag[above]
+        parent[below] = node
+    return node

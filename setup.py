@@ -1,0 +1,36 @@
+"""The Cython extensions, and nothing else: all metadata is in pyproject.toml."""
+
+import os
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+# A tree must be the same bit for bit on every machine and backend, so that a product and a sum
+# must never be fused into one rounding (docs/design.md, "Determinism").
+# Weights are moved as the bits they are sorted by, hence no type-based aliasing.
+COMPILE_ARGS = (
+    ["/O2", "/fp:precise"] if os.name == "nt" else ["-O3", "-ffp-contract=off", "-fno-strict-aliasing"]
+)
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "initializedcheck": False,
+    "cdivision": True,
+    "freethreading_compatible": True,
+}
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(f"aproarray.cpu.{name}", [f"aproarray/cpu/{name}.pyx"], extra_compile_args=COMPILE_ARGS)
+            for name in ("_mst", "_sweep")
+        ],
+        build_dir="build/cython",
+        compiler_directives=DIRECTIVES,
+    ),
+    # The compiled modules are put beside their sources as well, so that `import aproarray` also
+    # works where Python finds the checkout before the installed package (`python -m` in a clone).
+    options={"build_ext": {"inplace": True}},
+)
