@@ -416,8 +416,12 @@ def _reweigh(
     )
     if check_finite:
         _validate.no_overflow(weights_finite, "features", flat.dtype)
+    edges, weights, order, gaps = trees.with_leading(layout.leading)
     return SpanningTree(
         tree.shape,
-        *trees.with_leading(layout.leading),
+        edges,
+        weights,
+        order,
+        gaps,
         mask=None if mask is None else mask.reshape((layout.leading if len(mask) > 1 else ()) + tree.shape),
     )
