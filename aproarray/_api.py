@@ -95,15 +95,9 @@ def mst(
     trees, weights_finite = backend.grid_trees(flat, layout.spatial, connectivity, takes_part, threads)
     if check_finite:
         _validate.no_overflow(weights_finite, "image", flat.dtype)
-    edges, weights, order, gaps = trees.with_leading(layout.leading)
-    return SpanningTree(
-        layout.spatial,
-        edges,
-        weights,
-        order,
-        gaps,
-        mask=None if takes_part is None else takes_part.reshape(np.asarray(mask).shape),
-    )
+    order, gaps, gap_edges = trees.with_leading(layout.leading)
+    tree_mask = None if takes_part is None else takes_part.reshape(np.asarray(mask).shape)
+    return SpanningTree(layout.spatial, order, gaps, gap_edges, tree_mask)
 
 
 def global_propagate(

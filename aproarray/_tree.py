@@ -30,16 +30,13 @@ class SpanningTree:
     ----------
     shape : tuple of int
         Spatial shape of the image, or ``(n_nodes,)`` for a graph.
-    edges : (..., N-1, 2) integer array
-        Pairs u < v of joined pixels, lightest first, ties ordered by (u, v). A forest of k components has
-        k - 1 rows of (-1, -1) at its end.
-    weights : (..., N-1) float array
-        ``|I_u - I_v|^2`` of every edge, ascending; inf where a forest has no edge.
     order : (..., N) integer array
         The pixels on a line, such that the minimax distance of two pixels is the largest gap between
         their positions.
     gaps : (..., N-1) float array
         The gaps of the line; inf between the components of a forest.
+    gap_edges : (..., N-1, 2) integer array
+        The tree's edge (u, v), u < v, whose weight each gap is; (-1, -1) where it is inf.
     mask : bool array or None
         The pixels that take part (None: all). The others are components of their own.
 
@@ -50,7 +47,7 @@ class SpanningTree:
     in the gap. The dendrogram of single linkage is the Cartesian tree of the gaps. Leading axes (...)
     are those of a batch, and ``len``, iteration and indexing run over them.
 
-    The trees take 5 numbers per pixel: 20 bytes with float32 weights and up to 2^31 pixels.
+    A tree takes 4 numbers per pixel: 16 bytes with float32 weights and up to 2^31 pixels.
 
     References
     ----------
@@ -58,15 +55,14 @@ class SpanningTree:
     """
 
     shape: tuple[int, ...]
-    edges: Array
-    weights: Array
     order: Array
     gaps: Array
+    gap_edges: Array
     mask: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         """Lock the arrays: kernels trust the indices in them."""
-        for array in (self.edges, self.weights, self.order, self.gaps, self.mask):
+        for array in (self.order, self.gaps, self.gap_edges, self.mask):
             if array is not None:
                 array.setflags(write=False)
 
@@ -118,7 +114,29 @@ class SpanningTree:
         if not (np.isfinite(w).all() and (w >= 0).all()):
             raise ValueError("weights must be finite and at least 0, got negative, NaN or inf ones")
         trees, _ = backend.edge_list_tree(ends, np.where(w < np.finfo(w.dtype).tiny, 0, w), n_nodes)
-        return cls((n_nodes,), *trees.with_leading(()))
+        order, gaps, gap_edges = trees.with_leading(())
+        return cls((n_nodes,), order, gaps, gap_edges)
+
+    @property
+    def edges(self) -> Array:
+        """The edges (..., N-1, 2), lightest first: pairs u < v, ties ordered by (u, v).
+
+        A forest of k components has k - 1 rows of (-1, -1) at the end. Sorted anew at each access, O(N).
+        """
+        return self._sorted_edges()[0]
+
+    @property
+    def weights(self) -> Array:
+        """The weights (..., N-1) of `edges`, ascending; inf where a forest has no edge."""
+        return np.sort(self.gaps, axis=-1)
+
+    def _sorted_edges(self) -> tuple[Array, Array]:
+        backend = _dispatch.backend(order=self.order)
+        n_nodes = self.order.shape[-1]
+        edges, weights = np.empty_like(self.gap_edges), np.empty_like(self.gaps)
+        for b in np.ndindex(self.batch_shape):
+            edges[b], weights[b] = backend.sorted_edges(self.gap_edges[b], self.gaps[b], n_nodes)
+        return edges, weights
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -142,18 +160,16 @@ class SpanningTree:
         """Return some trees of a batch, by anything that indexes an array of its batch_shape."""
         if not self.batch_shape:
             raise TypeError("a single SpanningTree cannot be indexed: it is not a batch")
-        n_trees, n_nodes = math.prod(self.batch_shape), self.order.shape[-1]
+        n_trees, n_nodes, n_gaps = math.prod(self.batch_shape), self.order.shape[-1], self.gaps.shape[-1]
         picked = np.arange(n_trees).reshape(self.batch_shape)[key]
         mask = self.mask
         if mask is not None and mask.shape != self.shape:
             mask = mask.reshape(n_trees, *self.shape)[picked]
-        n_edges = self.weights.shape[-1]
         return SpanningTree(
             self.shape,
-            self.edges.reshape(n_trees, n_edges, 2)[picked],
-            self.weights.reshape(n_trees, n_edges)[picked],
             self.order.reshape(n_trees, n_nodes)[picked],
-            self.gaps.reshape(n_trees, n_edges)[picked],
+            self.gaps.reshape(n_trees, n_gaps)[picked],
+            self.gap_edges.reshape(n_trees, n_gaps, 2)[picked],
             mask,
         )
 
@@ -162,14 +178,15 @@ class SpanningTree:
         return (self[b] for b in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        """Return whether two trees have the same shape, edges, weights and mask."""
+        """Return whether two trees have the same shape, dtype, line, edges and mask."""
         if not isinstance(other, SpanningTree):
             return NotImplemented
         return (
             self.shape == other.shape
-            and np.array_equal(self.edges, other.edges)
-            and self.weights.dtype == other.weights.dtype
-            and np.array_equal(self.weights, other.weights)
+            and self.gaps.dtype == other.gaps.dtype
+            and np.array_equal(self.order, other.order)
+            and np.array_equal(self.gaps, other.gaps)
+            and np.array_equal(self.gap_edges, other.gap_edges)
             and (self.mask is None) == (other.mask is None)
             and (self.mask is None or np.array_equal(self.mask, other.mask))  # type: ignore[arg-type]
         )
@@ -178,17 +195,17 @@ class SpanningTree:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle through the constructor, which locks the arrays again."""
-        return SpanningTree, (self.shape, self.edges, self.weights, self.order, self.gaps, self.mask)
+        return SpanningTree, (self.shape, self.order, self.gaps, self.gap_edges, self.mask)
 
     def __repr__(self) -> str:
         """Say what matters: shape, batch, components, weights."""
-        finite = self.weights[np.isfinite(self.weights)]
+        finite = self.gaps[np.isfinite(self.gaps)]
         weights = f"{finite.min():.3g}..{finite.max():.3g}" if finite.size else "none"
         batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
         components = np.array2string(np.asarray(self.n_components), separator=", ", threshold=8)
         return (
             f"SpanningTree(shape={self.shape}{batch}, n_components={components}, "
-            f"weights={weights} {self.weights.dtype})"
+            f"weights={weights} {self.gaps.dtype})"
         )
 
     def reweight(
@@ -287,7 +304,7 @@ class SpanningTree:
             raise ValueError(f"index must be one pixel, got {node.size} of shape {node.shape}")
         zeta = _validate.positive(zeta, "zeta")
         position = int(np.flatnonzero(self.order == node)[0])
-        distances = np.zeros(self.order.size, self.weights.dtype)
+        distances = np.zeros(self.order.size, self.gaps.dtype)
         distances[position + 1 :] = np.maximum.accumulate(self.gaps[position:])
         distances[:position] = np.maximum.accumulate(self.gaps[:position][::-1])[::-1]
         result = np.empty_like(distances)
@@ -356,9 +373,9 @@ class SpanningTree:
         O(N a(N)).
         """
         self._check_single("to_linkage")
-        if len(self.weights) == 0 or np.isinf(self.weights[-1]):
+        if len(self.gaps) == 0 or np.isinf(self.gaps).any():
             raise ValueError(f"a linkage matrix needs one tree over at least two pixels, got {self!r}")
-        result: NDArray[np.float64] = _dispatch.backend(edges=self.edges).linkage(self.edges, self.weights)
+        result: NDArray[np.float64] = _dispatch.backend(order=self.order).linkage(*self._sorted_edges())
         return result
 
     def _flat_mask(self) -> NDArray[np.bool_]:
@@ -409,19 +426,13 @@ def _reweigh(
     if check_finite:
         _validate.finite(flat, "features", mask)
     trees, weights_finite = backend.reweighed_trees(
-        tree.edges.reshape(n_trees, -1, 2),
+        tree.gap_edges.reshape(n_trees, max(n_nodes - 1, 0), 2),
         tree_of,
         flat,
         _validate.workers(workers, backend.available_workers()),
     )
     if check_finite:
         _validate.no_overflow(weights_finite, "features", flat.dtype)
-    edges, weights, order, gaps = trees.with_leading(layout.leading)
-    return SpanningTree(
-        tree.shape,
-        edges,
-        weights,
-        order,
-        gaps,
-        mask=None if mask is None else mask.reshape((layout.leading if len(mask) > 1 else ()) + tree.shape),
-    )
+    order, gaps, gap_edges = trees.with_leading(layout.leading)
+    tree_mask = None if mask is None else mask.reshape((layout.leading if len(mask) > 1 else ()) + tree.shape)
+    return SpanningTree(tree.shape, order, gaps, gap_edges, tree_mask)

@@ -21,17 +21,16 @@ available_workers = _workers.available_cpus
 
 
 class TreeArrays(NamedTuple):
-    """B trees over N nodes: edges (B, N-1, 2), weights (B, N-1), order (B, N), gaps (B, N-1)."""
+    """B trees over N nodes: order (B, N), gaps (B, N-1), and gap_edges (B, N-1, 2), the edge of each gap."""
 
-    edges: Array
-    weights: Array
     order: Array
     gaps: Array
+    gap_edges: Array
 
-    def with_leading(self, leading: tuple[int, ...]) -> tuple[Array, Array, Array, Array]:
+    def with_leading(self, leading: tuple[int, ...]) -> tuple[Array, Array, Array]:
         """Return the arrays with the batch axis B replaced by leading axes."""
-        edges, weights, order, gaps = (array.reshape(leading + array.shape[1:]) for array in self)
-        return edges, weights, order, gaps
+        order, gaps, gap_edges = (array.reshape(leading + array.shape[1:]) for array in self)
+        return order, gaps, gap_edges
 
 
 def _build_trees(
@@ -41,14 +40,13 @@ def _build_trees(
     build: Callable[..., bool],
     workers: int,
 ) -> tuple[TreeArrays, bool]:
-    """Make a batch of trees, filled by build(b, edges, weights, order, gaps); all weights finite?"""
-    index_dtype = np.intc if n_nodes <= np.iinfo(np.intc).max else np.longlong
-    n_edges = max(n_nodes - 1, 0)
+    """Make a batch of trees, filled by build(b, order, gaps, gap_edges); all weights finite?"""
+    index_dtype = np.int32 if n_nodes <= np.iinfo(np.int32).max else np.int64
+    n_gaps = max(n_nodes - 1, 0)
     trees = TreeArrays(
-        np.empty((n_trees, n_edges, 2), index_dtype),
-        np.empty((n_trees, n_edges), dtype),
         np.empty((n_trees, n_nodes), index_dtype),
-        np.empty((n_trees, n_edges), dtype),
+        np.empty((n_trees, n_gaps), dtype),
+        np.empty((n_trees, n_gaps, 2), index_dtype),
     )
     finite = [True] * n_trees
 
@@ -75,21 +73,36 @@ def grid_trees(
 def edge_list_tree(ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArrays, bool]:
     """Build the tree of one graph, of edges (E, 2) with weights (E), as a batch of one."""
 
-    def build(_: int, edges: Array, *tree: Array) -> bool:
-        return _mst.edge_list_tree(np.ascontiguousarray(ends, edges.dtype), weights, edges, *tree)
+    def build(_: int, order: Array, *rest: Array) -> bool:
+        edges, rows = _mst.canonical_edges(np.ascontiguousarray(ends, order.dtype), n_nodes)
+        return _mst.edge_list_tree(edges, weights[rows], order, *rest)
 
     return _build_trees(1, n_nodes, weights.dtype, build, workers=1)
 
 
-def reweighed_trees(edges: Array, tree_of: Array, features: Array, workers: int) -> tuple[TreeArrays, bool]:
+def reweighed_trees(
+    gap_edges: Array, tree_of: Array, features: Array, workers: int
+) -> tuple[TreeArrays, bool]:
     """Weigh trees by features (F, N, C): tree f has the edges (B, N-1, 2) of tree tree_of[f]."""
 
     def build(f: int, *tree: Array) -> bool:
-        ends, weights = edges[tree_of[f]], np.empty(edges.shape[1], features.dtype)
-        _mst.weigh_edges(features[f], ends, weights)
-        return _mst.edge_list_tree(ends, weights, *tree)
+        edges, _ = _mst.canonical_edges(gap_edges[tree_of[f]], features.shape[1])
+        weights = np.empty(len(edges), features.dtype)
+        _mst.weigh_edges(features[f], edges, weights)
+        return _mst.edge_list_tree(edges, weights, *tree)
 
     return _build_trees(len(features), features.shape[1], features.dtype, build, workers)
+
+
+def sorted_edges(gap_edges: Array, gaps: Array, n_nodes: int) -> tuple[Array, Array]:
+    """Return one tree's edges (N-1, 2) by (weight, u, v) and their weights (N-1), missing ones last."""
+    edges, rows = _mst.canonical_edges(gap_edges, n_nodes)
+    weights = gaps[rows]
+    by_weight = np.empty(len(rows), np.intp)
+    _mst.sort_by_weight(weights, by_weight)
+    all_edges, all_weights = np.full_like(gap_edges, -1), np.full_like(gaps, np.inf)
+    all_edges[: len(rows)], all_weights[: len(rows)] = edges[by_weight], weights[by_weight]
+    return all_edges, all_weights
 
 
 def linkage(edges: Array, weights: Array) -> Array:

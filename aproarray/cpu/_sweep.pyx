@@ -5,13 +5,16 @@ here, kappa = exp(-gap / zeta^2): the affinity of two pixels is the smallest kap
 """
 
 from libc.math cimport INFINITY, exp
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc, realloc
-
-from aproarray.cpu._unionfind cimport index_t
 
 ctypedef fused real:
     float
     double
+
+ctypedef fused index_t:
+    int32_t
+    int64_t
 
 # The sums of a stack entry, in double: a sum over millions of float32 pixels keeps its digits. One
 # struct per vector width makes the width a constant of the compiled loops. One lane counts pixels.

@@ -1,15 +1,23 @@
 """The one union-find: path halving, and the smaller index becomes the root.
 
-A root therefore is the smallest node of its component, which is what makes the linear order canonical.
+A component's root therefore is its smallest node. A root's own entry is negative: ``~x`` for whatever
+number x >= 0 its owner keeps there.
 """
 
-ctypedef fused index_t:
-    int
-    long long
+from libc.stdint cimport int32_t, int64_t
+
+ctypedef fused node_t:
+    int32_t
+    int64_t
 
 
-cdef inline index_t find(index_t *parent, index_t node) noexcept nogil:
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
+cdef inline node_t find(node_t *parent, node_t node) noexcept nogil:
+    cdef node_t above = parent[node], top
+    while above >= 0:
+        top = parent[above]
+        if top < 0:
+            return above
+        parent[node] = top
+        node = top
+        above = parent[node]
     return node
