@@ -7,6 +7,7 @@ out, and split the work over threads so that the result does not depend on how.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,6 +19,10 @@ from aproarray.cpu import _mst, _sweep, _workers
 
 Array = NDArray[Any]
 available_workers = _workers.available_cpus
+
+
+# Up to here, one thread is faster without tiles: its working arrays fit the cache.
+_UNTILED_PIXELS = 1 << 19
 
 
 class TreeArrays(NamedTuple):
@@ -33,15 +38,20 @@ class TreeArrays(NamedTuple):
         return order, gaps, gap_edges
 
 
+def _index_dtype(n_ids: int, weight_dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type of indices and working numbers: 32 bits where weights and edge ids have no more."""
+    return np.dtype(np.int32 if weight_dtype == np.float32 and n_ids < 1 << 31 else np.int64)
+
+
 def _build_trees(
     n_trees: int,
     n_nodes: int,
+    index_dtype: np.dtype[Any],
     dtype: np.dtype[Any],
     build: Callable[..., bool],
     workers: int,
 ) -> tuple[TreeArrays, bool]:
     """Make a batch of trees, filled by build(b, order, gaps, gap_edges); all weights finite?"""
-    index_dtype = np.int32 if n_nodes <= np.iinfo(np.int32).max else np.int64
     n_gaps = max(n_nodes - 1, 0)
     trees = TreeArrays(
         np.empty((n_trees, n_nodes), index_dtype),
@@ -53,7 +63,8 @@ def _build_trees(
     def build_one(b: int) -> None:
         finite[b] = build(b, *(array[b] for array in trees))
 
-    _workers.run([functools.partial(build_one, b) for b in range(n_trees)], workers)
+    if n_nodes:
+        _workers.run([functools.partial(build_one, b) for b in range(n_trees)], workers)
     return trees, all(finite)
 
 
@@ -62,36 +73,69 @@ def grid_trees(
 ) -> tuple[TreeArrays, bool]:
     """Build the trees of images (B, N, C), N pixels of `shape`, where masks (B or 1, N) are True."""
     grid = _grid.grid(shape, connectivity)
+    n_trees, n_nodes, _ = images.shape
+    threads = max(1, workers // max(n_trees, 1))  # for one tree
+    index_dtype = _index_dtype(n_nodes << grid.id_bits, images.dtype)
 
     def build(b: int, *tree: Array) -> bool:
         mask = np.empty(0, np.uint8) if masks is None else masks[b % len(masks)].view(np.uint8)
-        return _mst.grid_tree(images[b], mask, grid, *tree)
+        weights = np.empty((len(grid.offsets), n_nodes), images.dtype)
+        _workers.run_ranges(
+            lambda first, last: _mst.weigh_slabs(images[b], mask, grid, first, last, weights),
+            shape[0],
+            threads,
+        )
+        runs = None
+        if threads > 1 or n_nodes > _UNTILED_PIXELS:
+            pixels, keys, ids, run_of = (np.empty(n_nodes, index_dtype) for _ in range(4))
+            side = 1 << _mst.tile_bits(len(shape))
+            n_runs = _workers.run_ranges(
+                lambda first, last: _mst.solve_tiles(grid, first, last, weights, pixels, keys, ids, run_of),
+                math.prod(-(-extent // side) for extent in shape),
+                threads,
+            )
+            starts = np.empty(sum(n_runs), index_dtype)
+            _mst.number_runs(run_of, starts)
+            runs = (starts, pixels, keys, ids, run_of)
+        items, n_items = _mst.unmarked_edges(weights, grid.id_bits, tree[0])
+        del weights
+        no_ends = np.empty((0, 2), index_dtype)
+        return _mst.connect(items, n_items, no_ends, grid.strides, grid.id_bits, runs, *tree)
 
-    return _build_trees(len(images), images.shape[1], images.dtype, build, workers)
+    return _build_trees(n_trees, n_nodes, index_dtype, images.dtype, build, workers)
+
+
+def _connect_nodes(edges: Array, weights: Array, *tree: Array) -> bool:
+    """Fill a tree from canonical edges (E, 2) and their weights (E)."""
+    items, n_items = _mst.listed_edges(weights, edges)
+    return _mst.connect(items, n_items, edges, np.empty(0, np.intp), 0, None, *tree)
 
 
 def edge_list_tree(ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArrays, bool]:
     """Build the tree of one graph, of edges (E, 2) with weights (E), as a batch of one."""
+    index_dtype = _index_dtype(max(n_nodes, len(ends)), weights.dtype)
 
-    def build(_: int, order: Array, *rest: Array) -> bool:
-        edges, rows = _mst.canonical_edges(np.ascontiguousarray(ends, order.dtype), n_nodes)
-        return _mst.edge_list_tree(edges, weights[rows], order, *rest)
+    def build(_: int, *tree: Array) -> bool:
+        edges, rows = _mst.canonical_edges(np.ascontiguousarray(ends, index_dtype), n_nodes)
+        return _connect_nodes(edges, weights[rows], *tree)
 
-    return _build_trees(1, n_nodes, weights.dtype, build, workers=1)
+    return _build_trees(1, n_nodes, index_dtype, weights.dtype, build, workers=1)
 
 
 def reweighed_trees(
     gap_edges: Array, tree_of: Array, features: Array, workers: int
 ) -> tuple[TreeArrays, bool]:
     """Weigh trees by features (F, N, C): tree f has the edges (B, N-1, 2) of tree tree_of[f]."""
+    n_trees, n_nodes, _ = features.shape
+    index_dtype = _index_dtype(n_nodes, features.dtype)
 
     def build(f: int, *tree: Array) -> bool:
-        edges, _ = _mst.canonical_edges(gap_edges[tree_of[f]], features.shape[1])
+        edges, _ = _mst.canonical_edges(np.ascontiguousarray(gap_edges[tree_of[f]], index_dtype), n_nodes)
         weights = np.empty(len(edges), features.dtype)
         _mst.weigh_edges(features[f], edges, weights)
-        return _mst.edge_list_tree(edges, weights, *tree)
+        return _connect_nodes(edges, weights, *tree)
 
-    return _build_trees(len(features), features.shape[1], features.dtype, build, workers)
+    return _build_trees(n_trees, n_nodes, index_dtype, features.dtype, build, workers)
 
 
 def sorted_edges(gap_edges: Array, gaps: Array, n_nodes: int) -> tuple[Array, Array]:

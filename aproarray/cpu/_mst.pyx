@@ -1,10 +1,16 @@
-"""Minimum spanning trees and their linear order: weigh, drop what closes a square, sort, Kruskal.
+"""Minimum spanning trees and their linear order: weigh, drop what closes a square, tiles, Kruskal.
 
-One function per source of edges (`grid_tree`, `edge_list_tree`), both filling arrays that the caller
-owns. Weights are never negative, so that their bits order them as integers do.
+A pixel graph is solved in two steps. Within a tile that fits the cache, Kruskal's algorithm runs over the
+tile's own edges: what closes a cycle is dropped, a merge lighter than every edge that leaves the two
+sides is final, any other one is put off. The final merges make *runs* of pixels, stretches of the
+linear order that nothing will part. The second step is Kruskal over the runs and the edges that are
+left, a fifth to a third of the pixels on photographs. Other graphs start with the second step, every
+node being a run.
 
-Where weights are float32 and edge ids fit 32 bits, all working arrays hold 32-bit numbers and a weight
-and an id are sorted as one 64-bit number; else everything is 64 bits wide. `node_t` says which.
+Weights are never negative, so that their bits order them as integers do, and their sign is free to
+mark edges that need no more looking at. Where weights are float32 and edge ids fit 32 bits, working
+arrays hold 32-bit numbers and a weight and an id are sorted as one 64-bit number; else everything is
+64 bits wide. `node_t` says which.
 """
 
 from libc.math cimport INFINITY
@@ -19,10 +25,6 @@ ctypedef fused real:
     float
     double
 
-ctypedef fused index_t:
-    int32_t
-    int64_t
-
 cdef extern from *:
     """
     #if defined(__GNUC__) || defined(__clang__)
@@ -32,14 +34,18 @@ cdef extern from *:
     #endif
     """
     void APRO_PREFETCH(const void *address) noexcept nogil
+    int64_t LARGEST32 "INT32_MAX"
+    int64_t LARGEST64 "INT64_MAX"
 
 cdef enum:
-    DIGIT_BITS = 11
-    RADIX = 1 << DIGIT_BITS
-    MAX_DIGITS = 6
+    MAX_RADIX = 1 << 11
+    MAX_DIGITS = 8
     AHEAD = 16  # edges whose ends are prefetched before their turn
     CHUNK = 256
     MAX_NDIM = 8
+    MAX_OFFSETS = 64
+    TILE_DIGIT_BITS = 8
+    DIGIT_BITS = 11
 
 
 cdef inline uint64_t bits_of(real weight) noexcept nogil:
@@ -81,34 +87,38 @@ cdef inline void put(uint64_t *items, Py_ssize_t i, uint64_t key, uint64_t id, n
         items[2 * i + 1] = id
 
 
-cdef uint64_t *radix_sort(uint64_t *items, uint64_t *other, Py_ssize_t n, node_t kind) noexcept nogil:
+cdef uint64_t *radix_sort(
+    uint64_t *items, uint64_t *other, Py_ssize_t n, int digit_bits, node_t kind
+) noexcept nogil:
     """Sort stably by key, returning the one of the two buffers that holds the result.
 
     Digits that all keys share are passed over: images of few distinct weights cost one or two passes.
     """
-    cdef Py_ssize_t counts[MAX_DIGITS][RADIX]
+    cdef Py_ssize_t counts[MAX_DIGITS][MAX_RADIX]
     cdef Py_ssize_t i, place, total, count
-    cdef int digit, value, shift, n_digits = 3 if node_t is int32_t else MAX_DIGITS
+    cdef int digit, value, shift, radix = 1 << digit_bits
+    cdef int n_digits = ((31 if node_t is int32_t else 63) + digit_bits - 1) // digit_bits
     cdef uint64_t key
     cdef uint64_t *swap
     if n == 0:
         return items
-    memset(counts, 0, sizeof(counts))
+    for digit in range(n_digits):
+        memset(counts[digit], 0, radix * sizeof(Py_ssize_t))
     for i in range(n):
         key = key_of(items, i, kind)
         for digit in range(n_digits):
-            counts[digit][(key >> (digit * DIGIT_BITS)) & (RADIX - 1)] += 1
+            counts[digit][(key >> (digit * digit_bits)) & (radix - 1)] += 1
     for digit in range(n_digits):
-        shift = digit * DIGIT_BITS
-        if counts[digit][(key_of(items, 0, kind) >> shift) & (RADIX - 1)] == n:
+        shift = digit * digit_bits
+        if counts[digit][(key_of(items, 0, kind) >> shift) & (radix - 1)] == n:
             continue
         total = 0
-        for value in range(RADIX):
+        for value in range(radix):
             count = counts[digit][value]
             counts[digit][value] = total
             total += count
         for i in range(n):
-            value = (key_of(items, i, kind) >> shift) & (RADIX - 1)
+            value = (key_of(items, i, kind) >> shift) & (radix - 1)
             place = counts[digit][value]
             counts[digit][value] = place + 1
             put(other, place, key_of(items, i, kind), id_of(items, i, kind), kind)
@@ -147,46 +157,45 @@ cdef void weigh_run(
             weights[x] = square_distance(u + channels * x, v + channels * x, channels)
 
 
-cdef void weigh_grid(
+cdef void weigh_rows(
     const real *image, Py_ssize_t channels, const unsigned char *mask, Py_ssize_t n,
     const Py_ssize_t[::1] shape, const Py_ssize_t[:, ::1] offsets, const Py_ssize_t[::1] strides,
-    real *weights, Py_ssize_t[::1] coordinates,
+    Py_ssize_t first_row, Py_ssize_t last_row, real *weights,
 ) noexcept nogil:
-    """Write the weight of edge (u, k) to weights[k * n + u], -inf where there is no such edge."""
+    """Write the weight of edge (u, k) to weights[k * n + u], -inf where there is no such edge.
+
+    A row is what lies along the last axis; rows [first_row, last_row) are written.
+    """
     cdef Py_ssize_t last = shape.shape[0] - 1, width = shape[last]
-    cdef Py_ssize_t row, x, k, axis, step, first, stop, u
+    cdef Py_ssize_t row, rest, x, k, axis, step, first, stop, u
     cdef bint inside
-    for axis in range(last + 1):
-        coordinates[axis] = 0
-    for row in range(n // width):
+    cdef real *out
+    for row in range(first_row, last_row):
+        u = row * width
         for k in range(offsets.shape[0]):
             inside = True
-            for axis in range(last):
-                step = coordinates[axis] + offsets[k, axis]
+            rest = row
+            for axis in range(last - 1, -1, -1):
+                step = rest % shape[axis] + offsets[k, axis]
                 inside = inside and 0 <= step < shape[axis]
-            first = max(0, -offsets[k, last]) if inside else width
-            stop = width - max(0, offsets[k, last])
-            u = row * width
-            for x in range(min(first, width)):
-                weights[k * n + u + x] = -<real> INFINITY
-            if first < stop:
-                weigh_run(
-                    image + (u + first) * channels, image + (u + first + strides[k]) * channels, channels,
-                    stop - first, weights + k * n + u + first,
-                )
-                if mask != NULL:
-                    for x in range(first, stop):
-                        if not (mask[u + x] and mask[u + x + strides[k]]):
-                            weights[k * n + u + x] = -<real> INFINITY
-            for x in range(max(stop, first), width):
-                weights[k * n + u + x] = -<real> INFINITY
-        axis = last - 1
-        while axis >= 0:
-            coordinates[axis] += 1
-            if coordinates[axis] < shape[axis]:
-                break
-            coordinates[axis] = 0
-            axis -= 1
+                rest //= shape[axis]
+            first = min(max(<Py_ssize_t> 0, -offsets[k, last]), width) if inside else width
+            stop = max(width - max(<Py_ssize_t> 0, offsets[k, last]), first)
+            out = weights + k * n + u
+            for x in range(first):
+                out[x] = -<real> INFINITY
+            for x in range(stop, width):
+                out[x] = -<real> INFINITY
+            if first == stop:
+                continue
+            weigh_run(
+                image + (u + first) * channels, image + (u + first + strides[k]) * channels, channels,
+                stop - first, out + first,
+            )
+            if mask != NULL:
+                for x in range(first, stop):
+                    if not (mask[u + x] and mask[u + x + strides[k]]):
+                        out[x] = -<real> INFINITY
 
 
 cdef void drop_from_run(node_t *e0, node_t *e1, node_t *e2, node_t *e3, Py_ssize_t count) noexcept nogil:
@@ -196,9 +205,7 @@ cdef void drop_from_run(node_t *e0, node_t *e1, node_t *e2, node_t *e3, Py_ssize
     turns into vector code.
     """
     cdef node_t heaviest[CHUNK]
-    cdef node_t w0, w1, w2, w3, which, most, unsigned_mask = (
-        <node_t> 0x7FFFFFFF if node_t is int32_t else <node_t> 0x7FFFFFFFFFFFFFFF
-    )
+    cdef node_t w0, w1, w2, w3, which, most, unsigned_mask = LARGEST32 if node_t is int32_t else LARGEST64
     cdef Py_ssize_t start = 0, x, length
     while start < count:
         length = min(<Py_ssize_t> CHUNK, count - start)
@@ -227,17 +234,17 @@ cdef inline void mark(node_t *weights, const node_t *heaviest, node_t which, Py_
 
 
 cdef void drop_from_squares(
-    real *weights, Py_ssize_t n, const Py_ssize_t[::1] shape,
-    const Py_ssize_t[:, ::1] offsets, const Py_ssize_t[::1] strides,
+    real *weights, Py_ssize_t n, const Py_ssize_t[::1] shape, const Py_ssize_t[:, ::1] offsets,
+    const Py_ssize_t[::1] strides, Py_ssize_t first_slab, Py_ssize_t last_slab,
 ) noexcept nogil:
-    """Mark, by its sign, the heaviest edge of every square of four pixels.
+    """Mark, by its sign, the heaviest edge of every square of four pixels in slabs [first, last) of axis 0.
 
     The heaviest edge of a cycle is in no minimum spanning tree. On photographs that is most of the
     edges that Kruskal would find to close a cycle, for a fraction of the time. A missing edge is heavier
     than any other, so that a square that lacks one loses nothing.
     """
     cdef Py_ssize_t ndim = shape.shape[0], i, j, k, axis, steps
-    cdef Py_ssize_t along_i, outer, middle, n_outer, n_middle, n_inner, u
+    cdef Py_ssize_t along_i, outer, middle, first_outer, last_outer, n_middle, n_inner, u
     cdef Py_ssize_t unit[MAX_NDIM]  # the row of `offsets` that is one step along an axis
     for k in range(offsets.shape[0]):
         steps = 0
@@ -252,9 +259,10 @@ cdef void drop_from_squares(
             # Pixels are (outer, i, middle, j, inner): all axes but these two are merged.
             n_inner = strides[unit[j]]
             n_middle = strides[unit[i]] // (n_inner * shape[j])
-            n_outer = n // (strides[unit[i]] * shape[i])
-            for outer in range(n_outer):
-                for along_i in range(shape[i] - 1):
+            first_outer = 0 if i == 0 else first_slab * (strides[unit[0]] // (strides[unit[i]] * shape[i]))
+            last_outer = 1 if i == 0 else last_slab * (strides[unit[0]] // (strides[unit[i]] * shape[i]))
+            for outer in range(first_outer, last_outer):
+                for along_i in range(first_slab if i == 0 else 0, (last_slab if i == 0 else shape[i]) - 1):
                     for middle in range(n_middle):
                         u = ((outer * shape[i] + along_i) * n_middle + middle) * shape[j] * n_inner
                         if real is float:
@@ -275,42 +283,374 @@ cdef void drop_from_squares(
                             )
 
 
-cdef void kruskal(
-    const uint64_t *items, Py_ssize_t n_items, Py_ssize_t n,
-    const index_t *ends, const Py_ssize_t *strides, int id_bits, node_t *parent, node_t *links,
-) noexcept nogil:
-    """Merge nodes into lists, by edges sorted by (weight, id).
+def weigh_slabs(
+    const real[:, ::1] image, const unsigned char[::1] mask, grid,
+    Py_ssize_t first, Py_ssize_t last, real[:, ::1] weights,
+):
+    """Write the edges that leave slabs [first, last) of axis 0 to weights (K, N), some of them marked.
 
-    An id stands for row `id` of `ends` or, where that is NULL, for the pixel graph's edge. A
-    component's list starts with its root, which keeps the list's last node. A merge puts the list with
-    the larger root behind the other one: links[3 x] says which node follows x, by which edge and weight.
+    `image` is (N, C), `mask` (N, or 0 for none) says which pixels take part. Unmarked edges, whose sign is
+    not set, are enough for the minimum spanning tree.
+    """
+    cdef const Py_ssize_t[::1] shape = grid.shape
+    cdef const Py_ssize_t[:, ::1] offsets = grid.offsets
+    cdef const Py_ssize_t[::1] strides = grid.strides
+    cdef Py_ssize_t n = image.shape[0], rows = n // (shape[0] * shape[shape.shape[0] - 1])
+    cdef const unsigned char *mask_data = &mask[0] if mask.shape[0] else NULL
+    with nogil:
+        if shape.shape[0] == 1:
+            weigh_rows(&image[0, 0], image.shape[1], mask_data, n, shape, offsets, strides, 0, 1, &weights[0, 0])
+        else:
+            weigh_rows(
+                &image[0, 0], image.shape[1], mask_data, n, shape, offsets, strides,
+                first * rows, last * rows, &weights[0, 0],
+            )
+            drop_from_squares(&weights[0, 0], n, shape, offsets, strides, first, last)
+
+
+cdef struct TileView:
+    # The pixel graph, and one tile of it: a box of `extent` pixels from pixel `base` on. Local indices
+    # have 2^bits pixels to an axis, so that a step has the same local stride in every tile.
+    Py_ssize_t ndim
+    Py_ssize_t n
+    Py_ssize_t n_offsets
+    int id_bits
+    const Py_ssize_t *shape
+    const Py_ssize_t *offsets
+    const Py_ssize_t *strides
+    const Py_ssize_t *pixel_strides
+    int bits
+    Py_ssize_t n_local
+    const Py_ssize_t *pixel_of  # pixels from the tile's first one, for every local index
+    Py_ssize_t base
+    Py_ssize_t corner[MAX_NDIM]
+    Py_ssize_t extent[MAX_NDIM]
+    Py_ssize_t local_strides[MAX_OFFSETS]
+
+
+cdef void place_tile(TileView *view, Py_ssize_t tile) noexcept nogil:
+    """Move the view to the tile of that number."""
+    cdef Py_ssize_t axis, across, side = <Py_ssize_t> 1 << view.bits
+    view.base = 0
+    for axis in range(view.ndim - 1, -1, -1):
+        across = (view.shape[axis] + side - 1) // side
+        view.corner[axis] = (tile % across) * side
+        view.extent[axis] = min(side, view.shape[axis] - view.corner[axis])
+        view.base += view.corner[axis] * view.pixel_strides[axis]
+        tile //= across
+
+
+cdef inline bint is_marked(node_t bits, const real *_kind) noexcept nogil:
+    if real is float:
+        return (<uint64_t> bits >> 31) & 1
+    else:
+        return bits < 0
+
+
+cdef Py_ssize_t gather_tile(
+    const TileView *view, const real *weights, uint64_t *items, node_t *bound
+) noexcept nogil:
+    """Collect a tile's unmarked edges in the order of their ids; return how many there are.
+
+    bound[x] becomes the weight of the lightest edge that leaves the tile from local pixel x.
+    """
+    cdef Py_ssize_t ndim = view.ndim, last = ndim - 1, width = view.extent[last], n_rows = 1
+    cdef Py_ssize_t row, rest, axis, k, x, there, step, back, first, stop, u, local, count = 0
+    cdef bint ahead_inside[MAX_OFFSETS]
+    cdef bint behind_inside, behind_in_image
+    cdef node_t bits, kind = 0
+    cdef node_t furthest = LARGEST32 if node_t is int32_t else LARGEST64
+    for axis in range(last):
+        n_rows *= view.extent[axis]
+    for row in range(n_rows):
+        u = view.base
+        local = 0
+        rest = row
+        for axis in range(last - 1, -1, -1):
+            there = rest % view.extent[axis]
+            rest //= view.extent[axis]
+            u += there * view.pixel_strides[axis]
+            local += there << (view.bits * (last - axis))
+        for x in range(width):
+            bound[local + x] = furthest
+        for k in range(view.n_offsets):
+            ahead_inside[k] = True
+            behind_inside = True
+            behind_in_image = True
+            rest = row
+            for axis in range(last - 1, -1, -1):
+                there = rest % view.extent[axis]
+                rest //= view.extent[axis]
+                step = there + view.offsets[k * ndim + axis]
+                back = there - view.offsets[k * ndim + axis]
+                ahead_inside[k] = ahead_inside[k] and 0 <= step < view.extent[axis]
+                behind_inside = behind_inside and 0 <= back < view.extent[axis]
+                back += view.corner[axis]
+                behind_in_image = behind_in_image and 0 <= back < view.shape[axis]
+            if not behind_in_image:
+                continue
+            # Edges that enter the tile from earlier pixels: all along a row, or at one of its ends.
+            step = view.offsets[k * ndim + last]
+            first = 0
+            stop = width
+            if behind_inside:
+                first = width - 1 if step < 0 else 0
+                stop = first + (1 if step else 0)
+            for x in range(first, stop):
+                back = view.corner[last] + x - step
+                if back < 0 or back >= view.shape[last]:
+                    continue
+                bits = <node_t> bits_of(weights[k * view.n + u + x - view.strides[k]])
+                if not is_marked(bits, weights):
+                    bound[local + x] = min(bound[local + x], bits)
+        for x in range(width):
+            for k in range(view.n_offsets):
+                bits = <node_t> bits_of(weights[k * view.n + u + x])
+                step = x + view.offsets[k * ndim + last]
+                if ahead_inside[k] and 0 <= step < width:
+                    # Written in any case, kept if unmarked: no branch, which could not be predicted.
+                    put(items, count, <uint64_t> bits, <uint64_t> (local + x) << view.id_bits | k, kind)
+                    count += not is_marked(bits, weights)
+                elif not is_marked(bits, weights):
+                    bound[local + x] = min(bound[local + x], bits)
+    return count
+
+
+cdef struct TileWork:
+    # Scratch of one thread: two buffers for a tile's edges, then node_t[n_local] each.
+    uint64_t *items
+    uint64_t *other
+    void *parent
+    void *bound
+    void *following
+    void *key
+    void *id
+
+
+cdef Py_ssize_t solve_tile(
+    const TileView *view, const TileWork *work, real *weights, Py_ssize_t start,
+    node_t *run_pixels, node_t *run_keys, node_t *run_ids, node_t *run_of,
+) noexcept nogil:
+    """Kruskal over one tile: mark all edges but those put off, write the runs from `start` on.
+
+    A run is a stretch of run_pixels, each with the weight and the edge of the gap behind it; -1 in
+    place of a weight ends it. run_of is ~start for the first pixel of a run, which also is its smallest,
+    and that first pixel for the others. Returns the number of runs.
+    """
+    cdef node_t *parent = <node_t *> work.parent
+    cdef node_t *bound = <node_t *> work.bound
+    cdef node_t *following = <node_t *> work.following
+    cdef node_t *keys = <node_t *> work.key
+    cdef node_t *ids = <node_t *> work.id
+    cdef node_t a, b, tail, key, kind = 0
+    cdef Py_ssize_t i, count, k, local, row, n_rows = 1, rest, axis, there, x, head, pixel
+    cdef Py_ssize_t n_runs = 0
+    cdef Py_ssize_t last = view.ndim - 1
+    cdef uint64_t id, k_mask = (<uint64_t> 1 << view.id_bits) - 1
+    cdef uint64_t *items
+    for i in range(view.n_local):
+        parent[i] = ~(<node_t> i)
+        following[i] = -1
+    count = gather_tile(view, weights, work.items, bound)
+    items = radix_sort(work.items, work.other, count, TILE_DIGIT_BITS, kind)
+    for i in range(count):
+        id = id_of(items, i, kind)
+        key = <node_t> key_of(items, i, kind)
+        k = id & k_mask
+        local = id >> view.id_bits
+        a = find(parent, <node_t> local)
+        b = find(parent, <node_t> (local + view.local_strides[k]))
+        if a != b:
+            tail = max(a, b)
+            a = min(a, b)
+            b = tail
+            if key < min(bound[a], bound[b]):
+                tail = ~parent[a]
+                following[tail] = b
+                keys[tail] = key
+                ids[tail] = <node_t> id
+                bound[a] = min(bound[a], bound[b])
+                parent[a] = parent[b]
+                parent[b] = a
+                bound[b] = -2  # no first pixel any more
+            else:
+                # Whatever comes later is heavier than this edge, which leaves both sides.
+                bound[a] = -1
+                parent[b] = a
+                continue
+        pixel = view.base + view.pixel_of[local]
+        weights[k * view.n + pixel] = -weights[k * view.n + pixel]
+
+    for axis in range(last):
+        n_rows *= view.extent[axis]
+    for row in range(n_rows):
+        local = 0
+        rest = row
+        for axis in range(last - 1, -1, -1):
+            there = rest % view.extent[axis]
+            rest //= view.extent[axis]
+            local += there << (view.bits * (last - axis))
+        for x in range(view.extent[last]):
+            if bound[local + x] == -2:
+                continue
+            head = view.base + view.pixel_of[local + x]
+            run_of[head] = ~(<node_t> start)
+            a = <node_t> (local + x)
+            while True:
+                pixel = view.base + view.pixel_of[a]
+                if pixel != head:
+                    run_of[pixel] = <node_t> head
+                run_pixels[start] = <node_t> pixel
+                b = following[a]
+                if b < 0:
+                    run_keys[start] = -1
+                    start += 1
+                    break
+                run_keys[start] = keys[a]
+                id = <uint64_t> ids[a]
+                run_ids[start] = <node_t> (
+                    <uint64_t> (view.base + view.pixel_of[id >> view.id_bits]) << view.id_bits | (id & k_mask)
+                )
+                start += 1
+                a = b
+            n_runs += 1
+    return n_runs
+
+
+def tile_bits(Py_ssize_t ndim):
+    """Binary logarithm of a tile's side: tiles have at most 4096 pixels."""
+    return 12 // ndim
+
+
+def solve_tiles(
+    grid, Py_ssize_t first, Py_ssize_t last, real[:, ::1] weights,
+    node_t[::1] run_pixels, node_t[::1] run_keys, node_t[::1] run_ids, node_t[::1] run_of,
+):
+    """Solve tiles [first, last) of a pixel graph; return the number of runs. See `solve_tile`.
+
+    A tile writes its runs from the position on that is the number of pixels in the tiles before it.
+    """
+    cdef const Py_ssize_t[::1] shape = grid.shape
+    cdef const Py_ssize_t[:, ::1] offsets = grid.offsets
+    cdef const Py_ssize_t[::1] strides = grid.strides
+    cdef Py_ssize_t ndim = shape.shape[0], n = run_of.shape[0], axis, k, i, rest, start = 0, size, tile
+    cdef Py_ssize_t n_runs = 0
+    cdef int bits = tile_bits(ndim)
+    cdef Py_ssize_t n_local = <Py_ssize_t> 1 << (bits * ndim)
+    cdef Py_ssize_t[::1] pixel_strides = np.ones(ndim, np.intp)
+    cdef Py_ssize_t[::1] pixel_of = np.empty(n_local, np.intp)
+    cdef node_t[:, ::1] scratch = np.empty((5, n_local), np.asarray(run_of).dtype)
+    cdef uint64_t[:, ::1] items = np.empty((2, 2 * (n_local * offsets.shape[0] + 1)), np.uint64)
+    cdef TileView view
+    cdef TileWork work
+    for axis in range(ndim - 2, -1, -1):
+        pixel_strides[axis] = pixel_strides[axis + 1] * shape[axis + 1]
+    view.ndim = ndim
+    view.n = n
+    view.n_offsets = offsets.shape[0]
+    view.id_bits = grid.id_bits
+    view.shape = &shape[0]
+    view.offsets = &offsets[0, 0]
+    view.strides = &strides[0]
+    view.pixel_strides = &pixel_strides[0]
+    view.bits = bits
+    view.n_local = n_local
+    view.pixel_of = &pixel_of[0]
+    for i in range(n_local):
+        pixel_of[i] = 0
+        rest = i
+        for axis in range(ndim - 1, -1, -1):
+            pixel_of[i] += (rest & ((1 << bits) - 1)) * pixel_strides[axis]
+            rest >>= bits
+    for k in range(offsets.shape[0]):
+        view.local_strides[k] = 0
+        for axis in range(ndim):
+            view.local_strides[k] += offsets[k, axis] * (<Py_ssize_t> 1 << (bits * (ndim - 1 - axis)))
+    work.items = &items[0, 0]
+    work.other = &items[1, 0]
+    work.parent = &scratch[0, 0]
+    work.bound = &scratch[1, 0]
+    work.following = &scratch[2, 0]
+    work.key = &scratch[3, 0]
+    work.id = &scratch[4, 0]
+    with nogil:
+        for tile in range(last):
+            place_tile(&view, tile)
+            size = 1
+            for axis in range(ndim):
+                size *= view.extent[axis]
+            if tile >= first:
+                n_runs += solve_tile(
+                    &view, &work, &weights[0, 0], start, &run_pixels[0], &run_keys[0], &run_ids[0], &run_of[0]
+                )
+            start += size
+    return n_runs
+
+
+def number_runs(node_t[::1] run_of, node_t[::1] starts):
+    """Number the runs by their first pixels: run_of (N) becomes each pixel's run, starts where it is."""
+    cdef Py_ssize_t pixel, count = 0
+    with nogil:
+        for pixel in range(run_of.shape[0]):
+            if run_of[pixel] < 0:
+                starts[count] = ~run_of[pixel]
+                run_of[pixel] = <node_t> count
+                count += 1
+            else:  # the first pixel of its run is smaller, and has its number by now
+                run_of[pixel] = run_of[run_of[pixel]]
+
+
+cdef struct Graph:
+    # What the ids of edges stand for: rows of `ends` or, where that is NULL, edges of a pixel graph.
+    const void *ends
+    const Py_ssize_t *strides
+    int id_bits
+
+
+cdef inline void ends_of(const Graph *graph, uint64_t id, node_t *u, node_t *v) noexcept nogil:
+    cdef const node_t *ends = <const node_t *> graph.ends
+    if ends != NULL:
+        u[0] = ends[2 * id]
+        v[0] = ends[2 * id + 1]
+    else:
+        u[0] = <node_t> (id >> graph.id_bits)
+        v[0] = <node_t> (u[0] + graph.strides[id & ((<uint64_t> 1 << graph.id_bits) - 1)])
+
+
+cdef void kruskal(
+    const uint64_t *items, Py_ssize_t n_items, Py_ssize_t n_runs, const Graph *graph, const node_t *run_of,
+    node_t *parent, node_t *links,
+) noexcept nogil:
+    """Merge runs into lists, by edges sorted by (weight, id). `run_of` NULL: every node is a run.
+
+    A list starts with its root, which keeps the list's last run (~parent). A merge puts the list with
+    the larger root behind the other one: links[3 r] says which run follows r, by which edge and weight.
     """
     cdef Py_ssize_t i, taken = 0
-    cdef uint64_t id, k_mask = (<uint64_t> 1 << id_bits) - 1
-    cdef node_t a, b, node, kind = 0
+    cdef uint64_t id
+    cdef node_t a, b, run, kind = 0
     cdef node_t *link
-    for i in range(n):
+    for i in range(n_runs):
         parent[i] = ~(<node_t> i)
     for i in range(n_items):
-        if ends != NULL:
-            id = id_of(items, i, kind)
-            a = <node_t> ends[2 * id]
-            b = <node_t> ends[2 * id + 1]
-        else:
-            id = id_of(items, min(i + AHEAD, n_items - 1), kind)
-            APRO_PREFETCH(parent + (id >> id_bits))
-            APRO_PREFETCH(parent + (id >> id_bits) + strides[id & k_mask])
-            id = id_of(items, i, kind)
-            a = <node_t> (id >> id_bits)
-            b = <node_t> (a + strides[id & k_mask])
-        a = find(parent, a)
-        b = find(parent, b)
+        # Where the ends of an edge lie is known long before its turn, and nowhere near one another.
+        if run_of != NULL and i + 2 * AHEAD < n_items:
+            ends_of(graph, id_of(items, i + 2 * AHEAD, kind), &a, &b)
+            APRO_PREFETCH(run_of + a)
+            APRO_PREFETCH(run_of + b)
+        if i + AHEAD < n_items:
+            ends_of(graph, id_of(items, i + AHEAD, kind), &a, &b)
+            APRO_PREFETCH(parent + (a if run_of == NULL else run_of[a]))
+            APRO_PREFETCH(parent + (b if run_of == NULL else run_of[b]))
+        id = id_of(items, i, kind)
+        ends_of(graph, id, &a, &b)
+        a = find(parent, a if run_of == NULL else run_of[a])
+        b = find(parent, b if run_of == NULL else run_of[b])
         if a == b:
             continue
-        if a > b:
-            node = a
-            a = b
-            b = node
+        run = max(a, b)
+        a = min(a, b)
+        b = run
         link = links + 3 * (~parent[a])
         link[0] = b
         link[1] = <node_t> id
@@ -318,56 +658,62 @@ cdef void kruskal(
         parent[a] = parent[b]
         parent[b] = a
         taken += 1
-        if taken == n - 1:
+        if taken == n_runs - 1:
             break
 
 
-cdef bint lay_out(
-    Py_ssize_t n, const index_t *ends, const Py_ssize_t *strides, int id_bits,
-    const node_t *parent, const node_t *links,
-    index_t *order, real *gaps, index_t *gap_edges,
+cdef inline void write_gap(
+    Py_ssize_t place, const Graph *graph, node_t key, node_t id_bits, real *gaps, node_t *gap_edges
 ) noexcept nogil:
-    """Write the lists one after the other, by their first nodes; return whether all weights are finite."""
-    cdef Py_ssize_t root, place = 0
-    cdef node_t node, last
-    cdef uint64_t id
+    cdef uint64_t id = <uint32_t> id_bits if node_t is int32_t else <uint64_t> id_bits
+    gaps[place] = from_bits(<uint64_t> key, gaps)
+    ends_of(graph, id, gap_edges + 2 * place, gap_edges + 2 * place + 1)
+
+
+cdef bint lay_out(
+    Py_ssize_t n_runs, const Graph *graph, const node_t *starts,
+    const node_t *run_pixels, const node_t *run_keys, const node_t *run_ids,
+    const node_t *parent, const node_t *links, node_t *order, real *gaps, node_t *gap_edges,
+) noexcept nogil:
+    """Write the lists' runs one after the other, by their first pixels; are all weights finite?"""
+    cdef Py_ssize_t root, place = 0, at
+    cdef node_t run, last
     cdef bint finite = True
-    cdef index_t u
-    for root in range(n):
+    for root in range(n_runs):
         if parent[root] >= 0:
             continue
         if place:
             gaps[place - 1] = <real> INFINITY
             gap_edges[2 * place - 2] = -1
             gap_edges[2 * place - 1] = -1
-        node = <node_t> root
+        run = <node_t> root
         last = ~parent[root]
         while True:
-            order[place] = <index_t> node
-            place += 1
-            if node == last:
+            if starts == NULL:
+                order[place] = run
+                place += 1
+            else:
+                at = starts[run]
+                order[place] = run_pixels[at]
+                place += 1
+                while run_keys[at] >= 0:
+                    write_gap(place - 1, graph, run_keys[at], run_ids[at], gaps, gap_edges)
+                    finite = finite and gaps[place - 1] < <real> INFINITY
+                    at += 1
+                    order[place] = run_pixels[at]
+                    place += 1
+            if run == last:
                 break
-            if node_t is int32_t:
-                id = <uint32_t> links[3 * node + 1]
-            else:
-                id = <uint64_t> links[3 * node + 1]
-            if ends != NULL:
-                gap_edges[2 * place - 2] = ends[2 * id]
-                gap_edges[2 * place - 1] = ends[2 * id + 1]
-            else:
-                u = <index_t> (id >> id_bits)
-                gap_edges[2 * place - 2] = u
-                gap_edges[2 * place - 1] = <index_t> (u + strides[id & ((<uint64_t> 1 << id_bits) - 1)])
-            gaps[place - 1] = from_bits(<uint64_t> links[3 * node + 2], gaps)
+            write_gap(place - 1, graph, links[3 * run + 2], links[3 * run + 1], gaps, gap_edges)
             finite = finite and gaps[place - 1] < <real> INFINITY
-            node = links[3 * node]
+            run = links[3 * run]
     return finite
 
 
 cdef Py_ssize_t collect_grid(
     const real *weights, Py_ssize_t n, Py_ssize_t n_offsets, int id_bits, uint64_t *items, node_t kind
 ) noexcept nogil:
-    """Write the edges that are left, in the order of their ids; return how many there are."""
+    """Write the unmarked edges in the order of their ids; return how many there are."""
     cdef Py_ssize_t u, k, count = 0
     cdef uint64_t bits
     for u in range(n):
@@ -378,91 +724,32 @@ cdef Py_ssize_t collect_grid(
     return count
 
 
-cdef Py_ssize_t count_left(const real *weights, Py_ssize_t n) noexcept nogil:
+cdef Py_ssize_t count_unmarked(const real *weights, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i, count = 0
     for i in range(n):
         count += not (bits_of(weights[i]) >> (31 if real is float else 63))
     return count
 
 
-cdef bint build(
-    uint64_t *items, uint64_t *other, Py_ssize_t n_items, Py_ssize_t n,
-    const index_t *ends, const Py_ssize_t *strides, int id_bits, node_t *working,
-    index_t *order, real *gaps, index_t *gap_edges,
-) noexcept nogil:
-    cdef node_t *parent = working
-    cdef node_t *links = working + n
-    cdef node_t kind = 0
-    items = radix_sort(items, other, n_items, kind)
-    kruskal(items, n_items, n, ends, strides, id_bits, parent, links)
-    return lay_out(n, ends, strides, id_bits, parent, links, order, gaps, gap_edges)
+def unmarked_edges(real[:, ::1] weights, int id_bits, node_t[::1] order):
+    """Return a pixel graph's unmarked edges as items, with room to sort them in, and how many there are.
 
-
-cdef bint is_narrow(Py_ssize_t n_ids, object weight_dtype):
-    """Whether 32-bit numbers will do: see the module's first lines."""
-    return weight_dtype == np.float32 and n_ids <= 1 << 31
-
-
-def grid_tree(
-    const real[:, ::1] image, const unsigned char[::1] mask, grid,
-    index_t[::1] order, real[::1] gaps, index_t[:, ::1] gap_edges,
-):
-    """Fill order (N), gaps (N-1) and gap_edges (N-1, 2) with the tree of image (N, C).
-
-    `mask` (N, or 0 for none) says which pixels take part. Returns whether all weights are finite.
+    They are of the type of `order`.
     """
-    cdef Py_ssize_t n = order.shape[0], n_items
-    cdef const Py_ssize_t[::1] shape = grid.shape
-    cdef const Py_ssize_t[:, ::1] offsets = grid.offsets
-    cdef const Py_ssize_t[::1] strides = grid.strides
-    cdef int id_bits = grid.id_bits
-    cdef const unsigned char *mask_data = &mask[0] if mask.shape[0] else NULL
-    cdef Py_ssize_t[::1] coordinates = np.zeros(shape.shape[0], np.intp)
-    cdef real[::1] weights
+    cdef Py_ssize_t n = weights.shape[1], size = weights.shape[0] * n, n_items
     cdef uint64_t[:, ::1] items
-    cdef int32_t[::1] narrow
-    cdef int64_t[::1] wide
-    cdef const index_t *no_ends = NULL
-    cdef int32_t narrow_kind = 0
-    cdef int64_t wide_kind = 0
-    cdef bint finite
-    if n == 0:
-        return True
-    weights = np.empty(n * offsets.shape[0], np.asarray(gaps).dtype)
+    cdef node_t kind = 0
     with nogil:
-        weigh_grid(
-            &image[0, 0], image.shape[1], mask_data, n, shape, offsets, strides, &weights[0], coordinates
-        )
-        drop_from_squares(&weights[0], n, shape, offsets, strides)
-        n_items = count_left(&weights[0], weights.shape[0])
-    if is_narrow(n << id_bits, np.asarray(gaps).dtype):
-        items = np.empty((2, n_items + 1), np.uint64)
-        with nogil:
-            collect_grid(&weights[0], n, offsets.shape[0], id_bits, &items[0, 0], narrow_kind)
-        weights = None
-        narrow = np.empty(4 * n, np.int32)
-        with nogil:
-            finite = build(
-                &items[0, 0], &items[1, 0], n_items, n, no_ends, &strides[0], id_bits, &narrow[0],
-                &order[0], &gaps[0], &gap_edges[0, 0],
-            )
-    else:
-        items = np.empty((2, 2 * (n_items + 1)), np.uint64)
-        with nogil:
-            collect_grid(&weights[0], n, offsets.shape[0], id_bits, &items[0, 0], wide_kind)
-        weights = None
-        wide = np.empty(4 * n, np.int64)
-        with nogil:
-            finite = build(
-                &items[0, 0], &items[1, 0], n_items, n, no_ends, &strides[0], id_bits, &wide[0],
-                &order[0], &gaps[0], &gap_edges[0, 0],
-            )
-    return finite
+        n_items = count_unmarked(&weights[0, 0], size)
+    items = np.empty((2, (n_items + 1) * (1 if node_t is int32_t else 2)), np.uint64)
+    with nogil:
+        collect_grid(&weights[0, 0], n, weights.shape[0], id_bits, &items[0, 0], kind)
+    return np.asarray(items), n_items
 
 
 cdef void canonical_ends(
-    const index_t *ends, Py_ssize_t n_edges, Py_ssize_t n, Py_ssize_t *counts,
-    Py_ssize_t *rows, Py_ssize_t *by_higher, index_t *sorted_ends,
+    const node_t *ends, Py_ssize_t n_edges, Py_ssize_t n, Py_ssize_t *counts,
+    Py_ssize_t *rows, Py_ssize_t *by_higher, node_t *sorted_ends,
 ) noexcept nogil:
     """Sort edges by (lower end, higher end) with two counting sorts: O(E + N) for any graph.
 
@@ -470,13 +757,13 @@ cdef void canonical_ends(
     """
     cdef Py_ssize_t e, i, total, count
     cdef int pass_
-    cdef index_t u, v, key
+    cdef node_t u, v, key
     for pass_ in range(2):  # by the higher end, then, stably, by the lower one
         memset(counts, 0, (n + 1) * sizeof(Py_ssize_t))
         for e in range(n_edges):
             u = ends[2 * e]
             v = ends[2 * e + 1]
-            key = <index_t> n if u < 0 else (min(u, v) if pass_ else max(u, v))
+            key = <node_t> n if u < 0 else (min(u, v) if pass_ else max(u, v))
             counts[key] += 1
         total = 0
         for i in range(n + 1):
@@ -487,7 +774,7 @@ cdef void canonical_ends(
             e = by_higher[i] if pass_ else i
             u = ends[2 * e]
             v = ends[2 * e + 1]
-            key = <index_t> n if u < 0 else (min(u, v) if pass_ else max(u, v))
+            key = <node_t> n if u < 0 else (min(u, v) if pass_ else max(u, v))
             if pass_:
                 rows[counts[key]] = e
             else:
@@ -500,7 +787,7 @@ cdef void canonical_ends(
         sorted_ends[2 * i + 1] = max(u, v)
 
 
-def canonical_edges(const index_t[:, ::1] ends, Py_ssize_t n):
+def canonical_edges(const node_t[:, ::1] ends, Py_ssize_t n):
     """Return edges (E, 2) as pairs u < v in the order of (u, v), and the rows they came from.
 
     Edges marked -1 are left out.
@@ -509,7 +796,7 @@ def canonical_edges(const index_t[:, ::1] ends, Py_ssize_t n):
     cdef Py_ssize_t[::1] counts = np.empty(n + 1, np.intp)
     cdef Py_ssize_t[::1] by_higher = np.empty(n_edges, np.intp)
     cdef Py_ssize_t[::1] rows = np.empty(n_edges, np.intp)
-    cdef index_t[:, ::1] result = np.empty((n_edges, 2), np.asarray(ends).dtype)
+    cdef node_t[:, ::1] result = np.empty((n_edges, 2), np.asarray(ends).dtype)
     if n_edges == 0:
         return np.asarray(result), np.asarray(rows)
     with nogil:
@@ -519,44 +806,60 @@ def canonical_edges(const index_t[:, ::1] ends, Py_ssize_t n):
     return np.asarray(result)[:n_edges], np.asarray(rows)[:n_edges]
 
 
-cdef void collect_list(const real *weights, Py_ssize_t n_edges, uint64_t *items, node_t kind) noexcept nogil:
+def listed_edges(const real[::1] weights, const node_t[:, ::1] ends):
+    """Return edges as items, their rows being their ids, with room to sort them in, and their number."""
+    cdef Py_ssize_t n_items = ends.shape[0]
+    cdef uint64_t[:, ::1] items = np.empty((2, n_items * (1 if node_t is int32_t else 2)), np.uint64)
+    cdef node_t kind = 0
     cdef Py_ssize_t e
-    for e in range(n_edges):
-        put(items, e, bits_of(weights[e]), e, kind)
+    with nogil:
+        for e in range(n_items):
+            put(&items[0, 0], e, bits_of(weights[e]), e, kind)
+    return np.asarray(items), n_items
 
 
-def edge_list_tree(
-    const index_t[:, ::1] ends, const real[::1] weights,
-    index_t[::1] order, real[::1] gaps, index_t[:, ::1] gap_edges,
+def connect(
+    uint64_t[:, ::1] items, Py_ssize_t n_items,
+    const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, int id_bits,
+    runs, node_t[::1] order, real[::1] gaps, node_t[:, ::1] gap_edges,
 ):
-    """Fill a tree as `grid_tree` does, from canonical edges (E, 2) and their weights (E)."""
-    cdef Py_ssize_t n = order.shape[0], n_edges = ends.shape[0]
-    cdef uint64_t[:, ::1] items
-    cdef int32_t[::1] narrow
-    cdef int64_t[::1] wide
-    cdef int32_t narrow_kind = 0
-    cdef int64_t wide_kind = 0
+    """Connect runs by edges, which are rows of `ends` or, if that has none, of the pixel graph.
+
+    `runs` are (starts, run_pixels, run_keys, run_ids, run_of), or None: every node is a run. Fills
+    order (N), gaps (N-1) and gap_edges (N-1, 2); returns whether all weights are finite.
+    """
+    cdef Py_ssize_t n_runs = order.shape[0]
+    cdef node_t[::1] starts, run_pixels, run_keys, run_ids, run_of, parent
+    cdef node_t[:, ::1] links
+    cdef node_t *start_data = NULL
+    cdef node_t *pixel_data = NULL
+    cdef node_t *key_data = NULL
+    cdef node_t *id_data = NULL
+    cdef node_t *run_of_data = NULL
+    cdef uint64_t *by_weight
+    cdef Graph graph
+    cdef node_t kind = 0
     cdef bint finite
-    if n == 0:
-        return True
-    if is_narrow(max(n, n_edges), np.asarray(gaps).dtype):
-        items = np.empty((2, n_edges + 1), np.uint64)
-        narrow = np.empty(4 * n, np.int32)
-        with nogil:
-            collect_list(&weights[0], n_edges, &items[0, 0], narrow_kind)
-            finite = build(
-                &items[0, 0], &items[1, 0], n_edges, n, &ends[0, 0], NULL, 0, &narrow[0],
-                &order[0], &gaps[0], &gap_edges[0, 0],
-            )
-    else:
-        items = np.empty((2, 2 * (n_edges + 1)), np.uint64)
-        wide = np.empty(4 * n, np.int64)
-        with nogil:
-            collect_list(&weights[0], n_edges, &items[0, 0], wide_kind)
-            finite = build(
-                &items[0, 0], &items[1, 0], n_edges, n, &ends[0, 0], NULL, 0, &wide[0],
-                &order[0], &gaps[0], &gap_edges[0, 0],
-            )
+    if runs is not None:
+        starts, run_pixels, run_keys, run_ids, run_of = runs
+        n_runs = starts.shape[0]
+        start_data = &starts[0]
+        pixel_data = &run_pixels[0]
+        key_data = &run_keys[0]
+        id_data = &run_ids[0]
+        run_of_data = &run_of[0]
+    parent = np.empty(n_runs, np.asarray(order).dtype)
+    links = np.empty((n_runs, 3), np.asarray(order).dtype)
+    graph.ends = &ends[0, 0] if ends.shape[0] else NULL
+    graph.strides = &strides[0]
+    graph.id_bits = id_bits
+    with nogil:
+        by_weight = radix_sort(&items[0, 0], &items[1, 0], n_items, DIGIT_BITS, kind)
+        kruskal(by_weight, n_items, n_runs, &graph, run_of_data, &parent[0], &links[0, 0])
+        finite = lay_out(
+            n_runs, &graph, start_data, pixel_data, key_data, id_data,
+            &parent[0], &links[0, 0], &order[0], &gaps[0], &gap_edges[0, 0],
+        )
     return finite
 
 
@@ -567,13 +870,14 @@ def sort_by_weight(const real[::1] weights, Py_ssize_t[::1] rows):
     cdef uint64_t *in_order
     cdef int64_t kind = 0
     with nogil:
-        collect_list(&weights[0], n, &items[0, 0], kind)
-        in_order = radix_sort(&items[0, 0], &items[1, 0], n, kind)
+        for i in range(n):
+            put(&items[0, 0], i, bits_of(weights[i]), i, kind)
+        in_order = radix_sort(&items[0, 0], &items[1, 0], n, DIGIT_BITS, kind)
         for i in range(n):
             rows[i] = <Py_ssize_t> id_of(in_order, i, kind)
 
 
-def weigh_edges(const real[:, ::1] features, const index_t[:, ::1] ends, real[::1] weights):
+def weigh_edges(const real[:, ::1] features, const node_t[:, ::1] ends, real[::1] weights):
     """Fill weights (E) with |f_u - f_v|^2 of features (N, C)."""
     cdef Py_ssize_t e, channels = features.shape[1]
     cdef const real *f = &features[0, 0]
@@ -582,13 +886,13 @@ def weigh_edges(const real[:, ::1] features, const index_t[:, ::1] ends, real[::
             weights[e] = square_distance(f + ends[e, 0] * channels, f + ends[e, 1] * channels, channels)
 
 
-def linkage(const index_t[:, ::1] edges, const real[::1] weights, double[:, ::1] result):
+def linkage(const node_t[:, ::1] edges, const real[::1] weights, double[:, ::1] result):
     """Fill result (N-1, 4) with the linkage matrix of a tree of N nodes, edges lightest first."""
     cdef Py_ssize_t n = edges.shape[0] + 1, i
-    cdef index_t[::1] parent = np.full(n, -1, np.asarray(edges).dtype)
+    cdef node_t[::1] parent = np.full(n, -1, np.asarray(edges).dtype)
     cdef Py_ssize_t[::1] cluster = np.arange(n, dtype=np.intp)
     cdef double[::1] size = np.ones(n)
-    cdef index_t a, b
+    cdef node_t a, b
     with nogil:
         for i in range(n - 1):
             a = find(&parent[0], edges[i, 0])

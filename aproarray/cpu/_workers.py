@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 def available_cpus() -> int:
@@ -22,13 +27,17 @@ def available_cpus() -> int:
         return cpus
 
 
-def run(tasks: Sequence[Callable[[], None]], workers: int) -> None:
+def run(tasks: Sequence[Callable[[], Result]], workers: int) -> list[Result]:
     """Call all tasks, at most `workers` at a time; the first error is raised once all have stopped."""
     if min(workers, len(tasks)) <= 1:
-        for task in tasks:
-            task()
-        return
+        return [task() for task in tasks]
     with ThreadPoolExecutor(min(workers, len(tasks))) as pool:
         futures = [pool.submit(task) for task in tasks]
-    for future in futures:
-        future.result()
+    return [future.result() for future in futures]
+
+
+def run_ranges(task: Callable[[int, int], Result], stop: int, workers: int) -> list[Result]:
+    """Call task(first, last) for ranges that make up [0, stop), one for each worker."""
+    parts = max(1, min(workers, stop))
+    bounds = [stop * part // parts for part in range(parts + 1)]
+    return run([functools.partial(task, *bound) for bound in itertools.pairwise(bounds)], workers)
