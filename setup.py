@@ -1,6 +1,7 @@
 """The Cython extensions, and nothing else: all metadata is in pyproject.toml."""
 
 import os
+import platform
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -11,6 +12,7 @@ from setuptools import Extension, setup
 COMPILE_ARGS = (
     ["/O2", "/fp:precise"] if os.name == "nt" else ["-O3", "-ffp-contract=off", "-fno-strict-aliasing"]
 )
+AVX2_ARGS = ["/arch:AVX2"] if os.name == "nt" else ["-mavx2"]
 
 DIRECTIVES = {
     "language_level": 3,
@@ -21,15 +23,23 @@ DIRECTIVES = {
     "freethreading_compatible": True,
 }
 
+
+def extension(name, args=()):
+    """Return the extension aproarray.cpu.<name>."""
+    return Extension(
+        f"aproarray.cpu.{name}",
+        [f"aproarray/cpu/{name}.pyx"],
+        depends=["aproarray/cpu/_sweep.pxi", "aproarray/cpu/_unionfind.pxd"],
+        extra_compile_args=[*COMPILE_ARGS, *args],
+    )
+
+
+extensions = [extension("_mst"), extension("_sweep")]
+if platform.machine().lower() in ("x86_64", "amd64"):
+    extensions.append(extension("_sweep_avx2", AVX2_ARGS))  # chosen at run time
+
 setup(
-    ext_modules=cythonize(
-        [
-            Extension(f"aproarray.cpu.{name}", [f"aproarray/cpu/{name}.pyx"], extra_compile_args=COMPILE_ARGS)
-            for name in ("_mst", "_sweep")
-        ],
-        build_dir="build/cython",
-        compiler_directives=DIRECTIVES,
-    ),
+    ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=DIRECTIVES),
     # The compiled modules are put beside their sources as well, so that `import aproarray` also
     # works where Python finds the checkout before the installed package (`python -m` in a clone).
     options={"build_ext": {"inplace": True}},

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from aproarray import _grid
 from aproarray.cpu import _mst, _sweep, _workers
 
+if _sweep.has_avx2():
+    from aproarray.cpu import _sweep_avx2 as _sweep  # type: ignore[no-redef]
+
 Array = NDArray[Any]
 available_workers = _workers.available_cpus
 
@@ -76,39 +79,44 @@ def grid_trees(
     n_trees, n_nodes, _ = images.shape
     threads = max(1, workers // max(n_trees, 1))  # for one tree
     index_dtype = _index_dtype(n_nodes << grid.id_bits, images.dtype)
+    no_ends = np.empty((0, 2), index_dtype)
 
     def build(b: int, *tree: Array) -> bool:
         mask = np.empty(0, np.uint8) if masks is None else masks[b % len(masks)].view(np.uint8)
-        weights = np.empty((len(grid.offsets), n_nodes), images.dtype)
-        _workers.run_ranges(
-            lambda first, last: _mst.weigh_slabs(images[b], mask, grid, first, last, weights),
-            shape[0],
-            threads,
-        )
-        runs = None
-        if threads > 1 or n_nodes > _UNTILED_PIXELS:
-            pixels, keys, ids, run_of = (np.empty(n_nodes, index_dtype) for _ in range(4))
-            side = 1 << _mst.tile_bits(len(shape))
-            n_runs = _workers.run_ranges(
-                lambda first, last: _mst.solve_tiles(grid, first, last, weights, pixels, keys, ids, run_of),
-                math.prod(-(-extent // side) for extent in shape),
-                threads,
-            )
-            starts = np.empty(sum(n_runs), index_dtype)
-            _mst.number_runs(run_of, starts)
-            runs = (starts, pixels, keys, ids, run_of)
-        items, n_items = _mst.unmarked_edges(weights, grid.id_bits, tree[0])
-        del weights
-        no_ends = np.empty((0, 2), index_dtype)
-        return _mst.connect(items, n_items, no_ends, grid.strides, grid.id_bits, runs, *tree)
+        edges, runs = _edges_and_runs(images[b], shape, mask, grid, index_dtype, threads)
+        return _mst.connect(*edges, no_ends, grid.strides, grid.id_bits, runs, *tree)
 
     return _build_trees(n_trees, n_nodes, index_dtype, images.dtype, build, workers)
 
 
+def _edges_and_runs(
+    image: Array,
+    shape: tuple[int, ...],
+    mask: Array,
+    grid: _grid.Grid,
+    index_dtype: np.dtype[Any],
+    workers: int,
+) -> tuple[tuple[Array, int], tuple[Array, ...] | None]:
+    """Return the edges of a pixel graph that `_mst.connect` has to look at, and the runs they connect."""
+    n_nodes = len(image)
+    weights = np.empty((len(grid.offsets), n_nodes), image.dtype)
+    weigh = functools.partial(_mst.weigh_slabs, image, mask, grid, weights)
+    _workers.run_ranges(weigh, shape[0], workers)
+    runs = None
+    if workers > 1 or n_nodes > _UNTILED_PIXELS:
+        pixels, keys, ids, run_of = (np.empty(n_nodes, index_dtype) for _ in range(4))
+        solve = functools.partial(_mst.solve_tiles, grid, weights, pixels, keys, ids, run_of)
+        side = 1 << _mst.tile_bits(len(shape))
+        n_runs = _workers.run_ranges(solve, math.prod(-(-extent // side) for extent in shape), workers)
+        starts = np.empty(sum(n_runs), index_dtype)
+        _mst.number_runs(run_of, starts)
+        runs = (starts, pixels, keys, ids, run_of)
+    return _mst.unmarked_edges(weights, grid.id_bits, np.empty(0, index_dtype)), runs
+
+
 def _connect_nodes(edges: Array, weights: Array, *tree: Array) -> bool:
     """Fill a tree from canonical edges (E, 2) and their weights (E)."""
-    items, n_items = _mst.listed_edges(weights, edges)
-    return _mst.connect(items, n_items, edges, np.empty(0, np.intp), 0, None, *tree)
+    return _mst.connect(*_mst.listed_edges(weights, edges), edges, np.empty(0, np.intp), 0, None, *tree)
 
 
 def edge_list_tree(ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArrays, bool]:

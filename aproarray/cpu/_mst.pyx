@@ -284,8 +284,8 @@ cdef void drop_from_squares(
 
 
 def weigh_slabs(
-    const real[:, ::1] image, const unsigned char[::1] mask, grid,
-    Py_ssize_t first, Py_ssize_t last, real[:, ::1] weights,
+    const real[:, ::1] image, const unsigned char[::1] mask, grid, real[:, ::1] weights,
+    Py_ssize_t first, Py_ssize_t last,
 ):
     """Write the edges that leave slabs [first, last) of axis 0 to weights (K, N), some of them marked.
 
@@ -299,7 +299,9 @@ def weigh_slabs(
     cdef const unsigned char *mask_data = &mask[0] if mask.shape[0] else NULL
     with nogil:
         if shape.shape[0] == 1:
-            weigh_rows(&image[0, 0], image.shape[1], mask_data, n, shape, offsets, strides, 0, 1, &weights[0, 0])
+            weigh_rows(
+                &image[0, 0], image.shape[1], mask_data, n, shape, offsets, strides, 0, 1, &weights[0, 0]
+            )
         else:
             weigh_rows(
                 &image[0, 0], image.shape[1], mask_data, n, shape, offsets, strides,
@@ -523,8 +525,9 @@ def tile_bits(Py_ssize_t ndim):
 
 
 def solve_tiles(
-    grid, Py_ssize_t first, Py_ssize_t last, real[:, ::1] weights,
+    grid, real[:, ::1] weights,
     node_t[::1] run_pixels, node_t[::1] run_keys, node_t[::1] run_ids, node_t[::1] run_of,
+    Py_ssize_t first, Py_ssize_t last,
 ):
     """Solve tiles [first, last) of a pixel graph; return the number of runs. See `solve_tile`.
 
@@ -731,14 +734,14 @@ cdef Py_ssize_t count_unmarked(const real *weights, Py_ssize_t n) noexcept nogil
     return count
 
 
-def unmarked_edges(real[:, ::1] weights, int id_bits, node_t[::1] order):
+def unmarked_edges(real[:, ::1] weights, int id_bits, node_t[::1] like):
     """Return a pixel graph's unmarked edges as items, with room to sort them in, and how many there are.
 
-    They are of the type of `order`.
+    `like` is any array of the type that says how wide items are.
     """
+    cdef node_t kind = 0
     cdef Py_ssize_t n = weights.shape[1], size = weights.shape[0] * n, n_items
     cdef uint64_t[:, ::1] items
-    cdef node_t kind = 0
     with nogil:
         n_items = count_unmarked(&weights[0, 0], size)
     items = np.empty((2, (n_items + 1) * (1 if node_t is int32_t else 2)), np.uint64)

@@ -95,46 +95,172 @@ def _exp(x: Any) -> Any:
     return (p * r * r + r + np.float32(1)) * power
 
 
-def _make_weigh(single: bool) -> Any:
-    @_compile
-    def weigh(here, there, valid_here, valid_there, first, last, shift, scale, distances, weights):
-        """weights[x] <- exp(-|here[:, x] - there[:, x + shift]|^2 scale) where both pixels are valid."""
+@_compile
+def _weigh(here, there, valid_here, valid_there, first, last, shift, scale, distances, weights):
+    """weights[x] <- exp(-|here[:, x] - there[:, x + shift]|^2 scale) where both pixels are valid."""
+    for x in range(first, last):
+        distances[x] = 0
+    for c in range(here.shape[0]):
         for x in range(first, last):
-            distances[x] = 0
-        for c in range(here.shape[0]):
-            for x in range(first, last):
-                difference = here[c, x] - there[c, x + shift]
-                distances[x] += difference * difference
+            difference = here[c, x] - there[c, x + shift]
+            distances[x] += difference * difference
+    if weights.itemsize == 4:
         for x in range(first, last):
-            exponent = -distances[x] * scale
-            alike = _exp(np.float32(exponent)) if single else math.exp(exponent)
-            weights[x] = alike * valid_here[x] * valid_there[x + shift]
-
-    return weigh
-
-
-def _make_add_run(count: int) -> Any:
-    @_compile
-    def add_run(total, ahead, behind, weights, weights_behind, step, shift, first, last):
-        """Add `count` consecutive steps of the window, and their mirror images, to total[first:last]."""
+            weights[x] = _exp(np.float32(-distances[x] * scale)) * valid_here[x] * valid_there[x + shift]
+    else:
         for x in range(first, last):
-            sum_ = total[x]
-            for i in range(np.uint64(count)):
-                there = x + shift + i
-                back = x - shift - i
-                sum_ += weights[step + i, x] * ahead[there] + weights_behind[step + i, back] * behind[back]
-            total[x] = sum_
+            weights[x] = math.exp(-distances[x] * scale) * valid_here[x] * valid_there[x + shift]
 
-    return add_run
+
+@_compile
+def _add_run(total, ahead, behind, weights, weights_behind, step, run, shift, first, last):
+    """Add consecutive steps of the window, as many as the tuple `run` is long, to total[first:last].
+
+    Each step counts twice: ahead and, as its mirror image, behind. A tuple's length is part of its type,
+    so that the compiler unrolls the steps.
+    """
+    for x in range(first, last):
+        sum_ = total[x]
+        for i in range(np.uint64(len(run))):
+            there = x + shift + i
+            back = x - shift - i
+            sum_ += weights[step + i, x] * ahead[there] + weights_behind[step + i, back] * behind[back]
+        total[x] = sum_
+
+
+# All indices are unsigned: Numba wraps negative ones round, at the price of the vector loop.
+def _stream(
+    source, target, image, mask, n_slabs, band_first, band_last, iterations, scale,
+    interior, padded, step_slabs, step_shifts, runs, half_run, full_run,
+):  # fmt: skip
+    """Take slabs [band_first, band_last) of source (N, C) through `iterations` into target (N, C).
+
+    The tuples half_run and full_run are as long as the window's first run and its others.
+    """
+    one = np.uint64(1)
+    zero = np.uint64(0)
+    radius = np.uint64(len(half_run))
+    size = np.uint64(len(full_run))
+    n_channels = np.uint64(source.shape[1])
+    n_steps = np.uint64(len(step_slabs))
+    slab_pixels = np.uint64(len(interior))
+    x_first, x_last = interior[0], interior[slab_pixels - one] + one
+    reach = iterations * radius
+    begin = band_first - reach if band_first > reach else zero
+    end = min(n_slabs, band_last + reach)
+    depth = reach + radius + one  # slabs for which weights are kept
+
+    state = np.zeros((iterations, size, n_channels, padded), source.dtype)
+    weights = np.zeros((depth, n_steps, padded), source.dtype)
+    norms = np.zeros((depth, padded), source.dtype)
+    planes = np.zeros((radius + one, image.shape[1], padded), image.dtype)
+    valid = np.zeros((radius + one, padded), source.dtype)
+    distances = np.zeros(padded, image.dtype)
+    total = np.zeros(padded, source.dtype)
+    nothing = np.zeros(padded, source.dtype)
+
+    for s in range(begin, end + reach + radius):
+        # The image enters `radius` slabs before the values, for the weights between slabs.
+        if s < end:
+            slot = s % (radius + one)
+            for p in range(slab_pixels):
+                pixel = s * slab_pixels + p
+                takes_part = len(mask) == 0 or mask[pixel] != 0
+                valid[slot, interior[p]] = takes_part
+                for c in range(np.uint64(image.shape[1])):
+                    planes[slot, c, interior[p]] = image[pixel, c] if takes_part else 0
+        if s < begin + radius:
+            continue
+        entering = s - radius
+        if entering < end:
+            here = entering % (radius + one)
+            slot = entering % depth
+            for step in range(n_steps):
+                there = entering + step_slabs[step]
+                if there < end:
+                    other = there % (radius + one)
+                    _weigh(
+                        planes[here], planes[other], valid[here], valid[other],
+                        x_first, x_last, step_shifts[step], scale, distances, weights[slot, step],
+                    )  # fmt: skip
+                else:
+                    weights[slot, step] = 0
+            slot = entering % size
+            for p in range(slab_pixels):
+                pixel = entering * slab_pixels + p
+                takes_part = len(mask) == 0 or mask[pixel] != 0
+                for c in range(n_channels):
+                    state[zero, slot, c, interior[p]] = source[pixel, c] if takes_part else 0
+
+        for t in range(one, iterations + one):
+            # The slabs of iteration t that the band still depends on.
+            margin = (iterations - t) * radius
+            t_first = band_first - margin if band_first > margin else zero
+            t_last = min(n_slabs, band_last + margin)
+            if entering < t * radius + t_first or entering >= t * radius + t_last:
+                continue
+            j = entering - t * radius
+            if t == one:
+                norms[j % depth] = 1
+                for run in range(np.uint64(len(runs))):
+                    step = runs[run]
+                    for i in range(radius if run == zero else size):
+                        shift = step_shifts[step + i]
+                        w = weights[j % depth, step + i]
+                        d = step_slabs[step + i]
+                        for x in range(x_first, x_last):
+                            norms[j % depth, x] += w[x]
+                        if j >= begin + d:
+                            w = weights[(j - d) % depth, step + i]
+                            for x in range(x_first, x_last):
+                                norms[j % depth, x] += w[x - shift]
+                for x in range(x_first, x_last):
+                    norms[j % depth, x] = 1 / norms[j % depth, x]
+            for c in range(n_channels):
+                centre = state[t - one, j % size, c]
+                for x in range(x_first, x_last):
+                    total[x] = centre[x]
+                for run in range(np.uint64(len(runs))):
+                    step = runs[run]
+                    d = step_slabs[step]
+                    ahead = state[t - one, (j + d) % size, c]
+                    if j >= begin + d:
+                        behind = state[t - one, (j - d) % size, c]
+                        weights_behind = weights[(j - d) % depth]
+                    else:  # above the image: no weight, whatever lies in the buffers
+                        behind = nothing
+                        weights_behind = weights[j % depth]
+                    if run == zero:
+                        _add_run(
+                            total, ahead, behind, weights[j % depth], weights_behind,
+                            step, half_run, step_shifts[step], x_first, x_last,
+                        )  # fmt: skip
+                    else:
+                        _add_run(
+                            total, ahead, behind, weights[j % depth], weights_behind,
+                            step, full_run, step_shifts[step], x_first, x_last,
+                        )  # fmt: skip
+                norm = norms[j % depth]
+                if t < iterations:
+                    following = state[t, j % size, c]
+                    for x in range(x_first, x_last):
+                        following[x] = total[x] * norm[x]
+                else:
+                    for p in range(slab_pixels):
+                        pixel = j * slab_pixels + p
+                        if len(mask) == 0 or mask[pixel] != 0:
+                            target[pixel, c] = total[interior[p]] * norm[interior[p]]
+                        else:
+                            target[pixel, c] = source[pixel, c]
 
 
 @functools.cache
 def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
-    """Compile the stream of one band of slabs for a window size and the two dtypes."""
-    radius = np.uint64(kernel_size // 2)
-    size = np.uint64(kernel_size)
-    add_half_run, add_full_run = _make_add_run(kernel_size // 2), _make_add_run(kernel_size)
-    weigh = _make_weigh(dtype == np.float32)
+    """Compile `_stream` for a window size and the two dtypes, whatever the arrays' strides.
+
+    The signature is given, so that neither strides nor read-only arrays lead to further compilations.
+    The disk cache finds it again by the signature: nothing compiled here may be a closure.
+    """
     real, image_real = numba.from_dtype(dtype), numba.from_dtype(image_dtype)
 
     def strided(scalar: Any, readonly: bool) -> Any:
@@ -145,130 +271,9 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
         strided(real, True), strided(real, False), strided(image_real, True),
         types.Array(types.uint8, 1, "A", readonly=True), types.uint64, types.uint64, types.uint64,
         types.uint64, image_real, index, types.uint64, index, index, index,
+        types.UniTuple(types.uint64, kernel_size // 2), types.UniTuple(types.uint64, kernel_size),
     )  # fmt: skip
-
-    # All indices are unsigned: Numba wraps negative ones round, at the price of the vector loop.
-    @_compile(signature)
-    def stream(
-        source, target, image, mask, n_slabs, band_first, band_last, iterations, scale,
-        interior, padded, step_slabs, step_shifts, runs,
-    ):  # fmt: skip
-        """Take slabs [band_first, band_last) of source (N, C) through `iterations` into target (N, C)."""
-        one = np.uint64(1)
-        zero = np.uint64(0)
-        n_channels = np.uint64(source.shape[1])
-        n_steps = np.uint64(len(step_slabs))
-        slab_pixels = np.uint64(len(interior))
-        x_first, x_last = interior[0], interior[slab_pixels - one] + one
-        reach = iterations * radius
-        begin = band_first - reach if band_first > reach else zero
-        end = min(n_slabs, band_last + reach)
-        depth = reach + radius + one  # slabs for which weights are kept
-
-        state = np.zeros((iterations, size, n_channels, padded), source.dtype)
-        weights = np.zeros((depth, n_steps, padded), source.dtype)
-        norms = np.zeros((depth, padded), source.dtype)
-        planes = np.zeros((radius + one, image.shape[1], padded), image.dtype)
-        valid = np.zeros((radius + one, padded), source.dtype)
-        distances = np.zeros(padded, image.dtype)
-        total = np.zeros(padded, source.dtype)
-        nothing = np.zeros(padded, source.dtype)
-
-        for s in range(begin, end + reach + radius):
-            # The image enters `radius` slabs before the values, for the weights between slabs.
-            if s < end:
-                slot = s % (radius + one)
-                for p in range(slab_pixels):
-                    pixel = s * slab_pixels + p
-                    takes_part = len(mask) == 0 or mask[pixel] != 0
-                    valid[slot, interior[p]] = takes_part
-                    for c in range(np.uint64(image.shape[1])):
-                        planes[slot, c, interior[p]] = image[pixel, c] if takes_part else 0
-            if s < begin + radius:
-                continue
-            entering = s - radius
-            if entering < end:
-                here = entering % (radius + one)
-                slot = entering % depth
-                for step in range(n_steps):
-                    there = entering + step_slabs[step]
-                    if there < end:
-                        other = there % (radius + one)
-                        weigh(
-                            planes[here], planes[other], valid[here], valid[other],
-                            x_first, x_last, step_shifts[step], scale, distances, weights[slot, step],
-                        )  # fmt: skip
-                    else:
-                        weights[slot, step] = 0
-                slot = entering % size
-                for p in range(slab_pixels):
-                    pixel = entering * slab_pixels + p
-                    takes_part = len(mask) == 0 or mask[pixel] != 0
-                    for c in range(n_channels):
-                        state[zero, slot, c, interior[p]] = source[pixel, c] if takes_part else 0
-
-            for t in range(one, iterations + one):
-                # The slabs of iteration t that the band still depends on.
-                margin = (iterations - t) * radius
-                t_first = band_first - margin if band_first > margin else zero
-                t_last = min(n_slabs, band_last + margin)
-                if entering < t * radius + t_first or entering >= t * radius + t_last:
-                    continue
-                j = entering - t * radius
-                if t == one:
-                    norms[j % depth] = 1
-                    for run in range(np.uint64(len(runs))):
-                        step = runs[run]
-                        for i in range(radius if run == zero else size):
-                            shift = step_shifts[step + i]
-                            w = weights[j % depth, step + i]
-                            d = step_slabs[step + i]
-                            for x in range(x_first, x_last):
-                                norms[j % depth, x] += w[x]
-                            if j >= begin + d:
-                                w = weights[(j - d) % depth, step + i]
-                                for x in range(x_first, x_last):
-                                    norms[j % depth, x] += w[x - shift]
-                    for x in range(x_first, x_last):
-                        norms[j % depth, x] = 1 / norms[j % depth, x]
-                for c in range(n_channels):
-                    centre = state[t - one, j % size, c]
-                    for x in range(x_first, x_last):
-                        total[x] = centre[x]
-                    for run in range(np.uint64(len(runs))):
-                        step = runs[run]
-                        d = step_slabs[step]
-                        ahead = state[t - one, (j + d) % size, c]
-                        if j >= begin + d:
-                            behind = state[t - one, (j - d) % size, c]
-                            weights_behind = weights[(j - d) % depth]
-                        else:  # above the image: no weight, whatever lies in the buffers
-                            behind = nothing
-                            weights_behind = weights[j % depth]
-                        if run == zero:
-                            add_half_run(
-                                total, ahead, behind, weights[j % depth], weights_behind,
-                                step, step_shifts[step], x_first, x_last,
-                            )  # fmt: skip
-                        else:
-                            add_full_run(
-                                total, ahead, behind, weights[j % depth], weights_behind,
-                                step, step_shifts[step], x_first, x_last,
-                            )  # fmt: skip
-                    norm = norms[j % depth]
-                    if t < iterations:
-                        following = state[t, j % size, c]
-                        for x in range(x_first, x_last):
-                            following[x] = total[x] * norm[x]
-                    else:
-                        for p in range(slab_pixels):
-                            pixel = j * slab_pixels + p
-                            if len(mask) == 0 or mask[pixel] != 0:
-                                target[pixel, c] = total[interior[p]] * norm[interior[p]]
-                            else:
-                                target[pixel, c] = source[pixel, c]
-
-    return stream
+    return _compile(signature)(_stream)
 
 
 # What one stream may keep between slabs, in bytes (it has to stay in the cache that the cores share),
@@ -302,6 +307,7 @@ def propagate(
     view = window(shape[1:], kernel_size)
     shifts = view.shifts.astype(np.uintp)  # modulo 2^64
     stream = _kernel(kernel_size, values.dtype, images.dtype)
+    half_run, full_run = (0,) * (kernel_size // 2), (0,) * kernel_size
     scale = images.dtype.type(min(1 / zeta / zeta, np.finfo(images.dtype).max))
     no_mask = np.empty(0, np.uint8)
 
