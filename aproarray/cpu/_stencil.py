@@ -21,7 +21,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
 from aproarray.cpu import _workers
@@ -95,46 +95,55 @@ def _exp(x: Any) -> Any:
     return (p * r * r + r + np.float32(1)) * power
 
 
-def _make_weigh(single: bool) -> Any:
-    @_compile
-    def weigh(here, there, valid_here, valid_there, first, last, shift, scale, distances, weights):
-        """weights[x] <- exp(-|here[:, x] - there[:, x + shift]|^2 scale) where both pixels are valid."""
+def _exponential(x):
+    """exp(x) in the precision of x; only for compiled code, which finds what it stands for by `overload`."""
+    raise NotImplementedError
+
+
+@overload(_exponential, inline="always")
+def _exponential_of(x):
+    return (lambda x: _exp(x)) if x == types.float32 else (lambda x: math.exp(x))
+
+
+@_compile
+def _weigh(here, there, valid_here, valid_there, first, last, shift, scale, distances, weights):
+    """weights[x] <- exp(-|here[:, x] - there[:, x + shift]|^2 scale) where both pixels are valid."""
+    for x in range(first, last):
+        distances[x] = 0
+    for c in range(here.shape[0]):
         for x in range(first, last):
-            distances[x] = 0
-        for c in range(here.shape[0]):
-            for x in range(first, last):
-                difference = here[c, x] - there[c, x + shift]
-                distances[x] += difference * difference
-        for x in range(first, last):
-            exponent = -distances[x] * scale
-            alike = _exp(np.float32(exponent)) if single else math.exp(exponent)
-            weights[x] = alike * valid_here[x] * valid_there[x + shift]
-
-    return weigh
+            difference = here[c, x] - there[c, x + shift]
+            distances[x] += difference * difference
+    for x in range(first, last):
+        alike = _exponential(weights.dtype.type(-distances[x] * scale))
+        weights[x] = alike * valid_here[x] * valid_there[x + shift]
 
 
-def _make_add_run(count: int) -> Any:
-    @_compile
-    def add_run(total, ahead, behind, weights, weights_behind, step, shift, first, last):
-        """Add `count` consecutive steps of the window, and their mirror images, to total[first:last]."""
-        for x in range(first, last):
-            sum_ = total[x]
-            for i in range(np.uint64(count)):
-                there = x + shift + i
-                back = x - shift - i
-                sum_ += weights[step + i, x] * ahead[there] + weights_behind[step + i, back] * behind[back]
-            total[x] = sum_
+@_compile
+def _add_run(run, total, ahead, behind, weights, weights_behind, step, shift, first, last):
+    """Add consecutive steps of the window, one per item of the tuple `run`, and their mirror images.
 
-    return add_run
+    A tuple's length is a constant of the compiled loop.
+    """
+    for x in range(first, last):
+        sum_ = total[x]
+        for i in range(np.uint64(len(run))):
+            there = x + shift + i
+            back = x - shift - i
+            sum_ += weights[step + i, x] * ahead[there] + weights_behind[step + i, back] * behind[back]
+        total[x] = sum_
 
 
 @functools.cache
 def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
-    """Compile the stream of one band of slabs for a window size and the two dtypes."""
+    """Compile the stream of one band of slabs for a window size and the two dtypes.
+
+    What `stream` encloses is part of the key under which Numba caches it on disk: numbers and tuples
+    only, as a compiled function would enter with an identity of its own, another one in every process.
+    """
     radius = np.uint64(kernel_size // 2)
     size = np.uint64(kernel_size)
-    add_half_run, add_full_run = _make_add_run(kernel_size // 2), _make_add_run(kernel_size)
-    weigh = _make_weigh(dtype == np.float32)
+    half_run, full_run = (0,) * (kernel_size // 2), (0,) * kernel_size
     real, image_real = numba.from_dtype(dtype), numba.from_dtype(image_dtype)
 
     def strided(scalar: Any, readonly: bool) -> Any:
@@ -194,7 +203,7 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
                     there = entering + step_slabs[step]
                     if there < end:
                         other = there % (radius + one)
-                        weigh(
+                        _weigh(
                             planes[here], planes[other], valid[here], valid[other],
                             x_first, x_last, step_shifts[step], scale, distances, weights[slot, step],
                         )  # fmt: skip
@@ -246,13 +255,13 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
                             behind = nothing
                             weights_behind = weights[j % depth]
                         if run == zero:
-                            add_half_run(
-                                total, ahead, behind, weights[j % depth], weights_behind,
+                            _add_run(
+                                half_run, total, ahead, behind, weights[j % depth], weights_behind,
                                 step, step_shifts[step], x_first, x_last,
                             )  # fmt: skip
                         else:
-                            add_full_run(
-                                total, ahead, behind, weights[j % depth], weights_behind,
+                            _add_run(
+                                full_run, total, ahead, behind, weights[j % depth], weights_behind,
                                 step, step_shifts[step], x_first, x_last,
                             )  # fmt: skip
                     norm = norms[j % depth]
