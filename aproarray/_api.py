@@ -102,7 +102,7 @@ def mst(
         weights,
         order,
         gaps,
-        mask=None if takes_part is None else takes_part.reshape(np.asarray(mask).shape),
+        mask=None if takes_part is None else takes_part.reshape(np.asarray(mask).shape).copy(),
     )
 
 
@@ -222,10 +222,7 @@ def global_propagate(
     dtype = _validate.compute_dtype(values.dtype)
     flat = np.asarray(layout.flatten(values), dtype)
     if check_finite:
-        takes_part = None if tree.mask is None else tree._flat_mask().reshape(-1, n_nodes)
-        if takes_part is not None and len(takes_part) > 1:
-            takes_part = takes_part[tree_of]
-        _validate.finite(flat, "values", takes_part)
+        _validate.finite(flat, "values", tree._masks_of(tree_of))
     result = _Result(values, layout, dtype, len(zetas) if several else None, out)
     for k, one_zeta in enumerate(zetas):
         backend.global_propagate(flat, result.flat[k], order, gaps, tree_of, one_zeta, threads)
