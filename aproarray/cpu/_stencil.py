@@ -307,11 +307,17 @@ def propagate(
         return
     if len(shape) == 1:
         shape = (1, *shape)
+    kernel_size = min(kernel_size, 2 * max(shape) - 1)  # holds the whole image
+    if kernel_size == 1:
+        out[...] = values
+        return
+    if images.dtype == np.float32 and not 1e-18 <= zeta <= 1e18:  # whose square float32 cannot hold
+        images = images.astype(np.float64)
     n_slabs = shape[0]
     view = window(shape[1:], kernel_size)
     shifts = view.shifts.astype(np.uintp)  # modulo 2^64
     stream = _kernel(kernel_size, values.dtype, images.dtype)
-    scale = images.dtype.type(min(1 / zeta / zeta, np.finfo(images.dtype).max))
+    scale = images.dtype.type(min(1 / zeta / zeta, float(np.finfo(images.dtype).max)))
     no_mask = np.empty(0, np.uint8)
 
     radius = kernel_size // 2
