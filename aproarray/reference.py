@@ -61,7 +61,7 @@ def edge_weights(features: ArrayLike, edges: ArrayLike) -> NDArray[Any]:
     weight below the smallest normal number is 0.
     """
     f = np.asarray(features)
-    f = f.reshape(-1, f.shape[-1]).astype(np.result_type(f.dtype, np.float32))
+    f = f.reshape(math.prod(f.shape[:-1]), f.shape[-1]).astype(np.result_type(f.dtype, np.float32))
     u, v = np.asarray(edges).reshape(-1, 2).T
     w = np.zeros(len(u), f.dtype)
     for channel in range(f.shape[1]):
@@ -146,7 +146,7 @@ def window_affinity(
     False are alike only to themselves.
     """
     image = np.asarray(image, np.float64)
-    shape, flat = image.shape[:-1], image.reshape(-1, image.shape[-1])
+    shape, flat = image.shape[:-1], image.reshape(math.prod(image.shape[:-1]), image.shape[-1])
     position = np.array(list(np.ndindex(*shape))).reshape(-1, len(shape))
     inside = (np.abs(position[:, None] - position[None]) <= kernel_size // 2).all(-1)
     allowed = np.ones(len(flat), bool) if mask is None else np.asarray(mask).ravel()
