@@ -221,9 +221,10 @@ def global_propagate(
 
     dtype = _validate.compute_dtype(values.dtype)
     flat = np.asarray(layout.flatten(values), dtype)
+    # Before the numbers are looked at: what is too large should say so at once.
+    result = _Result(values, layout, dtype, len(zetas) if several else None, out)
     if check_finite:
         _validate.finite(flat, "values", tree._masks_of(tree_of))
-    result = _Result(values, layout, dtype, len(zetas) if several else None, out)
     for k, one_zeta in enumerate(zetas):
         backend.global_propagate(flat, result.flat[k], order, gaps, tree_of, one_zeta, threads)
     return result.finish()
@@ -330,11 +331,11 @@ def local_propagate(
     dtype = _validate.compute_dtype(values.dtype)
     flat = np.asarray(layout.flatten(values), dtype)
     images = np.asarray(image_layout.flatten(image), _validate.compute_dtype(image.dtype))
+    result = _Result(values, layout, dtype, None, out, image, mask)
     if check_finite:
         _validate.finite(images, "image", takes_part)
         one_each = takes_part is not None and len(takes_part) > 1
         _validate.finite(flat, "values", takes_part[image_of] if one_each else takes_part)  # type: ignore[index]
-    result = _Result(values, layout, dtype, None, out)
     if iterations and kernel_size > 1:
         backend.local_propagate(
             flat, result.flat[0], images, image_layout.spatial, image_of, takes_part,
@@ -355,14 +356,16 @@ class _Result:
         dtype: np.dtype[Any],
         n_results: int | None,
         out: Array | None,
+        *also_read: ArrayLike | None,
     ):
         self._dtype = np.dtype(np.float16) if values.dtype == np.float16 else dtype
         shape = values.shape if n_results is None else (n_results, *values.shape)
         self._out = out
         if out is not None:
             _validate.output(out, shape, self._dtype)
-            # The backend reads values after it has begun to write: the result cannot lie over them.
-            if self._dtype == dtype and out.flags.aligned and not np.may_share_memory(out, values):
+            # The backend reads its input after it has begun to write: the result cannot lie over that.
+            apart = not any(np.may_share_memory(out, array) for array in (values, *also_read))
+            if self._dtype == dtype and out.flags.aligned and apart:
                 self._array, self.flat = out, self._flatten(out, layout, n_results)
                 if all(np.may_share_memory(flat, out) for flat in self.flat if flat.size):
                     return
