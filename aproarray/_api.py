@@ -366,15 +366,26 @@ class _Result:
             # The backend reads its input after it has begun to write: the result cannot lie over that.
             apart = not any(np.may_share_memory(out, array) for array in (values, *also_read))
             if self._dtype == dtype and out.flags.aligned and apart:
-                self._array, self.flat = out, self._flatten(out, layout, n_results)
-                if all(np.may_share_memory(flat, out) for flat in self.flat if flat.size):
+                flat = self._views(out, layout, n_results)
+                if flat is not None:
+                    self._array, self.flat = out, flat
                     return
         self._array = np.empty(shape, dtype)
-        self.flat = self._flatten(self._array, layout, n_results)
+        flat = self._views(self._array, layout, n_results)
+        if flat is None:  # the channels lie between axes that become one: (H, C, W), say
+            assert layout.channel_axis is not None
+            axis = layout.channel_axis - values.ndim
+            channels_last = np.moveaxis(self._array, axis, -1).shape
+            self._array = np.moveaxis(np.empty(channels_last, dtype), -1, axis)
+            flat = self._views(self._array, layout, n_results)
+            assert flat is not None
+        self.flat = flat
 
     @staticmethod
-    def _flatten(array: Array, layout: _validate.Layout, n_results: int | None) -> list[Array]:
-        return [layout.flatten(one) for one in (array[None] if n_results is None else array)]
+    def _views(array: Array, layout: _validate.Layout, n_results: int | None) -> list[Array] | None:
+        """Return `array` as (items, pixels, channels), one for each result, or None if that takes copies."""
+        flat = [layout.flatten(one) for one in (array[None] if n_results is None else array)]
+        return flat if all(np.may_share_memory(one, array) for one in flat if one.size) else None
 
     def finish(self) -> Array:
         """Return the array, in the caller's dtype and place."""
