@@ -42,6 +42,8 @@ def _build_trees(
     workers: int,
 ) -> tuple[TreeArrays, bool]:
     """Make a batch of trees, filled by build(b, edges, weights, order, gaps); all weights finite?"""
+    if n_trees * n_nodes > np.iinfo(np.intp).max // 64:  # for which numpy would raise a ValueError
+        raise MemoryError(f"{n_trees} trees over {n_nodes} nodes are more than a process can address")
     index_dtype = np.intc if n_nodes <= np.iinfo(np.intc).max else np.longlong
     n_edges = max(n_nodes - 1, 0)
     trees = TreeArrays(
