@@ -1,4 +1,7 @@
-"""What hypothesis draws: small images with many ties, small graphs, masks, and arrays of every layout."""
+"""What hypothesis draws: small images with many ties, small graphs, masks, and arrays of every layout.
+
+And the one comparison that several files need: of a tree with the reference's.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +67,20 @@ class Picture(NamedTuple):
             mask=self.mask,
             **options,
         )
+
+
+def assert_is_tree(tree: SpanningTree, edges: Array, weights: Array, n_nodes: int) -> None:
+    """Compare with tree edges and weights of the reference, and with their line."""
+    n_edges = len(edges)
+    order, gaps = reference.linear_order(edges, weights, n_nodes)
+    np.testing.assert_array_equal(tree.edges[:n_edges], edges)
+    np.testing.assert_array_equal(tree.weights[:n_edges], weights)
+    assert (tree.edges[n_edges:] == -1).all()
+    assert np.isinf(tree.weights[n_edges:]).all()
+    np.testing.assert_array_equal(tree.order, order)
+    np.testing.assert_array_equal(tree.gaps, gaps)
+    assert tree.weights.dtype == tree.gaps.dtype == weights.dtype
+    assert tree.n_components == n_nodes - n_edges - (0 if tree.mask is None else np.sum(~tree.mask))
 
 
 shapes = st.one_of(

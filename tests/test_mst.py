@@ -9,24 +9,10 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.sparse import csgraph
 from skimage.measure import label
-from strategies import DTYPES, Picture, pictures
+from strategies import DTYPES, Picture, assert_is_tree, pictures
 
 import aproarray
 from aproarray import reference
-
-
-def assert_is_tree(tree, edges, weights, n_nodes):
-    """Compare with tree edges and weights of the reference, and with their line."""
-    n_edges = len(edges)
-    order, gaps = reference.linear_order(edges, weights, n_nodes)
-    np.testing.assert_array_equal(tree.edges[:n_edges], edges)
-    np.testing.assert_array_equal(tree.weights[:n_edges], weights)
-    assert (tree.edges[n_edges:] == -1).all()
-    assert np.isinf(tree.weights[n_edges:]).all()
-    np.testing.assert_array_equal(tree.order, order)
-    np.testing.assert_array_equal(tree.gaps, gaps)
-    assert tree.weights.dtype == tree.gaps.dtype == weights.dtype
-    assert tree.n_components == n_nodes - n_edges - (0 if tree.mask is None else np.sum(~tree.mask))
 
 
 @given(pictures())

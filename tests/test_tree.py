@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 from skimage.measure import label
-from strategies import DTYPES, LAYOUTS, graphs, pictures, zetas
-from test_mst import assert_is_tree
+from strategies import DTYPES, LAYOUTS, assert_is_tree, graphs, pictures, zetas
 
 import aproarray
 from aproarray import SpanningTree, reference
