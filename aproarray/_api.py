@@ -96,7 +96,7 @@ def mst(
     if check_finite:
         _validate.no_overflow(weights_finite, "image", flat.dtype)
     order, gaps, gap_edges = trees.with_leading(layout.leading)
-    tree_mask = None if takes_part is None else takes_part.reshape(np.asarray(mask).shape)
+    tree_mask = None if takes_part is None else takes_part.reshape(np.asarray(mask).shape).copy()
     return SpanningTree(layout.spatial, order, gaps, gap_edges, tree_mask)
 
 
@@ -215,12 +215,10 @@ def global_propagate(
 
     dtype = _validate.compute_dtype(values.dtype)
     flat = np.asarray(layout.flatten(values), dtype)
-    if check_finite:
-        takes_part = None if tree.mask is None else tree._flat_mask().reshape(-1, n_nodes)
-        if takes_part is not None and len(takes_part) > 1:
-            takes_part = takes_part[tree_of]
-        _validate.finite(flat, "values", takes_part)
+    # Before the numbers are looked at: what is too large should say so at once.
     result = _Result(values, layout, dtype, len(zetas) if several else None, out)
+    if check_finite:
+        _validate.finite(flat, "values", tree._masks_of(tree_of))
     for k, one_zeta in enumerate(zetas):
         backend.global_propagate(flat, result.flat[k], order, gaps, tree_of, one_zeta, threads)
     return result.finish()
@@ -327,11 +325,11 @@ def local_propagate(
     dtype = _validate.compute_dtype(values.dtype)
     flat = np.asarray(layout.flatten(values), dtype)
     images = np.asarray(image_layout.flatten(image), _validate.compute_dtype(image.dtype))
+    result = _Result(values, layout, dtype, None, out, image, mask)
     if check_finite:
         _validate.finite(images, "image", takes_part)
         one_each = takes_part is not None and len(takes_part) > 1
         _validate.finite(flat, "values", takes_part[image_of] if one_each else takes_part)  # type: ignore[index]
-    result = _Result(values, layout, dtype, None, out)
     if iterations and kernel_size > 1:
         backend.local_propagate(
             flat, result.flat[0], images, image_layout.spatial, image_of, takes_part,
@@ -352,23 +350,36 @@ class _Result:
         dtype: np.dtype[Any],
         n_results: int | None,
         out: Array | None,
+        *also_read: ArrayLike | None,
     ):
         self._dtype = np.dtype(np.float16) if values.dtype == np.float16 else dtype
         shape = values.shape if n_results is None else (n_results, *values.shape)
         self._out = out
         if out is not None:
             _validate.output(out, shape, self._dtype)
-            # The backend reads values after it has begun to write: the result cannot lie over them.
-            if self._dtype == dtype and out.flags.aligned and not np.may_share_memory(out, values):
-                self._array, self.flat = out, self._flatten(out, layout, n_results)
-                if all(np.may_share_memory(flat, out) for flat in self.flat if flat.size):
+            # The backend reads its input after it has begun to write: the result cannot lie over that.
+            apart = not any(np.may_share_memory(out, array) for array in (values, *also_read))
+            if self._dtype == dtype and out.flags.aligned and apart:
+                flat = self._views(out, layout, n_results)
+                if flat is not None:
+                    self._array, self.flat = out, flat
                     return
         self._array = np.empty(shape, dtype)
-        self.flat = self._flatten(self._array, layout, n_results)
+        flat = self._views(self._array, layout, n_results)
+        if flat is None:  # the channels lie between axes that become one: (H, C, W), say
+            assert layout.channel_axis is not None
+            axis = layout.channel_axis - values.ndim
+            channels_last = np.moveaxis(self._array, axis, -1).shape
+            self._array = np.moveaxis(np.empty(channels_last, dtype), -1, axis)
+            flat = self._views(self._array, layout, n_results)
+            assert flat is not None
+        self.flat = flat
 
     @staticmethod
-    def _flatten(array: Array, layout: _validate.Layout, n_results: int | None) -> list[Array]:
-        return [layout.flatten(one) for one in (array[None] if n_results is None else array)]
+    def _views(array: Array, layout: _validate.Layout, n_results: int | None) -> list[Array] | None:
+        """Return `array` as (items, pixels, channels), one for each result, or None if that takes copies."""
+        flat = [layout.flatten(one) for one in (array[None] if n_results is None else array)]
+        return flat if all(np.may_share_memory(one, array) for one in flat if one.size) else None
 
     def finish(self) -> Array:
         """Return the array, in the caller's dtype and place."""

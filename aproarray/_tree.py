@@ -315,7 +315,7 @@ class SpanningTree:
         """Label the components that remain without the edges heavier than `threshold`.
 
         These are the quasi-flat zones of the image at that level: pixels i and j are in one zone if
-        and only if ``d_ij <= threshold``.
+        and only if ``d_ij <= threshold`` and some path joins them (inf: the components of the forest).
 
         Parameters
         ----------
@@ -337,15 +337,18 @@ class SpanningTree:
         -----
         O(N log N) for numbering, O(N) otherwise.
         """
-        if threshold != 0:
-            threshold = _validate.positive(threshold, "threshold")
+        threshold = _validate.real_number(threshold, "threshold")
+        if not threshold >= 0:
+            raise ValueError(f"threshold must be at least 0, got {threshold!r}")
+        with np.errstate(over="ignore"):
+            threshold = self.gaps.dtype.type(threshold)
         n = self.order.shape[-1]
         labels = np.zeros(self.order.shape, self.order.dtype)
         flat_mask = None if self.mask is None else self._flat_mask()
         for b in np.ndindex(self.batch_shape):
             mask = None if flat_mask is None else flat_mask[b if flat_mask.ndim > 1 else ()]
             starts = np.ones(n, bool)
-            starts[1:] = self.gaps[b] > threshold
+            starts[1:] = (self.gaps[b] > threshold) | np.isinf(self.gaps[b])
             # A zone is a stretch of the line that starts with its first pixel.
             first_pixels = self.order[b][starts]
             counted = first_pixels if mask is None else first_pixels[mask[first_pixels]]
@@ -380,7 +383,15 @@ class SpanningTree:
 
     def _flat_mask(self) -> NDArray[np.bool_]:
         assert self.mask is not None
-        return self.mask.reshape(*self.mask.shape[: self.mask.ndim - len(self.shape)], -1)
+        return self.mask.reshape(*self.mask.shape[: self.mask.ndim - len(self.shape)], self.order.shape[-1])
+
+    def _masks_of(self, tree_of: NDArray[np.intp]) -> NDArray[np.bool_] | None:
+        """Return the masks of some trees of a flattened batch, (1 or len(tree_of), N), or None."""
+        if self.mask is None:
+            return None
+        if self.mask.shape == self.shape:
+            return self._flat_mask()[None]
+        return self.mask.reshape(math.prod(self.batch_shape), self.order.shape[-1])[tree_of]
 
     def _check_single(self, method: str) -> None:
         if self.batch_shape:
@@ -389,10 +400,8 @@ class SpanningTree:
     def _nodes(self, index: Any, name: str) -> NDArray[np.intp]:
         """Return flat indices from flat ones or from a tuple of coordinates."""
         if not isinstance(index, tuple):
-            indices = np.asarray(index)
-            return _validate.in_range(
-                _validate.integer_array(indices, name, indices.shape), self.order.size, name
-            )
+            indices = _validate.integer_array(index, name, np.shape(index))
+            return _validate.in_range(indices, self.order.size, name)
         if len(index) != len(self.shape):
             raise ValueError(f"{name} must have one coordinate for each axis of {self.shape}, got {index}")
         coordinates = np.broadcast_arrays(*(np.asarray(axis) for axis in index))
@@ -420,9 +429,7 @@ def _reweigh(
     if tree_of is None:
         tree_of = np.arange(n_trees)
     tree_of = np.repeat(tree_of, math.prod(layout.leading[len(leading) :]))
-    mask = None if tree.mask is None else tree._flat_mask().reshape(-1, n_nodes)
-    if mask is not None and len(mask) > 1:
-        mask = mask[tree_of]
+    mask = tree._masks_of(tree_of)
     if check_finite:
         _validate.finite(flat, "features", mask)
     trees, weights_finite = backend.reweighed_trees(
@@ -434,5 +441,7 @@ def _reweigh(
     if check_finite:
         _validate.no_overflow(weights_finite, "features", flat.dtype)
     order, gaps, gap_edges = trees.with_leading(layout.leading)
-    tree_mask = None if mask is None else mask.reshape((layout.leading if len(mask) > 1 else ()) + tree.shape)
-    return SpanningTree(tree.shape, order, gaps, gap_edges, tree_mask)
+    if mask is not None:
+        shared = tree.mask is not None and tree.mask.shape == tree.shape
+        mask = mask.reshape(tree.shape if shared else layout.leading + tree.shape)
+    return SpanningTree(tree.shape, order, gaps, gap_edges, mask)

@@ -75,15 +75,21 @@ def integer(value: Any, name: str, minimum: float = -math.inf, maximum: float = 
     return result
 
 
-def positive(value: Any, name: str) -> float:
-    """Return `value` as a float above 0 (inf is one)."""
+def real_number(value: Any, name: str) -> float:
+    """Return `value` as a float."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    if not float(value) > 0:
-        raise ValueError(f"{name} must be above 0, got {value!r}")
     return float(value)
+
+
+def positive(value: Any, name: str) -> float:
+    """Return `value` as a float above 0 (inf is one)."""
+    result = real_number(value, name)
+    if not result > 0:
+        raise ValueError(f"{name} must be above 0, got {result!r}")
+    return result
 
 
 def positives(value: Any, name: str) -> tuple[list[float], bool]:
@@ -191,7 +197,8 @@ def integer_array(value: ArrayLike, name: str, shape: Sequence[int | None]) -> A
     """Return `value` as an array of integers whose shape matches (None: any length)."""
     result = np.asarray(value)
     if result.size == 0 and result.dtype.kind == "f" and not isinstance(value, np.ndarray):
-        result = result.astype(np.intp)  # an empty list
+        # An empty list, which has neither a dtype nor all of its axes.
+        result = np.empty([n or 0 for n in shape] if result.ndim == 1 else result.shape, np.intp)
     if result.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers, got dtype {result.dtype}")
     wanted = tuple("any" if n is None else n for n in shape)

@@ -61,7 +61,7 @@ def edge_weights(features: ArrayLike, edges: ArrayLike) -> NDArray[Any]:
     weight below the smallest normal number is 0.
     """
     f = np.asarray(features)
-    f = f.reshape(-1, f.shape[-1]).astype(np.result_type(f.dtype, np.float32))
+    f = f.reshape(math.prod(f.shape[:-1]), f.shape[-1]).astype(np.result_type(f.dtype, np.float32))
     u, v = np.asarray(edges).reshape(-1, 2).T
     w = np.zeros(len(u), f.dtype)
     for channel in range(f.shape[1]):
@@ -89,26 +89,29 @@ def mst(edges: ArrayLike, weights: ArrayLike, n_nodes: int) -> NDArray[np.intp]:
 
 def linear_order(
     tree_edges: ArrayLike, tree_weights: ArrayLike, n_nodes: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return ``order`` (N,) and ``gaps`` (N-1,): the tree laid out on a line.
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Return ``order`` (N,), ``gaps`` (N-1,) and each gap's edge (N-1,): the tree laid out on a line.
 
     Tree edges come lightest first. Each merges two lists of pixels; the list that holds the smaller
     pixel index goes first and the weight is written in the gap between them. The trees of a forest
     follow one another by their smallest pixel, with a gap of inf between them. The minimax distance
-    of two pixels is the largest gap between their positions.
+    of two pixels is the largest gap between their positions. A gap's edge is a row of `tree_edges`, or -1.
     """
     line = {node: [node] for node in range(n_nodes)}  # by the smallest node, which also is the first
-    gap_before = dict.fromkeys(range(n_nodes), math.inf)
+    gap_before = dict.fromkeys(range(n_nodes), (math.inf, -1))
     member = list(range(n_nodes))
-    for (u, v), weight in zip(np.asarray(tree_edges).reshape(-1, 2), np.asarray(tree_weights), strict=True):
+    for row, ((u, v), weight) in enumerate(
+        zip(np.asarray(tree_edges).reshape(-1, 2), np.asarray(tree_weights), strict=True)
+    ):
         left, right = sorted((member[u], member[v]))
-        gap_before[right] = float(weight)
+        gap_before[right] = float(weight), row
         for node in line[right]:
             member[node] = left
         line[left] += line.pop(right)
     order = [node for first in sorted(line) for node in line[first]]
-    gaps = [gap_before[node] for node in order[1:]]
-    return np.array(order, np.int64), np.array(gaps, np.float64)
+    gaps = [gap_before[node][0] for node in order[1:]]
+    rows = [gap_before[node][1] for node in order[1:]]
+    return np.array(order, np.int64), np.array(gaps, np.float64), np.array(rows, np.int64)
 
 
 def minimax_distances(tree_edges: ArrayLike, tree_weights: ArrayLike, n_nodes: int) -> NDArray[np.float64]:
@@ -146,7 +149,7 @@ def window_affinity(
     False are alike only to themselves.
     """
     image = np.asarray(image, np.float64)
-    shape, flat = image.shape[:-1], image.reshape(-1, image.shape[-1])
+    shape, flat = image.shape[:-1], image.reshape(math.prod(image.shape[:-1]), image.shape[-1])
     position = np.array(list(np.ndindex(*shape))).reshape(-1, len(shape))
     inside = (np.abs(position[:, None] - position[None]) <= kernel_size // 2).all(-1)
     allowed = np.ones(len(flat), bool) if mask is None else np.asarray(mask).ravel()

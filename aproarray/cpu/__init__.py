@@ -55,6 +55,8 @@ def _build_trees(
     workers: int,
 ) -> tuple[TreeArrays, bool]:
     """Make a batch of trees, filled by build(b, order, gaps, gap_edges); all weights finite?"""
+    if n_trees * n_nodes > np.iinfo(np.intp).max // 64:  # for which numpy would raise a ValueError
+        raise MemoryError(f"{n_trees} trees over {n_nodes} nodes are more than a process can address")
     n_gaps = max(n_nodes - 1, 0)
     trees = TreeArrays(
         np.empty((n_trees, n_nodes), index_dtype),

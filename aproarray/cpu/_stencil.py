@@ -271,7 +271,7 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
         strided(real, True), strided(real, False), strided(image_real, True),
         types.Array(types.uint8, 1, "A", readonly=True), types.uint64, types.uint64, types.uint64,
         types.uint64, image_real, index, types.uint64, index, index, index,
-        types.UniTuple(types.uint64, kernel_size // 2), types.UniTuple(types.uint64, kernel_size),
+        numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
     )  # fmt: skip
     return _compile(signature)(_stream)
 
@@ -303,12 +303,18 @@ def propagate(
         return
     if len(shape) == 1:
         shape = (1, *shape)
+    kernel_size = min(kernel_size, 2 * max(shape) - 1)  # holds the whole image
+    if kernel_size == 1:
+        out[...] = values
+        return
+    if images.dtype == np.float32 and not 1e-18 <= zeta <= 1e18:  # whose square float32 cannot hold
+        images = images.astype(np.float64)
     n_slabs = shape[0]
     view = window(shape[1:], kernel_size)
     shifts = view.shifts.astype(np.uintp)  # modulo 2^64
     stream = _kernel(kernel_size, values.dtype, images.dtype)
     half_run, full_run = (0,) * (kernel_size // 2), (0,) * kernel_size
-    scale = images.dtype.type(min(1 / zeta / zeta, np.finfo(images.dtype).max))
+    scale = images.dtype.type(min(1 / zeta / zeta, float(np.finfo(images.dtype).max)))
     no_mask = np.empty(0, np.uint8)
 
     radius = kernel_size // 2
@@ -334,6 +340,7 @@ def propagate(
                     no_mask if masks is None else masks[image_of[i] % len(masks)].view(np.uint8),
                     n_slabs, first, last, steps, scale,
                     view.interior, view.padded, view.slabs, shifts, view.runs,
+                    half_run, full_run,
                 )
                 for i in range(len(values))
                 for block in blocks

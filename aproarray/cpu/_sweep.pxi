@@ -174,7 +174,7 @@ cdef bint sweep(
     cdef lanes_t acc
     cdef lanes_t *sums
     cdef real *row
-    cdef double z
+    cdef double z, n_behind
     for c in range(<int> (sizeof(lanes_t) // sizeof(double))):
         acc.v[c] = 0
         (<lanes_t *> stack.sums)[0].v[c] = 0
@@ -187,14 +187,16 @@ cdef bint sweep(
             prefetch(block, order[p + AHEAD], _kind)
         pixel = order[p]
         sums = &(<lanes_t *> stack.sums)[2 * stack.top + 1]
-        ones[p] = <real> sums.v[columns]
+        # What is left in the target is at most as large as the largest value: a sum might overflow float32.
+        ones[p] = <real> (1 + sums.v[columns])
+        z = 1 / ones[p]
         if block.contiguous:
             row = <real *> (block.target[0] + pixel * block.target_stride)
             for c in range(columns):
-                row[c] = <real> sums.v[c]
+                row[c] = <real> (sums.v[c] * z)
         else:
             for c in range(columns):
-                (<real *> (block.target[c] + pixel * block.target_stride))[0] = <real> sums.v[c]
+                (<real *> (block.target[c] + pixel * block.target_stride))[0] = <real> (sums.v[c] * z)
         if p + 1 < n:
             load(block, pixel, &acc, _kind)
             if not step_over(stack, kappa[p], &acc):
@@ -207,15 +209,16 @@ cdef bint sweep(
         pixel = order[p]
         sums = &(<lanes_t *> stack.sums)[2 * stack.top + 1]
         load(block, pixel, &acc, _kind)
-        z = 1 / (1 + ones[p] + sums.v[columns])
+        n_behind = ones[p]
+        z = 1 / (n_behind + sums.v[columns])
         if block.contiguous:
             row = <real *> (block.target[0] + pixel * block.target_stride)
             for c in range(columns):
-                row[c] = <real> ((acc.v[c] + row[c] + sums.v[c]) * z)
+                row[c] = <real> ((acc.v[c] + row[c] * n_behind + sums.v[c]) * z)
         else:
             for c in range(columns):
                 row = <real *> (block.target[c] + pixel * block.target_stride)
-                row[0] = <real> ((acc.v[c] + row[0] + sums.v[c]) * z)
+                row[0] = <real> ((acc.v[c] + row[0] * n_behind + sums.v[c]) * z)
         if p > 0 and not step_over(stack, kappa[p - 1], &acc):
             return False
     return True

@@ -1,0 +1,341 @@
+"""global_propagate(): the definition's result, over every kind of tree, and its properties."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import DTYPES, graphs, pictures, values_over, zetas
+
+import aproarray
+from aproarray import SpanningTree, reference
+
+RTOL = {np.float32: 1e-5, np.float64: 1e-12}
+
+# Around the widths of the vectors that hold a pixel's sums, and around the 31 columns of a block.
+CHANNELS = [0, 1, 2, 3, 4, 7, 8, 15, 16, 23, 24, 31, 32, 33, 70]
+
+
+def picture_with_ties(seed=0, shape=(6, 7), mask=True):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(4, size=(*shape, 2)) / 4
+    return image, (rng.random(shape) < 0.8 if mask else None)
+
+
+def definition(values, tree, zeta):
+    """Return GP of spatial + (C,) values by the reference, over one tree's finite edges."""
+    n, n_edges = tree.order.size, np.count_nonzero(np.isfinite(tree.weights))
+    d = reference.minimax_distances(tree.edges[:n_edges], tree.weights[:n_edges], n)
+    return reference.global_propagate(values.reshape(n, -1), d, zeta).reshape(values.shape)
+
+
+@given(pictures(), zetas, st.sampled_from([np.float32, np.float64]), st.integers(1, 3), st.data())
+def test_result_is_the_definition(picture, zeta, dtype, channels, data):
+    values = data.draw(values_over((*picture.shape, channels), dtype))
+    expected = reference.global_propagate(values.reshape(-1, channels), picture.distances(), zeta)
+    result = aproarray.global_propagate(values, picture.tree(), zeta=zeta)
+    assert result.dtype == dtype
+    np.testing.assert_allclose(result.reshape(-1, channels), expected, rtol=RTOL[dtype], atol=1e-37)
+
+
+@given(graphs(), zetas, st.data())
+def test_result_over_a_graph_is_the_definition(graph, zeta, data):
+    edges, weights, n = graph
+    values = data.draw(values_over((n, 2)))
+    rows = reference.mst(edges, weights, n)
+    d = reference.minimax_distances(edges[rows], weights[rows], n)
+    tree = SpanningTree.from_edges(edges, weights, n)
+    expected = reference.global_propagate(values, d, zeta)
+    result = aproarray.global_propagate(values, tree, zeta=zeta)
+    np.testing.assert_allclose(result, expected, rtol=1e-12)
+    one_channel = aproarray.global_propagate(values[:, 0], tree, zeta=zeta)
+    np.testing.assert_allclose(one_channel, expected[:, 0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("channel_axis", [-1, 0])
+def test_any_number_of_channels(dtype, channels, channel_axis):
+    image, mask = picture_with_ties()
+    tree = aproarray.mst(image, mask=mask)
+    values = np.random.default_rng(1).random((6, 7, channels)).astype(dtype)
+    result = aproarray.global_propagate(
+        np.moveaxis(values, -1, channel_axis).copy(), tree, zeta=0.5, channel_axis=channel_axis
+    )
+    assert result.dtype == dtype
+    np.testing.assert_allclose(
+        np.moveaxis(result, channel_axis, -1), definition(values, tree, 0.5), rtol=RTOL[dtype]
+    )
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_deep_dendrograms(descending):
+    # Steps that shrink (or grow) along a line pile up in a sweep's stack, which has to grow.
+    steps = np.linspace(2, 1, 300)[:: -1 if descending else 1]
+    tree = aproarray.mst(np.cumsum(steps), spatial_ndim=1)
+    values = np.random.default_rng(2).random((300, 33))
+    result = aproarray.global_propagate(values, tree, zeta=1.0)
+    np.testing.assert_allclose(result, definition(values, tree, 1.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("zeta", [[0.1], [0.3, 5.0, 1e-3], (1.0, math.inf), np.array([0.2, 0.2]), []])
+def test_sequence_of_zetas_is_a_loop_along_a_new_first_axis(zeta):
+    image, mask = picture_with_ties()
+    tree = aproarray.mst(image, mask=mask)
+    values = np.random.default_rng(3).random((6, 7, 3))
+    result = aproarray.global_propagate(values, tree, zeta=zeta)
+    assert result.shape == (len(zeta), 6, 7, 3)
+    for one, z in zip(result, zeta, strict=True):
+        np.testing.assert_array_equal(one, aproarray.global_propagate(values, tree, zeta=z))
+    out = np.empty_like(result)
+    assert aproarray.global_propagate(values, tree, zeta=zeta, out=out) is out
+    np.testing.assert_array_equal(out, result)
+
+
+@given(pictures(), zetas, st.data())
+def test_features_weigh_the_trees_edges(picture, zeta, data):
+    values = data.draw(values_over((*picture.shape, 2)))
+    features = data.draw(values_over((*picture.shape, 3)))
+    edges, _ = picture.reference_tree()
+    weights = reference.edge_weights(features, edges)
+    d = reference.minimax_distances(edges, weights, picture.n_nodes)
+    tree = picture.tree()
+    result = aproarray.global_propagate(values, tree, zeta=zeta, features=features)
+    expected = reference.global_propagate(values.reshape(-1, 2), d, zeta)
+    np.testing.assert_allclose(result.reshape(-1, 2), expected, rtol=1e-12)
+    same = aproarray.global_propagate(values, tree.reweight(features), zeta=zeta)
+    np.testing.assert_array_equal(same, result)
+
+
+@pytest.mark.parametrize("masks", ["none", "shared", "each"])
+@pytest.mark.parametrize("leading", [(0,), (1,), (3,), (2, 2)])
+@pytest.mark.parametrize("more", [(), (1,), (4,), (2, 3), (0,)])
+@pytest.mark.parametrize("features", [None, "per tree", "per item"])
+def test_batch_is_a_loop(masks, leading, more, features):
+    rng = np.random.default_rng(4)
+    mask = {
+        "none": None,
+        "shared": rng.random((3, 4)) < 0.8,
+        "each": rng.random((*leading, 3, 4)) < 0.8,
+    }[masks]
+    trees = aproarray.mst(rng.integers(3, size=(*leading, 3, 4, 1)), mask=mask)
+    values = rng.random((*leading, *more, 3, 4, 2))
+    f = {
+        None: None,
+        "per tree": rng.random((*leading, 3, 4, 3)),
+        "per item": rng.random((*leading, *more, 3, 4, 3)),
+    }[features]
+    result = aproarray.global_propagate(values, trees, zeta=1.0, features=f)
+    assert result.shape == values.shape
+    for b in np.ndindex(*leading, *more):
+        tree = trees[b[: len(leading)]]
+        own = None if f is None else f[b[: len(leading)]] if features == "per tree" else f[b]
+        one = aproarray.global_propagate(values[b], tree, zeta=1.0, features=own)
+        np.testing.assert_array_equal(result[b], one)
+
+
+@pytest.mark.parametrize("masks", ["none", "shared", "each"])
+@pytest.mark.parametrize("features", [False, True])
+@pytest.mark.parametrize("n_trees", [1, 3])
+@pytest.mark.parametrize("tree_index", [[], [0], [2, 0, 0, 2, 1, 0], np.array([1, 2], ">u2")])
+def test_tree_index_names_the_tree_of_each_mask(masks, features, n_trees, tree_index):
+    rng = np.random.default_rng(5)
+    mask = {
+        "none": None,
+        "shared": rng.random((3, 4)) < 0.8,
+        "each": rng.random((n_trees, 3, 4)) < 0.8,
+    }[masks]
+    trees = aproarray.mst(rng.integers(3, size=(n_trees, 3, 4, 1)), mask=mask)
+    index = np.minimum(tree_index, n_trees - 1).astype(int) if n_trees == 1 else tree_index
+    values = rng.random((len(index), 2, 3, 4, 2))
+    f = rng.random((len(index), 3, 4, 2)) if features else None
+    result = aproarray.global_propagate(values, trees, zeta=1.0, tree_index=index, features=f)
+    for k, b in enumerate(index):
+        one = aproarray.global_propagate(values[k], trees[b], zeta=1.0, features=None if f is None else f[k])
+        np.testing.assert_array_equal(result[k], one)
+
+
+def test_masks_without_channels_over_shared_trees():
+    rng = np.random.default_rng(6)
+    trees = aproarray.mst(rng.random((2, 3, 4, 3)))
+    masks = rng.random((5, 3, 4))
+    index = [1, 1, 0, 1, 0]
+    expected = aproarray.global_propagate(masks[..., None], trees, zeta=1.0, tree_index=index)[..., 0]
+    # Values of exactly the trees' axes are one channel, whatever channel_axis says.
+    for channel_axis in (None, -1, 0):
+        result = aproarray.global_propagate(
+            masks, trees, zeta=1.0, tree_index=index, channel_axis=channel_axis
+        )
+        np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dtypes(dtype):
+    image, mask = picture_with_ties()
+    tree = aproarray.mst(image, mask=mask)
+    values = np.random.default_rng(7).integers(2, size=(6, 7, 3)).astype(dtype)
+    result = aproarray.global_propagate(values, tree, zeta=0.5)
+    wide = dtype.itemsize > 4 or dtype in (np.int32, np.uint32)
+    expected = np.float64 if wide else np.float16 if dtype == np.float16 else np.float32
+    assert result.dtype == expected
+    rtol = {np.float16: 1e-3, np.float32: 1e-6, np.float64: 1e-13}[expected]
+    np.testing.assert_allclose(result, definition(values, tree, 0.5), rtol=rtol, atol=1e-7)
+
+
+@given(pictures(), zetas, st.sampled_from([np.float32, np.float64]), st.sampled_from([0.1, -3, 255, 1e30]))
+def test_constants_are_fixed_points(picture, zeta, dtype, constant):
+    values = np.full(picture.shape, constant, dtype)
+    result = aproarray.global_propagate(values, picture.tree(), zeta=zeta)
+    np.testing.assert_allclose(result, values, rtol=4 * np.finfo(dtype).eps)
+
+
+def test_sums_beyond_float32_do_not_overflow():
+    values = np.full((50, 50), 3e38, np.float32)
+    result = aproarray.global_propagate(values, aproarray.mst(np.zeros((50, 50))), zeta=1.0)
+    np.testing.assert_allclose(result, values, rtol=1e-6)
+
+
+@given(pictures(), zetas, st.permutations(range(5)), st.data())
+def test_channels_do_not_mix(picture, zeta, channels, data):
+    values = data.draw(values_over((*picture.shape, 5)))
+    tree = picture.tree()
+    result = aproarray.global_propagate(values, tree, zeta=zeta)
+    permuted = aproarray.global_propagate(values[..., channels], tree, zeta=zeta)
+    np.testing.assert_array_equal(permuted, result[..., channels])
+    alone = aproarray.global_propagate(values[..., 0], tree, zeta=zeta)
+    np.testing.assert_array_equal(alone, result[..., 0])
+
+
+@given(pictures(), zetas, st.data())
+def test_propagation_is_linear(picture, zeta, data):
+    a, b = (data.draw(values_over(picture.shape)) for _ in range(2))
+    tree = picture.tree()
+
+    def propagate(values):
+        return aproarray.global_propagate(values, tree, zeta=zeta)
+
+    np.testing.assert_allclose(
+        propagate(2 * a - 3 * b), 2 * propagate(a) - 3 * propagate(b), rtol=1e-12, atol=1e-12
+    )
+
+
+@given(pictures(), zetas, st.sampled_from([np.float32, np.float64]), st.data())
+def test_result_is_a_convex_combination(picture, zeta, dtype, data):
+    values = data.draw(values_over(picture.shape, dtype))
+    result = aproarray.global_propagate(values, picture.tree(), zeta=zeta)
+    margin = 4 * np.finfo(dtype).eps
+    assert result.min() >= values.min() * (1 - margin)
+    assert result.max() <= values.max() * (1 + margin)
+
+
+@given(pictures(), zetas)
+def test_affinity_is_symmetric_and_that_of_the_tree(picture, zeta):
+    n, tree = picture.n_nodes, picture.tree()
+    units = np.eye(n).reshape(*picture.shape, n)
+    normalised = aproarray.global_propagate(units, tree, zeta=zeta).reshape(n, n)  # K_ij / z_i
+    matrix = normalised / np.diag(normalised)[:, None]
+    np.testing.assert_allclose(matrix, matrix.T, rtol=1e-12)
+    one = tree.affinity(0, zeta).ravel()
+    np.testing.assert_allclose(matrix[0], one, rtol=1e-6, atol=1e-45)
+
+
+@given(pictures(), st.data())
+def test_small_zeta_averages_flat_zones_alone(picture, data):
+    values = data.draw(values_over(picture.shape))
+    tree = picture.tree()
+    result = aproarray.global_propagate(values, tree, zeta=1e-300)
+    zones = tree.cut(0)
+    for zone in range(1, zones.max() + 1):
+        np.testing.assert_allclose(result[zones == zone], values[zones == zone].mean(), rtol=1e-12)
+    np.testing.assert_array_equal(result[zones == 0], values[zones == 0])
+
+
+@pytest.mark.parametrize("zeta", [5e-324, 1e-300, 1e-30, 1e-4])
+def test_small_zeta_gives_the_values_back_where_no_pixels_are_equal(zeta):
+    rng = np.random.default_rng(8)
+    tree = aproarray.mst(rng.permutation(42).reshape(6, 7))
+    values = rng.random((6, 7, 3))
+    np.testing.assert_array_equal(aproarray.global_propagate(values, tree, zeta=zeta), values)
+
+
+@given(pictures(), st.sampled_from([1e160, 1e300, math.inf]), st.data())
+def test_large_zeta_gives_the_components_means(picture, zeta, data):
+    values = data.draw(values_over(picture.shape))
+    tree = picture.tree()
+    result = aproarray.global_propagate(values, tree, zeta=zeta)
+    components = tree.cut(math.inf)
+    for component in range(1, components.max() + 1):
+        inside = components == component
+        np.testing.assert_allclose(result[inside], values[inside].mean(), rtol=1e-12)
+    np.testing.assert_array_equal(result[components == 0], values[components == 0])
+
+
+def test_no_component_sees_another():
+    image, _ = picture_with_ties(shape=(12, 9))
+    mask = np.random.default_rng(9).random((12, 9)) < 0.5
+    values = np.random.default_rng(10).random((12, 9, 2))
+    whole = aproarray.mst(image, mask=mask)
+    result = aproarray.global_propagate(values, whole, zeta=0.5)
+    components = whole.cut(math.inf)
+    assert components.max() > 3
+    for component in range(1, components.max() + 1):
+        inside = components == component
+        alone = aproarray.global_propagate(values, aproarray.mst(image, mask=inside), zeta=0.5)
+        np.testing.assert_allclose(result[inside], alone[inside], rtol=1e-14)
+
+
+def test_propagation_inside_a_mask_is_that_of_the_crop():
+    image, _ = picture_with_ties(shape=(8, 9))
+    mask = np.zeros((8, 9), bool)
+    mask[2:6, 1:8] = True
+    values = np.random.default_rng(11).random((8, 9, 3))
+    result = aproarray.global_propagate(values, aproarray.mst(image, mask=mask), zeta=0.4)
+    crop = aproarray.global_propagate(values[2:6, 1:8], aproarray.mst(image[2:6, 1:8]), zeta=0.4)
+    np.testing.assert_allclose(result[2:6, 1:8], crop, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("features", [False, True])
+def test_masked_out_pixels_come_back_as_they_went_in(dtype, features):
+    image, mask = picture_with_ties()
+    tree = aproarray.mst(image, mask=mask)
+    values = np.random.default_rng(12).random((6, 7, 3)).astype(dtype)
+    f = np.random.default_rng(13).random((6, 7, 2)) if features else None
+    expected = aproarray.global_propagate(values, tree, zeta=0.5, features=f)
+    np.testing.assert_array_equal(expected[~mask], values[~mask])
+    values[~mask] = np.resize([np.nan, np.inf, -np.inf, np.finfo(dtype).max], values[~mask].shape)
+    if features:
+        f[~mask] = np.nan
+    result = aproarray.global_propagate(values, tree, zeta=0.5, features=f)
+    np.testing.assert_array_equal(result[~mask], values[~mask])
+    np.testing.assert_array_equal(result[mask], expected[mask])
+
+
+def test_nan_spreads_over_its_component_alone_where_it_is_not_looked_for():
+    mask = np.array([[True, True, False, True, True]])
+    tree = aproarray.mst(np.zeros((1, 5)), mask=mask)
+    values = np.array([[1.0, np.nan, 2.0, 3.0, 5.0]])
+    result = aproarray.global_propagate(values, tree, zeta=1.0, check_finite=False)
+    np.testing.assert_array_equal(result, [[np.nan, np.nan, 2, 4, 4]])
+
+
+@pytest.mark.parametrize("kind", ["constant", "photograph"])
+def test_float32_keeps_its_digits_over_4_million_pixels(kind):
+    side = 2048
+    rng = np.random.default_rng(14)
+    if kind == "constant":
+        image = np.ones((side, side), np.float32)
+    else:  # smooth shades, sharp borders and a little noise
+        coarse = rng.random((32, 32), np.float32)
+        image = np.kron(coarse, np.ones((side // 32, side // 32), np.float32))
+        image += np.sin(np.arange(side, dtype=np.float32) / 90) / 4
+        image += rng.normal(scale=0.02, size=image.shape).astype(np.float32)
+    tree = aproarray.mst(image)
+    values = rng.random((side, side), np.float32)
+    single = aproarray.global_propagate(values, tree, zeta=0.05)
+    double = aproarray.global_propagate(values.astype(np.float64), tree, zeta=0.05)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, double, rtol=1e-5)
+    if kind == "constant":
+        np.testing.assert_allclose(double, values.mean(dtype=np.float64), rtol=1e-10)

@@ -1,0 +1,87 @@
+"""What a user of the package relies on besides its results."""
+
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import aproarray
+from aproarray import SpanningTree, reference
+
+PACKAGE = Path(aproarray.__file__).parent
+VERBS = [aproarray.mst, aproarray.global_propagate, aproarray.local_propagate]
+METHODS = [
+    getattr(SpanningTree, name)
+    for name in ("from_edges", "reweight", "minimax", "affinity", "cut", "to_linkage")
+]
+
+
+def run(code):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+def test_import_is_light():
+    heavy = "{'numba', 'llvmlite', 'torch', 'cupy', 'jax', 'scipy', 'skimage', 'matplotlib', 'Cython'}"
+    assert run(f"import sys, aproarray; print({heavy} & set(sys.modules))") == "set()\n"
+
+
+def test_trees_and_global_propagation_do_without_numba():
+    code = (
+        "import sys, aproarray; tree = aproarray.mst([[1, 2], [3, 5]]);"
+        "aproarray.global_propagate([[1, 0], [0, 0]], tree, zeta=1); tree.cut(1); tree.minimax(0, 1);"
+        "print('numba' in sys.modules)"
+    )
+    assert run(code) == "False\n"
+
+
+def test_types_are_shipped():
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_public_names():
+    assert sorted(aproarray.__all__) == ["SpanningTree", "global_propagate", "local_propagate", "mst"]
+    for module in (aproarray, reference):
+        for name in module.__all__:
+            assert inspect.getdoc(getattr(module, name)), name
+
+
+def test_public_members_of_a_tree_have_docstrings():
+    for name, member in vars(SpanningTree).items():
+        if not name.startswith("_") and (callable(member) or isinstance(member, property | classmethod)):
+            assert inspect.getdoc(getattr(SpanningTree, name)), name
+
+
+@pytest.mark.parametrize("function", VERBS + METHODS, ids=lambda function: function.__name__)
+def test_docstrings_name_every_parameter(function):
+    text = inspect.getdoc(function)
+    listed = re.findall(r"^(\w[\w, ]*) : ", text.partition("Returns\n---")[0], re.MULTILINE)
+    parameters = [name for name in inspect.signature(function).parameters if name != "self"]
+    assert [name for names in listed for name in names.split(", ")] == parameters
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_options_are_keywords(verb):
+    arguments = list(inspect.signature(verb).parameters.values())
+    n_positional = 1 if verb is aproarray.mst else 2
+    assert all(argument.kind is argument.KEYWORD_ONLY for argument in arguments[n_positional:])
+
+
+def test_version_is_that_of_the_metadata():
+    pyproject = PACKAGE.parent / "pyproject.toml"
+    known = [tomllib.loads(pyproject.read_text())["project"]["version"]] if pyproject.is_file() else []
+    try:
+        known.append(metadata.version("aproarray"))
+    except metadata.PackageNotFoundError:
+        assert known, "neither a checkout nor installed"
+    assert set(known) == {aproarray.__version__}

@@ -1,0 +1,112 @@
+"""Threads: the number of workers and what else runs at the time change no bit of any result."""
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pytest
+
+import aproarray
+
+
+def build(seed, workers=None):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(8, size=(5, 24, 20, 3), dtype=np.uint8)
+    return aproarray.mst(images, connectivity=2, mask=rng.random((24, 20)) < 0.9, workers=workers)
+
+
+def reweigh(seed, workers=None):
+    return build(seed, 1).reweight(np.random.default_rng(seed).random((5, 24, 20, 2)), workers=workers)
+
+
+def propagate_globally(seed, workers=None, channels=70):
+    values = np.random.default_rng(seed).random((5, 24, 20, channels), np.float32)
+    return aproarray.global_propagate(values, build(seed, 1), zeta=3.0, workers=workers)
+
+
+def propagate_over_one_tree(seed, workers=None):
+    rng = np.random.default_rng(seed)
+    tree = aproarray.mst(rng.integers(8, size=(24, 20)))
+    return aproarray.global_propagate(rng.random((24, 20, 70)), tree, zeta=[1.0, 4.0], workers=workers)
+
+
+def propagate_by_features(seed, workers=None):
+    rng = np.random.default_rng(seed)
+    values, features = rng.random((5, 24, 20, 2), np.float32), rng.random((5, 24, 20, 3), np.float32)
+    index = [4, 0, 0, 2, 1]
+    return aproarray.global_propagate(
+        values, build(seed, 1), zeta=0.3, features=features, tree_index=index, workers=workers
+    )
+
+
+def propagate_locally(seed, workers=None):
+    rng = np.random.default_rng(seed)
+    values, images = rng.random((2, 120, 9, 3), np.float32), rng.random((2, 120, 9, 3), np.float32)
+    return aproarray.local_propagate(values, images, zeta=0.3, kernel_size=3, iterations=10, workers=workers)
+
+
+VERBS = [
+    build,
+    reweigh,
+    propagate_globally,
+    propagate_over_one_tree,
+    propagate_by_features,
+    propagate_locally,
+]
+
+
+def assert_same(a, b):
+    if isinstance(a, aproarray.SpanningTree):
+        assert a == b
+        a, b = (np.concatenate([tree.order.ravel(), tree.gaps.ravel()]) for tree in (a, b))
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_result_does_not_depend_on_workers(verb):
+    expected = verb(0, workers=1)
+    for workers in (2, 3, 8, 1000, np.int64(2), None):
+        assert_same(verb(0, workers=workers), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5, 31, 32, 64])
+def test_sharing_out_of_channels_does_not_matter(channels):
+    expected = propagate_globally(1, workers=1, channels=channels)
+    for workers in (2, 8, 13, 200):
+        assert_same(propagate_globally(1, workers=workers, channels=channels), expected)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_calls_from_8_threads_at_once(workers):
+    # Same and different inputs, all verbs at the same time.
+    calls = [partial(verb, seed, workers) for verb in VERBS for seed in (0, 0, 1, 2)]
+    expected = [call() for call in calls]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(4):
+            for result, one in zip(pool.map(lambda call: call(), calls), expected, strict=True):
+                assert_same(result, one)
+
+
+def test_one_tree_serves_8_threads_at_once():
+    tree = build(3)[0]
+    values = np.random.default_rng(3).random((24, 20, 4))
+
+    def use(k):
+        return (
+            aproarray.global_propagate(values, tree, zeta=1.0 + k % 2),
+            tree.cut(k % 2),
+            tree.affinity(k % 2, 2.0),
+            tree.minimax(np.arange(400), k % 2),
+        )
+
+    expected = [use(0), use(1)]
+    with ThreadPoolExecutor(8) as pool:
+        for k, results in enumerate(pool.map(use, range(64))):
+            for result, one in zip(results, expected[k % 2], strict=True):
+                np.testing.assert_array_equal(result, one)
+
+
+def test_errors_come_out_of_threads():
+    values = np.full((4, 24, 20), np.nan)
+    with pytest.raises(ValueError, match="image must be finite"):
+        aproarray.mst(values, channel_axis=None, workers=4)

@@ -1,0 +1,137 @@
+"""Trees of images larger than a tile, whose merges are partly put off: against Kruskal, entry for entry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import aproarray
+from aproarray import cpu
+
+
+def kruskal(image, connectivity, mask):
+    """Return order, gaps and gap_edges by Kruskal's algorithm on linked lists, in plain Python."""
+    shape, n = image.shape[:-1], image[..., 0].size
+    flat = image.reshape(n, -1)
+    pixel = np.arange(n).reshape(shape)
+    ends = []
+    for step in np.ndindex(*(3,) * len(shape)):
+        step = np.array(step) - 1
+        if tuple(step) > (0,) * len(shape) and np.abs(step).sum() <= connectivity:
+            here = tuple(slice(max(0, -d), extent - max(0, d)) for d, extent in zip(step, shape, strict=True))
+            there = tuple(
+                slice(max(0, d), extent - max(0, -d)) for d, extent in zip(step, shape, strict=True)
+            )
+            ends.append(np.stack([pixel[here].ravel(), pixel[there].ravel()], axis=1))
+    ends = np.concatenate(ends)
+    if mask is not None:
+        ends = ends[mask.ravel()[ends].all(1)]
+    weights = np.zeros(len(ends), flat.dtype)
+    for channel in flat.T:
+        weights = weights + (channel[ends[:, 0]] - channel[ends[:, 1]]) ** 2
+    by_weight = np.lexsort((ends[:, 1], ends[:, 0], weights))
+
+    parent, tail = list(range(n)), list(range(n))
+    link = {}
+
+    def find(node):
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for (u, v), weight in zip(ends[by_weight].tolist(), weights[by_weight].tolist(), strict=True):
+        a, b = sorted((find(u), find(v)))
+        if a != b:
+            link[tail[a]] = (b, weight, (u, v))
+            tail[a], parent[b] = tail[b], a
+
+    order, gaps, gap_edges = [], [], []
+    for root in range(n):
+        if parent[root] == root:
+            if order:
+                gaps.append(np.inf)
+                gap_edges.append((-1, -1))
+            order.append(root)
+            while order[-1] in link:
+                node, weight, edge = link[order[-1]]
+                order.append(node)
+                gaps.append(weight)
+                gap_edges.append(edge)
+    return np.array(order), np.array(gaps, flat.dtype), np.array(gap_edges)
+
+
+def spiral(shape):
+    """A corridor that winds inwards, rising gently: the tree's path along it visits every tile many times."""
+    length = np.zeros(shape)  # from the corridor's mouth, 0 on its walls
+    place, direction, n = np.array([0, 0]), np.array([0, 1]), 0
+
+    def is_free(cell):
+        return (cell >= 0).all() and (cell < shape).all() and length[tuple(cell)] == 0
+
+    def is_wall_behind(cell):  # the cell beyond is not part of the corridor
+        return not ((cell >= 0).all() and (cell < shape).all()) or length[tuple(cell)] == 0
+
+    while True:
+        n += 1
+        length[tuple(place)] = n
+        for _ in range(2):
+            if is_free(place + direction) and is_wall_behind(place + 2 * direction):
+                break
+            direction = np.array([direction[1], -direction[0]])  # turn right
+        else:
+            return np.where(length > 0, 10 + np.sqrt(length), 0)
+        place = place + direction
+
+
+def pictures(shape):
+    """Return images of a shape that are easy, tied, or as bad as they get."""
+    rng = np.random.default_rng(sum(shape))
+    index = np.indices(shape)
+    ramp = np.cumsum(np.arange(np.prod(shape), dtype=float)).reshape(shape) * 1e-6
+    serpentine = index[0] * shape[-1] + np.where(index[0] % 2, shape[-1] - 1 - index[-1], index[-1])
+    heavy = np.zeros(shape)
+    heavy[..., shape[-1] // 2 :] = 1
+    return {
+        "noise": rng.random((*shape, 2)),
+        "ties": rng.integers(0, 3, (*shape, 3)).astype(float),
+        "flat": np.zeros(shape),
+        "checkerboard": index.sum(0) % 2.0,
+        "ramp": ramp,
+        "falling ramp": np.flip(ramp),
+        "serpentine": np.sqrt(serpentine.astype(float)),
+        "spiral": spiral(shape) if len(shape) == 2 else ramp,
+        "one heavy edge": heavy,
+    }
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "connectivity"),
+    [
+        ((64, 64), 1), ((65, 64), 1), ((64, 65), 1), ((63, 130), 1), ((129, 66), 2), ((150, 3), 1),
+        ((3, 150), 2),
+        ((18, 17, 33), 1), ((17, 16, 16), 3), ((6000,), 1), ((3, 9, 10, 9), 2),
+    ],
+)  # fmt: skip
+def test_tiles_give_kruskals_line(shape, connectivity, masked, workers, monkeypatch):
+    monkeypatch.setattr(cpu, "_UNTILED_PIXELS", 0)
+    mask = np.random.default_rng(1).random(shape) < 0.8 if masked else None
+    for name, image in pictures(shape).items():
+        image = image.reshape(*shape, -1).astype(np.float32 if workers == 1 else np.float64)
+        tree = aproarray.mst(
+            image, spatial_ndim=len(shape), connectivity=connectivity, mask=mask, workers=workers
+        )
+        order, gaps, gap_edges = kruskal(image, connectivity, mask)
+        np.testing.assert_array_equal(tree.order, order, err_msg=name)
+        np.testing.assert_array_equal(tree.gaps, gaps, err_msg=name)
+        np.testing.assert_array_equal(tree.gap_edges, gap_edges, err_msg=name)
+
+
+def test_tiles_do_not_change_a_tree(monkeypatch):
+    image = np.random.default_rng(0).integers(0, 5, (200, 300, 3), np.uint8)
+    whole = aproarray.mst(image, workers=1)
+    monkeypatch.setattr(cpu, "_UNTILED_PIXELS", 0)
+    assert aproarray.mst(image, workers=1) == whole
+    assert aproarray.mst(image, workers=5) == whole
