@@ -23,7 +23,10 @@ def _arguments() -> argparse.Namespace:
         "--repeats", metavar="N", type=int, default=7, help="pairs of calls per row (default 7)"
     )
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table there as well")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {arguments.repeats}")
+    return arguments
 
 
 def _measure(only: str, repeats: int) -> tuple[list[Row], list[str]]:
@@ -79,7 +82,7 @@ def _markdown(table: list[str], skipped: list[str], repeats: int) -> str:
             "",
             "Both sides of a row are called alternately, on one thread unless the row says more; the",
             "ratio is the median of the ratios of neighbouring calls. Before it is timed, every comparison",
-            "is checked to give the same numbers.",
+            "is checked to give the same numbers. Peak memory is what a call takes beyond its input and output.",
             "",
             *table,
             *(["", *(f"Not measured: {reason}." for reason in skipped)] if skipped else []),

@@ -15,16 +15,22 @@ from benchmarks.timing import Skip
 
 def describe() -> dict[str, str]:
     """Return the machine's description, by name."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "CPU": _cpu_model(),
-        "cores": str(cores),
+        "cores": str(cores()),
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
         "aproarray": aproarray.__version__,
         **{name: _version(name) for name in ("numpy", "numba", "scipy", "scikit-image", "higra", "torch")},
         "C++ compiler": _compiler_version(),
     }
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _cpu_model() -> str:

@@ -30,7 +30,7 @@ _RESET_PEAK = Path("/proc/self/clear_refs")
 
 def peak(image: Array, *call: str) -> float:
     """Return the bytes per pixel that a call on this image takes at most beyond its input and output."""
-    if not _RESET_PEAK.exists():
+    if not os.access(_RESET_PEAK, os.W_OK):
         raise Skip("peak memory is measured through Linux's /proc")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image.npy"
