@@ -60,7 +60,7 @@ def adversarial(side: int) -> dict[str, Array]:
         "spiral": _spiral(side),
         "one heavy edge column": noise / 255 + (columns >= side // 2).astype(np.float32),
         "serpentine, sorted weights": walk**2,
-        "serpentine, reverse-sorted weights": (walk[::-1, ::-1].max() - walk) ** 2,
+        "serpentine, reverse-sorted weights": (walk.max() - walk) ** 2,
     }
 
 
