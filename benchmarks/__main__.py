@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -70,15 +71,14 @@ def _table(measured: list[Row]) -> list[str]:
     return [line(lines[0]), line(rule), *map(line, lines[1:])]
 
 
-def _markdown(table: list[str], skipped: list[str], repeats: int) -> str:
-    command = "python -m benchmarks" + (f" --repeats {repeats}" if repeats != 7 else "")
+def _markdown(table: list[str], skipped: list[str], command: str) -> str:
     return "\n".join(
         [
             "# Benchmarks",
             "",
             "Measured by this command, from the repository's root, after `pip install '.[benchmarks]'`:",
             "",
-            f"    {command} --markdown docs/benchmarks.md",
+            f"    {command}",
             "",
             "Both sides of a row are called alternately, on one thread unless the row says more; the",
             "ratio is the median of the ratios of neighbouring calls. Before it is timed, every comparison",
@@ -109,7 +109,8 @@ def main() -> int:
     for reason in skipped:
         print(f"not measured: {reason}")
     if arguments.markdown:
-        arguments.markdown.write_text(_markdown(table, skipped, arguments.repeats), encoding="utf-8")
+        command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+        arguments.markdown.write_text(_markdown(table, skipped, command), encoding="utf-8")
     return 0
 
 
