@@ -1,6 +1,6 @@
 """The rows of the table: what is compared with what, on which input. One thread unless the row says more.
 
-A function here yields the rows that share an input, after checking that both sides agree.
+A function here yields the rows that share an input, after checking that others compute the same.
 """
 
 from __future__ import annotations
