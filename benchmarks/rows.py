@@ -1,0 +1,249 @@
+"""The rows of the table: what is compared with what, on which input. One thread unless the row says more.
+
+A function here yields the rows that share an input, after checking that others compute the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+import aproarray
+from benchmarks import algorithm_1, inputs, machine, memory
+from benchmarks.timing import Row, Skip, check_equal, cost, one_cpu, speedup
+
+# In the units of images in [0, 1]: five grey levels for global, 38 for local propagation.
+GLOBAL_ZETA, LOCAL_ZETA = 0.02, 0.15
+
+
+def tree_and_gp(
+    values: inputs.Array, image: inputs.Array, workers: int = 1, **options: object
+) -> inputs.Array:
+    tree = aproarray.mst(image, workers=workers)
+    return aproarray.global_propagate(values, tree, zeta=GLOBAL_ZETA, workers=workers, **options)
+
+
+def higra(repeats: int) -> Iterator[Row]:
+    try:
+        from benchmarks import higra_gp
+    except ImportError as error:
+        raise Skip(f"Higra cannot be imported ({error})") from error
+    image = inputs.astronaut()
+    for channels in (1, 21):
+        values = inputs.values((512, 512, channels))
+        for tuned, written in ((False, "Higra, as documented"), (True, "Higra, tuned")):
+
+            def theirs(values: inputs.Array = values, tuned: bool = tuned) -> inputs.Array:
+                return higra_gp.global_propagate(values, image, GLOBAL_ZETA, tuned)
+
+            def ours(values: inputs.Array = values) -> inputs.Array:
+                return tree_and_gp(values, image)
+
+            with one_cpu():
+                check_equal(ours(), theirs(), 1e-4, "Higra")
+                yield speedup(f"tree + GP, 512 x 512, {channels} ch", written, ours, theirs, repeats)
+
+
+def paper(repeats: int) -> Iterator[Row]:
+    image = inputs.astronaut()
+    for channels in (1, 21):
+        values = inputs.values((channels, 512, 512))
+        ours_values = np.ascontiguousarray(np.moveaxis(values, 0, -1))
+
+        def theirs(values: inputs.Array = values) -> inputs.Array:
+            return algorithm_1.propagate(values, *algorithm_1.spanning_tree(image), GLOBAL_ZETA)
+
+        def ours(values: inputs.Array = ours_values) -> inputs.Array:
+            return tree_and_gp(values, image)
+
+        check_equal(np.moveaxis(ours(), -1, 0), theirs(), 1e-3, "Algorithm 1")
+        yield speedup(f"tree + GP, 512 x 512, {channels} ch", "Algorithm 1 in C++", ours, theirs, repeats)
+
+
+def masks(repeats: int) -> Iterator[Row]:
+    image = np.ascontiguousarray(inputs.astronaut()[:160, 150:350])
+    values = inputs.values((80, 160, 200))
+
+    def ours() -> inputs.Array:
+        return tree_and_gp(values, image, channel_axis=0)
+
+    def theirs() -> inputs.Array:
+        return np.concatenate(
+            [
+                algorithm_1.propagate(one[None], *algorithm_1.spanning_tree(image), GLOBAL_ZETA)
+                for one in values
+            ]
+        )
+
+    check_equal(ours(), theirs(), 1e-3, "Algorithm 1")
+    yield speedup("80 masks of one 160 x 200 image", "Algorithm 1, a tree each", ours, theirs, repeats)
+
+
+def csgraph(repeats: int) -> Iterator[Row]:
+    try:
+        from scipy.sparse import csr_array
+        from scipy.sparse.csgraph import minimum_spanning_tree
+    except ImportError as error:
+        raise Skip(f"SciPy cannot be imported ({error})") from error
+    image = inputs.astronaut()
+    pixels = np.arange(image.shape[0] * image.shape[1]).reshape(image.shape[:2])
+    u = np.concatenate([pixels[:, :-1].ravel(), pixels[:-1].ravel()])
+    v = np.concatenate([pixels[:, 1:].ravel(), pixels[1:].ravel()])
+    flat = image.reshape(-1, 3).astype(np.float64)
+    weights = ((flat[u] - flat[v]) ** 2).sum(1) + 1e-12  # csgraph takes a weight of 0 for no edge
+    graph = csr_array((weights, (u, v)), shape=(pixels.size, pixels.size))
+
+    def ours() -> aproarray.SpanningTree:
+        return aproarray.mst(image, workers=1)
+
+    def theirs() -> csr_array:
+        return minimum_spanning_tree(graph)
+
+    check_equal(ours().weights.sum(dtype=np.float64), theirs().sum(), 1e-4, "csgraph")
+    yield speedup("tree, 512 x 512", "scipy csgraph, CSR ready", ours, theirs, repeats)
+
+
+def torch_unfold(repeats: int) -> Iterator[Row]:
+    try:
+        import torch
+
+        from benchmarks import torch_lp
+    except ImportError as error:
+        raise Skip(f"torch cannot be imported ({error})") from error
+    image = inputs.astronaut()
+    torch_image = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, 0)))[None]
+    for channels in (1, 21):
+        values = inputs.values((channels, 512, 512))
+        torch_values = torch.from_numpy(values)[:, None]
+        ours_values = np.ascontiguousarray(np.moveaxis(values, 0, -1))
+
+        def ours(values: inputs.Array = ours_values) -> inputs.Array:
+            return aproarray.local_propagate(
+                values, image, zeta=LOCAL_ZETA, kernel_size=5, iterations=20, workers=1
+            )
+
+        # One by one, the unfolded values stay smaller and torch is faster than on the whole batch.
+        for at_once in sorted({1, channels}):
+
+            def theirs(values: torch.Tensor = torch_values, at_once: int = at_once) -> torch.Tensor:
+                return torch_lp.local_propagate(values, torch_image, LOCAL_ZETA, 5, 20, at_once)
+
+            check_equal(np.moveaxis(ours(), -1, 0), theirs()[:, 0].numpy(), 1e-3, "torch")
+            pairs = repeats if channels == 1 else min(repeats, 2)  # theirs takes many seconds
+            what = f"LP, 5 x 5, 20 iterations, 512 x 512, {channels} ch"
+            yield speedup(what, f"torch Unfold, {at_once} ch at once", ours, theirs, pairs)
+
+
+def memcpy(repeats: int) -> Iterator[Row]:
+    image, values = inputs.astronaut(), inputs.values((512, 512, 21))
+    out, copy = np.empty_like(values), np.empty_like(values)
+    yield cost(
+        "tree + GP, 512 x 512, 21 ch",
+        "memcpy of the values",
+        lambda: tree_and_gp(values, image, out=out),
+        lambda: np.copyto(copy, values),
+        2 * repeats,
+    )
+
+
+def scale(repeats: int) -> Iterator[Row]:
+    large, side = inputs.mosaic(4096), 512
+    # Small images that are, together, as the large one is: one from every corner of its first quarter.
+    crops = [
+        np.ascontiguousarray(large[row : row + side, column : column + side])
+        for row in range(0, 2048, side)
+        for column in range(0, 1024, side)
+    ]
+    pixels, per = large.shape[0] * large.shape[1], {"scale": 1e9, "unit": "ns / pixel"}
+    pairs = min(repeats, 3)
+    yield cost(
+        "tree, 4096 x 4096",
+        "the same at 512 x 512",
+        lambda: aproarray.mst(large, workers=1),
+        lambda: [aproarray.mst(crop, workers=1) for crop in crops],
+        pairs,
+        per=(pixels, len(crops) * side * side),
+        **per,
+    )
+    large_values, small_values = inputs.values(large.shape[:2]), inputs.values((side, side))
+    large_tree, trees = aproarray.mst(large), [aproarray.mst(crop) for crop in crops]
+
+    def propagate(values: inputs.Array, tree: aproarray.SpanningTree) -> inputs.Array:
+        return aproarray.global_propagate(values, tree, zeta=GLOBAL_ZETA, workers=1)
+
+    yield cost(
+        "GP, 4096 x 4096, 1 ch",
+        "the same at 512 x 512",
+        lambda: propagate(large_values, large_tree),
+        lambda: [propagate(small_values, tree) for tree in trees],
+        pairs,
+        per=(pixels, len(crops) * side * side),
+        **per,
+    )
+
+
+def workers(repeats: int) -> Iterator[Row]:
+    if machine.cores() < 2:
+        raise Skip("two workers need two cores")
+    image, values = inputs.mosaic(2048), inputs.values((2048, 2048, 21))
+    # A new result of this size costs as much in the system's memory management as in computation.
+    for out, into in ((None, "a new array"), (np.zeros_like(values), "out=")):
+        yield speedup(
+            f"tree + GP, 2048 x 2048, 21 ch, into {into}, 2 workers",
+            "1 worker",
+            lambda out=out: tree_and_gp(values, image, workers=2, out=out),
+            lambda out=out: tree_and_gp(values, image, workers=1, out=out),
+            min(repeats, 3),
+        )
+
+
+def peak_memory(repeats: int) -> Iterator[Row]:
+    image = inputs.mosaic(2048)
+    values_bytes, image_bytes = 4, 12
+    for what, input_bytes, call in (
+        ("tree", image_bytes, ("tree",)),
+        ("LP, 3 x 3", image_bytes + values_bytes, ("lp", "3")),
+        ("LP, 7 x 7", image_bytes + values_bytes, ("lp", "7")),
+    ):
+        ours = memory.peak(image, *call)
+        yield Row(
+            f"peak memory, 2048 x 2048, {what}",
+            ours,
+            "its input",
+            input_bytes,
+            ours / input_bytes,
+            "ours / theirs",
+            "bytes / pixel",
+        )
+
+
+def adversarial(repeats: int) -> Iterator[Row]:
+    side = 1024
+    photograph, values = inputs.mosaic(side)[..., 1], inputs.values((side, side))
+    for name, image in inputs.adversarial(side).items():
+        paired_with = photograph.astype(image.dtype)
+        yield cost(
+            f"tree + GP, 1024 x 1024, 1 ch, {name}",
+            f"a photograph, {image.dtype}",
+            lambda image=image: tree_and_gp(values, image),
+            lambda image=paired_with: tree_and_gp(values, image),
+            min(repeats, 5),
+            per=(side * side, side * side),
+            scale=1e9,
+            unit="ns / pixel",
+        )
+
+
+ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
+    "higra": higra,
+    "algorithm-1": paper,
+    "masks": masks,
+    "csgraph": csgraph,
+    "torch-unfold": torch_unfold,
+    "memcpy": memcpy,
+    "scale": scale,
+    "workers": workers,
+    "memory": peak_memory,
+    "adversarial": adversarial,
+}
