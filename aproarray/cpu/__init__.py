@@ -180,38 +180,67 @@ def affinities(distances: Array, zeta: float) -> Array:
     return result
 
 
+# Columns that are gathered together where the channels of a pixel are not side by side.
+_GATHERED_COLUMNS = 16
+
+
 def global_propagate(
     values: Array, out: Array, order: Array, gaps: Array, tree_of: Array, zeta: float, workers: int
 ) -> None:
     """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_of[i] of order (B, N)."""
     n_channels = values.shape[2]
+    side_by_side = values.strides[2] == out.strides[2] == values.itemsize
     used, group = np.unique(tree_of, return_inverse=True)
     shares = max(1, workers // max(len(used), 1))  # tasks per tree, where there are fewer trees than workers
     tasks = []
     for g, tree in enumerate(used):
         items = np.flatnonzero(group == g)
-        columns = np.empty((len(items) * n_channels, 2), np.intp)  # (item, channel)
-        columns[:, 0] = np.repeat(items, n_channels)
-        columns[:, 1] = np.tile(np.arange(n_channels), len(items))
-        n_blocks = -(-len(columns) // _sweep.MAX_COLUMNS)
-        n_blocks = min(len(columns), -(-n_blocks // shares) * shares)
-        blocks = np.array_split(columns, n_blocks) if n_blocks else []
+        columns = np.empty((len(items), n_channels, 2), np.intp)  # (item, channel)
+        columns[..., 0], columns[..., 1] = items[:, None], np.arange(n_channels)
+        if side_by_side and n_channels >= _GATHERED_COLUMNS // 2:
+            blocks = [
+                block
+                for of_item in columns
+                for block in _split(of_item, _sweep.MAX_COLUMNS, -(-shares // len(items)))
+            ]
+        else:
+            blocks = _split(columns.reshape(-1, 2), _GATHERED_COLUMNS, shares)
         tasks += [
             functools.partial(
                 _sweep_blocks, values, out, blocks[share::shares], order[tree], gaps[tree], zeta
             )
-            for share in range(min(shares, n_blocks))
+            for share in range(min(shares, len(blocks)))
         ]
     _workers.run(tasks, workers)
+
+
+def _split(columns: Array, most: int, at_least: int) -> list[Array]:
+    """Split columns into blocks of at most `most`, as many as a multiple of `at_least` if possible."""
+    n_blocks = -(-len(columns) // most)
+    n_blocks = min(len(columns), -(-n_blocks // at_least) * at_least)
+    return np.array_split(columns, n_blocks) if n_blocks else []
 
 
 def _sweep_blocks(
     values: Array, out: Array, blocks: list[Array], order: Array, gaps: Array, zeta: float
 ) -> None:
     kappa = affinities(gaps, zeta)
-    ones = np.empty(len(order), values.dtype)
+    counts = np.empty(len(order), values.dtype)
+    widest = max(map(len, blocks))
+    gathered = np.empty(0, values.dtype)
     for columns in blocks:
-        _sweep.global_propagate(values, out, columns, order, kappa, ones)
+        (item, first), (last_item, last) = columns[0], columns[-1]
+        side_by_side = item == last_item and values.strides[2] == out.strides[2] == values.itemsize
+        if side_by_side or len(columns) == 1:
+            block = np.s_[item, :, first : last + 1]
+            _sweep.global_propagate(values[block], out[block], order, kappa, counts)
+            continue
+        if gathered.size == 0:
+            gathered = np.empty(2 * len(order) * widest, values.dtype)
+        rows = gathered[: 2 * len(order) * len(columns)].reshape(2, len(order), len(columns))
+        _sweep.gather(values, columns, order, rows[0])
+        _sweep.global_propagate(rows[0], rows[1], order[:0], kappa, counts)
+        _sweep.scatter(rows[1], columns, order, out)
 
 
 def local_propagate(*args: Any) -> None:

@@ -1,7 +1,9 @@
-"""Global propagation over the linear order: two sweeps with a stack, up to 31 columns at a time.
+"""Global propagation over the linear order: two sweeps with a stack, up to 32 columns at a time.
 
-A *column* is one channel of one item: what is propagated over a tree. Only affinities enter
-here, kappa = exp(-gap / zeta^2): the affinity of two pixels is the smallest kappa between their positions.
+A *column* is one channel of one item: what is propagated over a tree. The columns of a block lie side
+by side; where they do not, they are gathered into rows in the order of the line, and scattered back.
+Only affinities enter here, kappa = exp(-gap / zeta^2): the affinity of two pixels is the smallest kappa
+between their positions.
 """
 
 from libc.math cimport INFINITY, exp
@@ -17,15 +19,24 @@ ctypedef fused index_t:
     int64_t
 
 # The sums of a stack entry, in double: a sum over millions of float32 pixels keeps its digits. One
-# struct per vector width makes the width a constant of the compiled loops. One lane counts pixels.
+# struct per vector width makes the width a constant of the compiled loops.
+cdef struct Lanes1:
+    double v[1]
+
 cdef struct Lanes2:
     double v[2]
+
+cdef struct Lanes3:
+    double v[3]
 
 cdef struct Lanes4:
     double v[4]
 
 cdef struct Lanes8:
     double v[8]
+
+cdef struct Lanes12:
+    double v[12]
 
 cdef struct Lanes16:
     double v[16]
@@ -37,14 +48,17 @@ cdef struct Lanes32:
     double v[32]
 
 ctypedef fused lanes_t:
+    Lanes1
     Lanes2
+    Lanes3
     Lanes4
     Lanes8
+    Lanes12
     Lanes16
     Lanes24
     Lanes32
 
-MAX_COLUMNS = 31
+MAX_COLUMNS = 32
 
 cdef extern from *:
     """
@@ -58,170 +72,169 @@ cdef extern from *:
 
 cdef enum:
     AHEAD = 12  # pixels that a gather is prefetched before its turn
-    CACHE_LINE = 64
+    GROUP = 4  # lanes that are loaded and stored together
+    STRETCH = 1024  # pixels that are gathered or scattered together
 
 
 cdef struct Block:
-    # Where the columns of a block lie: addresses at pixel 0, and bytes from one pixel to the next.
-    int n_columns
-    bint contiguous
-    Py_ssize_t n_whole  # pixels before this one may be read as many values as there are lanes
-    const char *source[32]
-    char *target[32]
+    # Where the columns of a block lie: the addresses of the first one at pixel 0, and bytes from one pixel
+    # to the next; a pixel's columns are consecutive. Lanes beyond the last column repeat columns, so
+    # that a group of lanes always is a full one: `columns` is the first column of each group.
+    const char *source
+    char *target
     Py_ssize_t source_stride
     Py_ssize_t target_stride
+    Py_ssize_t last_byte
+    int columns[8]
+
+
+cdef struct Entry:
+    # What a stack entry is but for its sums: an affinity, and the number of pixels as S and T.
+    double kappa
+    double n
+    double n_seen
 
 
 cdef struct Stack:
     # Entries from the heaviest gap (the affinity rises upwards); entry 0 is a sentinel that stays.
-    Py_ssize_t top
     Py_ssize_t capacity
-    double *kappa
+    Entry *entries
     void *sums  # lanes_t[2 * capacity]: S, then T, of every entry
 
 
-cdef bint grow(Stack *stack, size_t entry_bytes) noexcept nogil:
+cdef bint grow(Stack *stack, size_t sum_bytes) noexcept nogil:
     cdef Py_ssize_t capacity = 2 * stack.capacity
-    cdef void *moved = realloc(stack.sums, capacity * entry_bytes)
+    cdef void *moved = realloc(stack.sums, 2 * capacity * sum_bytes)
     if moved == NULL:
         return False
     stack.sums = moved
-    moved = realloc(stack.kappa, capacity * sizeof(double))
+    moved = realloc(stack.entries, capacity * sizeof(Entry))
     if moved == NULL:
         return False
-    stack.kappa = <double *> moved
+    stack.entries = <Entry *> moved
     stack.capacity = capacity
     return True
 
 
-cdef inline void prefetch(const Block *block, Py_ssize_t pixel, const real *_kind) noexcept nogil:
-    """Ask for the values of a pixel and for the place of its result."""
-    cdef int c
-    cdef Py_ssize_t byte
-    if block.contiguous:
-        byte = 0
-        while byte < <Py_ssize_t> (block.n_columns * sizeof(real)):
-            APRO_PREFETCH(block.source[0] + pixel * block.source_stride + byte)
-            APRO_PREFETCH(block.target[0] + pixel * block.target_stride + byte)
-            byte += CACHE_LINE
-        byte = <Py_ssize_t> (block.n_columns * sizeof(real)) - 1
-        APRO_PREFETCH(block.source[0] + pixel * block.source_stride + byte)
-        APRO_PREFETCH(block.target[0] + pixel * block.target_stride + byte)
-    else:
-        for c in range(block.n_columns):
-            APRO_PREFETCH(block.source[c] + pixel * block.source_stride)
-            APRO_PREFETCH(block.target[c] + pixel * block.target_stride)
-
-
-cdef inline void load(
-    const Block *block, Py_ssize_t pixel, lanes_t *phi, const real *_kind
-) noexcept nogil:
-    """phi <- the columns' values at a pixel, then the pixel's count 1."""
-    cdef int c
-    cdef const real *row
-    if block.contiguous:
-        row = <const real *> (block.source[0] + pixel * block.source_stride)
-        if pixel < block.n_whole:
-            # Lanes beyond the columns take what follows in memory: nobody looks at them.
-            for c in range(<int> (sizeof(lanes_t) // sizeof(double))):
-                phi.v[c] = row[c]
-        else:
-            for c in range(block.n_columns):
-                phi.v[c] = row[c]
-    else:
-        for c in range(block.n_columns):
-            phi.v[c] = (<const real *> (block.source[c] + pixel * block.source_stride))[0]
-    phi.v[block.n_columns] = 1
-
-
-cdef inline bint step_over(Stack *stack, double kappa, lanes_t *acc) noexcept nogil:
-    """Move over a gap, leaving a pixel whose values are in acc behind (False: out of memory).
-
-    Entries that the gap outweighs are one with it from now on. T, on top, is the sum over everything
-    behind, each pixel weighted by its affinity to what lies ahead. Only terms of one kind are added,
-    nothing is ever subtracted.
-    """
-    cdef int c, width = <int> (sizeof(lanes_t) // sizeof(double))
-    cdef lanes_t *sums = <lanes_t *> stack.sums
-    cdef Py_ssize_t top = stack.top
-    if kappa == 0:  # nothing behind is seen from ahead
-        stack.top = 0
-        return True
-    while stack.kappa[top] >= kappa:
+cdef inline void load(const Block *block, const char *at, lanes_t *lanes, const real *_kind) noexcept nogil:
+    """lanes <- the columns that begin at an address."""
+    cdef int width = <int> (sizeof(lanes_t) // sizeof(double)), group, c
+    cdef const real *row = <const real *> at
+    if width < GROUP:
         for c in range(width):
-            acc.v[c] += sums[2 * top].v[c]
-        top -= 1
-    top += 1
-    if top == stack.capacity:
-        if not grow(stack, 2 * sizeof(lanes_t)):
-            return False
-        sums = <lanes_t *> stack.sums
-    stack.kappa[top] = kappa
-    for c in range(width):
-        sums[2 * top].v[c] = acc.v[c]
-        sums[2 * top + 1].v[c] = sums[2 * top - 1].v[c] + kappa * acc.v[c]
-    stack.top = top
-    return True
+            lanes.v[c] = row[c]
+    else:
+        for group in range(width // GROUP):
+            row = <const real *> at + block.columns[group]
+            for c in range(GROUP):
+                lanes.v[GROUP * group + c] = row[c]
+
+
+cdef inline void store(const Block *block, char *at, const lanes_t *lanes, const real *_kind) noexcept nogil:
+    """The columns that begin at an address <- lanes."""
+    cdef int width = <int> (sizeof(lanes_t) // sizeof(double)), group, c
+    cdef real *row = <real *> at
+    if width < GROUP:
+        for c in range(width):
+            row[c] = <real> lanes.v[c]
+    else:
+        for group in range(width // GROUP):
+            row = <real *> at + block.columns[group]
+            for c in range(GROUP):
+                row[c] = <real> lanes.v[GROUP * group + c]
 
 
 cdef bint sweep(
-    Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *ones, Stack *stack,
-    lanes_t *_width, const real *_kind,
+    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
+    bint backward, Stack *stack, lanes_t *_width, const real *_kind,
 ) noexcept nogil:
-    """Both sweeps over one block of columns; `ones` (N) is scratch. False: out of memory."""
-    cdef Py_ssize_t p, pixel
-    cdef int c, columns = block.n_columns
-    cdef lanes_t acc
-    cdef lanes_t *sums
-    cdef real *row
-    cdef double z, n_behind
-    for c in range(<int> (sizeof(lanes_t) // sizeof(double))):
-        acc.v[c] = 0
-        (<lanes_t *> stack.sums)[0].v[c] = 0
-        (<lanes_t *> stack.sums)[1].v[c] = 0
-    stack.kappa[0] = -1
+    """One sweep over one block of columns, forward and then backward. False: out of memory.
 
-    stack.top = 0
-    for p in range(n):
-        if p + AHEAD < n:
-            prefetch(block, order[p + AHEAD], _kind)
-        pixel = order[p]
-        sums = &(<lanes_t *> stack.sums)[2 * stack.top + 1]
-        # What is left in the target is at most as large as the largest value: a sum might overflow float32.
-        ones[p] = <real> (1 + sums.v[columns])
-        z = 1 / ones[p]
-        if block.contiguous:
-            row = <real *> (block.target[0] + pixel * block.target_stride)
-            for c in range(columns):
-                row[c] = <real> (sums.v[c] * z)
+    On the way, T, on top of the stack, is the sum over all pixels behind, each weighted by its affinity
+    to the pixel ahead. Moving over a gap, entries that it outweighs are one with it from then on. Only
+    terms of one kind are added, nothing is ever subtracted. Forward leaves the mean over what lies
+    behind in the result (a sum might overflow float32) and its weight in `counts`; backward adds the rest.
+    """
+    cdef Py_ssize_t i, p, pixel, top = 0
+    cdef int c, width = <int> (sizeof(lanes_t) // sizeof(double))
+    cdef lanes_t acc, result
+    cdef lanes_t *sums = <lanes_t *> stack.sums
+    cdef Entry *entries = stack.entries
+    cdef double z, n_behind, n_acc, affinity
+    for c in range(width):
+        sums[0].v[c] = 0
+        sums[1].v[c] = 0
+    entries[0].kappa = -1
+    entries[0].n = 0
+    entries[0].n_seen = 0
+    for i in range(n):
+        p = n - 1 - i if backward else i
+        if order != NULL and i + AHEAD < n:
+            # Here and not in a function: compilers drop calls whose only effect is to prefetch.
+            pixel = order[p - AHEAD if backward else p + AHEAD]
+            APRO_PREFETCH(block.source + pixel * block.source_stride)
+            APRO_PREFETCH(block.source + pixel * block.source_stride + block.last_byte)
+            APRO_PREFETCH(block.target + pixel * block.target_stride)
+            APRO_PREFETCH(block.target + pixel * block.target_stride + block.last_byte)
+        pixel = p if order == NULL else order[p]
+        load(block, block.source + pixel * block.source_stride, &acc, _kind)
+        if backward:
+            n_behind = counts[p]
+            z = 1 / (n_behind + entries[top].n_seen)
+            load(block, block.target + pixel * block.target_stride, &result, _kind)
+            for c in range(width):
+                result.v[c] = (acc.v[c] + result.v[c] * n_behind + sums[2 * top + 1].v[c]) * z
         else:
-            for c in range(columns):
-                (<real *> (block.target[c] + pixel * block.target_stride))[0] = <real> (sums.v[c] * z)
-        if p + 1 < n:
-            load(block, pixel, &acc, _kind)
-            if not step_over(stack, kappa[p], &acc):
+            counts[p] = <real> (1 + entries[top].n_seen)
+            z = 1 / counts[p]
+            for c in range(width):
+                result.v[c] = sums[2 * top + 1].v[c] * z
+        store(block, block.target + pixel * block.target_stride, &result, _kind)
+
+        if i + 1 == n:
+            break
+        affinity = kappa[p - 1 if backward else p]
+        if affinity == 0:  # nothing behind is seen from ahead
+            top = 0
+            continue
+        n_acc = 1
+        while entries[top].kappa >= affinity:
+            for c in range(width):
+                acc.v[c] += sums[2 * top].v[c]
+            n_acc += entries[top].n
+            top -= 1
+        top += 1
+        if top == stack.capacity:
+            if not grow(stack, sizeof(lanes_t)):
                 return False
-
-    stack.top = 0
-    for p in range(n - 1, -1, -1):
-        if p >= AHEAD:
-            prefetch(block, order[p - AHEAD], _kind)
-        pixel = order[p]
-        sums = &(<lanes_t *> stack.sums)[2 * stack.top + 1]
-        load(block, pixel, &acc, _kind)
-        n_behind = ones[p]
-        z = 1 / (n_behind + sums.v[columns])
-        if block.contiguous:
-            row = <real *> (block.target[0] + pixel * block.target_stride)
-            for c in range(columns):
-                row[c] = <real> ((acc.v[c] + row[c] * n_behind + sums.v[c]) * z)
-        else:
-            for c in range(columns):
-                row = <real *> (block.target[c] + pixel * block.target_stride)
-                row[0] = <real> ((acc.v[c] + row[0] * n_behind + sums.v[c]) * z)
-        if p > 0 and not step_over(stack, kappa[p - 1], &acc):
-            return False
+            sums = <lanes_t *> stack.sums
+            entries = stack.entries
+        entries[top].kappa = affinity
+        entries[top].n = n_acc
+        entries[top].n_seen = entries[top - 1].n_seen + affinity * n_acc
+        for c in range(width):
+            sums[2 * top].v[c] = acc.v[c]
+            sums[2 * top + 1].v[c] = sums[2 * top - 1].v[c] + affinity * acc.v[c]
     return True
+
+
+cdef bint both_sweeps(
+    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
+    lanes_t *width,
+) noexcept nogil:
+    cdef Stack stack
+    cdef bint done = False
+    stack.capacity = 64
+    stack.sums = malloc(2 * stack.capacity * sizeof(lanes_t))
+    stack.entries = <Entry *> malloc(stack.capacity * sizeof(Entry))
+    if stack.sums != NULL and stack.entries != NULL:
+        done = (
+            sweep(block, order, kappa, n, counts, False, &stack, width, counts)
+            and sweep(block, order, kappa, n, counts, True, &stack, width, counts)
+        )
+    free(stack.sums)
+    free(stack.entries)
+    return done
 
 
 def affinities(const real[::1] distances, double zeta, double[::1] result):
@@ -238,59 +251,81 @@ def affinities(const real[::1] distances, double zeta, double[::1] result):
                 result[i] = exp(-(distances[i] * inverse) * inverse)
 
 
-def global_propagate(
-    const real[:, :, :] values, real[:, :, :] out, const Py_ssize_t[:, ::1] columns,
-    const index_t[::1] order, const double[::1] kappa, real[::1] ones,
+def gather(
+    const real[:, :, :] values, const Py_ssize_t[:, ::1] columns, const index_t[::1] order, real[:, ::1] rows
 ):
-    """Propagate some columns of values (I, N, C) over one tree into out (I, N, C).
+    """rows (N, K) <- the values (I, N, C) of K columns, pixels in `order`; see `global_propagate`."""
+    cdef Py_ssize_t n = order.shape[0], first = 0, p, k, item, channel
+    with nogil:
+        while first < n:  # a stretch of pixels, which lie near one another, of one column after the other
+            for k in range(columns.shape[0]):
+                item = columns[k, 0]
+                channel = columns[k, 1]
+                for p in range(first, min(first + STRETCH, n)):
+                    rows[p, k] = values[item, order[p], channel]
+            first += STRETCH
 
-    `columns` (at most 31, 2) holds the item and the channel of each, `ones` (N) is scratch.
+
+def scatter(
+    const real[:, ::1] rows, const Py_ssize_t[:, ::1] columns, const index_t[::1] order, real[:, :, :] out
+):
+    """The reverse of `gather`."""
+    cdef Py_ssize_t n = order.shape[0], first = 0, p, k, item, channel
+    with nogil:
+        while first < n:
+            for k in range(columns.shape[0]):
+                item = columns[k, 0]
+                channel = columns[k, 1]
+                for p in range(first, min(first + STRETCH, n)):
+                    out[item, order[p], channel] = rows[p, k]
+            first += STRETCH
+
+
+def global_propagate(
+    const real[:, :] values, real[:, :] out, const index_t[::1] order, const double[::1] kappa,
+    real[::1] counts,
+):
+    """Propagate values (N, C) over one tree into out (N, C), C at most 32.
+
+    The values of a pixel must be consecutive, in `out` as well. `order` (N) names the pixels along the line;
+    with no entries it says that they are in that order. `counts` (N) is scratch.
     """
-    cdef Py_ssize_t n = order.shape[0], c
-    cdef int count = <int> columns.shape[0]
+    cdef Py_ssize_t n = values.shape[0]
+    cdef int count = <int> values.shape[1], width, group
+    cdef const index_t *order_data = &order[0] if order.shape[0] else NULL
     cdef Block block
-    cdef Stack stack
     cdef bint done = False
-    cdef size_t lane_bytes
-    cdef const real *no_real = NULL
     if n == 0 or count == 0:
         return
-    block.n_columns = count
-    block.source_stride = values.strides[1]
-    block.target_stride = out.strides[1]
-    block.contiguous = True
-    for c in range(count):
-        block.source[c] = <const char *> &values[columns[c, 0], 0, columns[c, 1]]
-        block.target[c] = <char *> &out[columns[c, 0], 0, columns[c, 1]]
-        block.contiguous = (
-            block.contiguous
-            and block.source[c] == block.source[0] + c * sizeof(real)
-            and block.target[c] == block.target[0] + c * sizeof(real)
-        )
-    # The last pixels of the array may lack values behind them; so may all where the strides run backwards.
-    block.n_whole = n - (32 * sizeof(real) // block.source_stride + 1) if block.source_stride > 0 else 0
-    lane_bytes = sizeof(double) * (
-        2 if count < 2 else 4 if count < 4 else 8 if count < 8
-        else 16 if count < 16 else 24 if count < 24 else 32
+    width = (
+        count if count <= 4 else 8 if count <= 8 else 12 if count <= 12
+        else 16 if count <= 16 else 24 if count <= 24 else 32
     )
-    stack.capacity = 64
-    stack.sums = malloc(stack.capacity * 2 * lane_bytes)
-    stack.kappa = <double *> malloc(stack.capacity * sizeof(double))
-    if stack.sums != NULL and stack.kappa != NULL:
-        with nogil:
-            if count < 2:
-                done = sweep(&block, &order[0], &kappa[0], n, &ones[0], &stack, <Lanes2 *> NULL, no_real)
-            elif count < 4:
-                done = sweep(&block, &order[0], &kappa[0], n, &ones[0], &stack, <Lanes4 *> NULL, no_real)
-            elif count < 8:
-                done = sweep(&block, &order[0], &kappa[0], n, &ones[0], &stack, <Lanes8 *> NULL, no_real)
-            elif count < 16:
-                done = sweep(&block, &order[0], &kappa[0], n, &ones[0], &stack, <Lanes16 *> NULL, no_real)
-            elif count < 24:
-                done = sweep(&block, &order[0], &kappa[0], n, &ones[0], &stack, <Lanes24 *> NULL, no_real)
-            else:
-                done = sweep(&block, &order[0], &kappa[0], n, &ones[0], &stack, <Lanes32 *> NULL, no_real)
-    free(stack.sums)
-    free(stack.kappa)
+    block.source = <const char *> &values[0, 0]
+    block.target = <char *> &out[0, 0]
+    block.source_stride = values.strides[0]
+    block.target_stride = out.strides[0]
+    block.last_byte = (count - 1) * sizeof(real)
+    for group in range(width // GROUP):
+        block.columns[group] = min(GROUP * group, count - GROUP)
+    with nogil:
+        if width == 1:
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes1 *> NULL)
+        elif width == 2:
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes2 *> NULL)
+        elif width == 3:
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes3 *> NULL)
+        elif width == 4:
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes4 *> NULL)
+        elif width == 8:
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes8 *> NULL)
+        elif width == 12:
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes12 *> NULL)
+        elif width == 16:
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes16 *> NULL)
+        elif width == 24:
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes24 *> NULL)
+        else:
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes32 *> NULL)
     if not done:
         raise MemoryError(f"no memory for the stack of a sweep over {n} pixels and {count} channels")
