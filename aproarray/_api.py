@@ -128,9 +128,9 @@ def global_propagate(
         From `mst` or `SpanningTree.from_edges`.
     zeta : float or sequence of float
         Scale, above 0, in the image's units: weights are squared differences, so that a step of zeta has
-        affinity 1/e. The published 0.01 and 0.07 are for images normalised by the ImageNet mean and
-        standard deviation: mind the range of yours. A sequence puts one result per zeta along a new
-        first axis.
+        affinity 1/e. The published 0.01 is for images normalised by the ImageNet mean and standard
+        deviation; the same is 0.0023 for images in [0, 1] and 0.58 for 0..255. A sequence puts one result
+        per zeta along a new first axis.
     features : array_like, optional
         Weigh the tree's edges by ``|f_u - f_v|^2`` of these instead of the image's (the paper's semantic
         affinity). Laid out as values; leading axes begin with the tree's and values' begin with theirs.
@@ -161,9 +161,10 @@ def global_propagate(
 
     Notes
     -----
-    O(N C) time, two sweeps over the tree's line for 31 channels at a time; sums are kept in float64. A
-    thread needs 12 (float32) or 16 (float64) bytes per pixel beyond input and output, and a stack as
-    deep as the dendrogram (a few hundred entries on photographs).
+    O(N C) time, two sweeps over the tree's line for 32 channels at a time; sums are kept in float64. A
+    thread needs 12 (float32) or 16 (float64) bytes per pixel beyond input and output, 128 or 256 more
+    where the channels of a pixel do not lie side by side, and a stack as deep as the dendrogram (a few
+    hundred entries on photographs).
 
     References
     ----------
@@ -252,7 +253,8 @@ def local_propagate(
         Bool, integer or float16/32/64, never rescaled: spatial axes, optionally channels, leading axes.
     zeta : float
         Scale, above 0, in the image's units. The published 0.15 is for images normalised by the ImageNet
-        mean and standard deviation, and suits images in [0, 1] too; for 0..255 take about 40.
+        mean and standard deviation; the same is 0.034 for images in [0, 1] and 8.6 for 0..255. Larger
+        values smooth more.
     kernel_size : int
         Pixels along each axis of the window, odd (paper: 5 for Pascal VOC, 3 for COCO).
     iterations : int

@@ -1,0 +1,25 @@
+"""The README's Python runs, in one go, as a reader would type it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.mark.skipif(not README.is_file(), reason="needs a checkout: the README is not installed")
+def test_python_of_the_readme_runs():
+    names = {}
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), names)
+    labels = names["labels"]
+    assert labels.shape == (512, 512)
+    assert labels[140, 220] == 0
+    assert labels[40, 320] == 1
+    assert names["one"].shape == (4, 21, 60, 80)
+    assert names["soft"].shape == (10, 60, 80)
+    assert names["zones"].shape == (60, 80)
+    assert names["graph"].minimax(0, 2) == 2
