@@ -23,7 +23,8 @@ Array = NDArray[Any]
 def global_propagate(values: Array, image: Array, zeta: float, tuned: bool) -> Array:
     """Propagate values (H, W, C) over the tree of an image (H, W, Ci).
 
-    `tuned`: sort single-precision weights, and do without the explicit graph of the spanning tree.
+    Sums are kept in float64, as ours are: in float32 they lose their digits on large images. `tuned`: in
+    float32 all the same, edges sorted in float32, no explicit graph of the spanning tree.
     """
     n_pixels, channels = image.shape[0] * image.shape[1], values.shape[-1]
     graph = hg.get_4_adjacency_graph(image.shape[:2])
@@ -33,14 +34,15 @@ def global_propagate(values: Array, image: Array, zeta: float, tuned: bool) -> A
     else:
         tree, altitudes = hg.bpt_canonical(graph, weights)
 
-    leaves = np.ones((n_pixels, channels + 1), np.float32)
+    dtype = np.float32 if tuned else np.float64
+    leaves = np.ones((n_pixels, channels + 1), dtype)
     leaves[:, :channels] = values.reshape(n_pixels, channels)
     sums = hg.accumulate_sequential(tree, leaves, hg.Accumulators.sum)
-    alike = np.exp(altitudes * (-1 / zeta**2)).astype(np.float32)
+    alike = np.exp(altitudes * (-1 / zeta**2)).astype(dtype)
     delta = hg.propagate_parallel(tree, sums)  # of the parent; the root is its own, and its delta is 0
     delta -= sums
     delta *= hg.propagate_parallel(tree, alike)[:, None]
     delta[:n_pixels] += leaves
     received = hg.propagate_sequential_and_accumulate(tree, delta, hg.Accumulators.sum)[:n_pixels]
     result: Array = received[:, :channels] / received[:, channels:]
-    return result.reshape(values.shape)
+    return result.reshape(values.shape).astype(values.dtype, copy=False)

@@ -1,5 +1,6 @@
 """global_propagate(): the definition's result, over every kind of tree, and its properties."""
 
+import importlib
 import math
 
 import numpy as np
@@ -9,12 +10,13 @@ from hypothesis import strategies as st
 from strategies import DTYPES, graphs, pictures, values_over, zetas
 
 import aproarray
-from aproarray import SpanningTree, reference
+from aproarray import SpanningTree, cpu, reference
+from aproarray.cpu import _sweep
 
 RTOL = {np.float32: 1e-5, np.float64: 1e-12}
 
-# Around the widths of the vectors that hold a pixel's sums, and around the 31 columns of a block.
-CHANNELS = [0, 1, 2, 3, 4, 7, 8, 15, 16, 23, 24, 31, 32, 33, 70]
+# Around the widths of the vectors that hold a pixel's sums, and around the 32 columns of a block.
+CHANNELS = [0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 17, 23, 24, 25, 31, 32, 33, 70]
 
 
 def picture_with_ties(seed=0, shape=(6, 7), mask=True):
@@ -339,3 +341,28 @@ def test_float32_keeps_its_digits_over_4_million_pixels(kind):
     np.testing.assert_allclose(single, double, rtol=1e-5)
     if kind == "constant":
         np.testing.assert_allclose(double, values.mean(dtype=np.float64), rtol=1e-10)
+
+
+@pytest.mark.skipif(not _sweep.has_avx2(), reason="this processor has no AVX2")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 11, 13, 21, 32])
+def test_vector_code_gives_the_same_bits_as_code_for_any_processor(channels, dtype, monkeypatch):
+    rng = np.random.default_rng(channels)
+    tree = aproarray.mst(rng.random((30, 40, 3)).astype(dtype))
+    values = rng.standard_normal((30, 40, channels)).astype(dtype)
+    monkeypatch.setattr(cpu, "_sweep", _sweep)
+    plain = aproarray.global_propagate(values, tree, zeta=0.3)
+    monkeypatch.setattr(cpu, "_sweep", importlib.import_module("aproarray.cpu._sweep_avx2"))
+    np.testing.assert_array_equal(aproarray.global_propagate(values, tree, zeta=0.3), plain)
+
+
+def test_channels_give_the_same_bits_wherever_they_lie():
+    rng = np.random.default_rng(0)
+    tree = aproarray.mst(rng.random((30, 40, 3)))
+    values = rng.standard_normal((40, 30, 40))
+    first = aproarray.global_propagate(values, tree, zeta=0.3, channel_axis=0)
+    last = aproarray.global_propagate(np.ascontiguousarray(np.moveaxis(values, 0, -1)), tree, zeta=0.3)
+    np.testing.assert_array_equal(np.moveaxis(last, -1, 0), first)
+    np.testing.assert_array_equal(
+        aproarray.global_propagate(values, tree, zeta=0.3, channel_axis=None), first
+    )

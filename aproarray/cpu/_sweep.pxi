@@ -155,7 +155,7 @@ cdef bint sweep(
     terms of one kind are added, nothing is ever subtracted. Forward leaves the mean over what lies
     behind in the result (a sum might overflow float32) and its weight in `counts`; backward adds the rest.
     """
-    cdef Py_ssize_t i, p, pixel, top = 0
+    cdef Py_ssize_t i, p, pixel, top = 0, at, popped
     cdef int c, width = <int> (sizeof(lanes_t) // sizeof(double))
     cdef lanes_t acc, result
     cdef lanes_t *sums = <lanes_t *> stack.sums
@@ -197,7 +197,13 @@ cdef bint sweep(
         if affinity == 0:  # nothing behind is seen from ahead
             top = 0
             continue
-        n_acc = 1
+        # Whether there is anything to pop cannot be predicted: pop the sentinel's zeros if not.
+        popped = entries[top].kappa >= affinity
+        at = top * popped
+        for c in range(width):
+            acc.v[c] += sums[2 * at].v[c]
+        n_acc = 1 + entries[at].n
+        top -= popped
         while entries[top].kappa >= affinity:
             for c in range(width):
                 acc.v[c] += sums[2 * top].v[c]
