@@ -5,6 +5,7 @@ import platform
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 # A tree must be the same bit for bit on every machine and backend, so that a product and a sum
 # must never be fused into one rounding (docs/design.md, "Determinism").
@@ -34,13 +35,24 @@ def extension(name, args=()):
     )
 
 
+class BuildBesideSources(build_ext):
+    """Also put the compiled modules beside their sources, whatever is built.
+
+    `import aproarray` then also works where Python finds the checkout before the installed package, as
+    it does for `python -m` in a clone.
+    """
+
+    def run(self):
+        """Build, then copy."""
+        super().run()
+        self.copy_extensions_to_source()
+
+
 extensions = [extension("_mst"), extension("_sweep")]
 if platform.machine().lower() in ("x86_64", "amd64"):
     extensions.append(extension("_sweep_avx2", AVX2_ARGS))  # chosen at run time
 
 setup(
     ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=DIRECTIVES),
-    # The compiled modules are put beside their sources as well, so that `import aproarray` also
-    # works where Python finds the checkout before the installed package (`python -m` in a clone).
-    options={"build_ext": {"inplace": True}},
+    cmdclass={"build_ext": BuildBesideSources},
 )

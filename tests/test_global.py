@@ -350,9 +350,9 @@ def test_vector_code_gives_the_same_bits_as_code_for_any_processor(channels, dty
     rng = np.random.default_rng(channels)
     tree = aproarray.mst(rng.random((30, 40, 3)).astype(dtype))
     values = rng.standard_normal((30, 40, channels)).astype(dtype)
-    monkeypatch.setattr(cpu, "_sweep", _sweep)
+    monkeypatch.setattr(cpu, "sweeps", _sweep)
     plain = aproarray.global_propagate(values, tree, zeta=0.3)
-    monkeypatch.setattr(cpu, "_sweep", importlib.import_module("aproarray.cpu._sweep_avx2"))
+    monkeypatch.setattr(cpu, "sweeps", importlib.import_module("aproarray.cpu._sweep_avx2"))
     np.testing.assert_array_equal(aproarray.global_propagate(values, tree, zeta=0.3), plain)
 
 

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from aproarray import _grid
 from aproarray.cpu import _mst, _sweep, _workers
 
+sweeps = _sweep
 if _sweep.has_avx2():
-    from aproarray.cpu import _sweep_avx2 as _sweep  # type: ignore[no-redef]
+    from aproarray.cpu import _sweep_avx2 as sweeps  # type: ignore[no-redef]
 
 Array = NDArray[Any]
 available_workers = _workers.available_cpus
@@ -176,7 +177,7 @@ def largest_between(gaps: Array, first: Array, last: Array) -> Array:
 def affinities(distances: Array, zeta: float) -> Array:
     """Return exp(-d / zeta^2) in float64, 0 where d is inf, for distances (M,) and any zeta > 0."""
     result = np.empty(len(distances))
-    _sweep.affinities(distances, zeta, result)
+    sweeps.affinities(distances, zeta, result)
     return result
 
 
@@ -201,7 +202,7 @@ def global_propagate(
             blocks = [
                 block
                 for of_item in columns
-                for block in _split(of_item, _sweep.MAX_COLUMNS, -(-shares // len(items)))
+                for block in _split(of_item, sweeps.MAX_COLUMNS, -(-shares // len(items)))
             ]
         else:
             blocks = _split(columns.reshape(-1, 2), _GATHERED_COLUMNS, shares)
@@ -233,14 +234,14 @@ def _sweep_blocks(
         side_by_side = item == last_item and values.strides[2] == out.strides[2] == values.itemsize
         if side_by_side or len(columns) == 1:
             block = np.s_[item, :, first : last + 1]
-            _sweep.global_propagate(values[block], out[block], order, kappa, counts)
+            sweeps.global_propagate(values[block], out[block], order, kappa, counts)
             continue
         if gathered.size == 0:
             gathered = np.empty(2 * len(order) * widest, values.dtype)
         rows = gathered[: 2 * len(order) * len(columns)].reshape(2, len(order), len(columns))
-        _sweep.gather(values, columns, order, rows[0])
-        _sweep.global_propagate(rows[0], rows[1], order[:0], kappa, counts)
-        _sweep.scatter(rows[1], columns, order, out)
+        sweeps.gather(values, columns, order, rows[0])
+        sweeps.global_propagate(rows[0], rows[1], order[:0], kappa, counts)
+        sweeps.scatter(rows[1], columns, order, out)
 
 
 def local_propagate(*args: Any) -> None:
