@@ -42,6 +42,11 @@ class BuildBesideSources(build_ext):
     it does for `python -m` in a clone.
     """
 
+    def finalize_options(self):
+        """Compile the modules at the same time."""
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
+
     def run(self):
         """Build, then copy."""
         super().run()

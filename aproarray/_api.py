@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _dispatch, _validate
+from aproarray import _dispatch, _grid, _validate
 from aproarray._tree import SpanningTree, _reweigh
 
 Array = NDArray[Any]
@@ -84,7 +84,7 @@ def mst(
     """
     backend = _dispatch.backend(image=image, mask=mask)
     image = _validate.real_array(image, "image")
-    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1)
+    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
     connectivity = _validate.integer(connectivity, "connectivity", 1, spatial_ndim)
     layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}")
@@ -312,7 +312,7 @@ def local_propagate(
     if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd, as a window has a centre, got {kernel_size}")
     iterations = _validate.integer(iterations, "iterations", 0)
-    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1)
+    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
     threads = _validate.workers(workers, backend.available_workers())
     image_layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
     layout = _validate.layout_over(

@@ -13,6 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+# What the kernels have room for: axes, and later neighbours of a pixel (4-D images have up to 40).
+MAX_NDIM = 8
+MAX_OFFSETS = 64
+
 
 class Grid(NamedTuple):
     """A pixel graph, as the backends' kernels take it."""
@@ -35,6 +39,11 @@ def grid(shape: tuple[int, ...], connectivity: int) -> Grid:
         for step in itertools.product((-1, 0, 1), repeat=ndim)
         if step > (0,) * ndim and sum(map(abs, step)) <= connectivity
     ]
+    if len(offsets) > MAX_OFFSETS:
+        raise ValueError(
+            f"connectivity={connectivity} gives a pixel {2 * len(offsets)} neighbours along {ndim} axes, "
+            f"at most {2 * MAX_OFFSETS} are supported"
+        )
     strides = [int(np.prod(shape[axis + 1 :], dtype=np.intp)) for axis in range(ndim)]
     return Grid(
         np.array(shape, np.intp),

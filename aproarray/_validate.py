@@ -81,7 +81,10 @@ def real_number(value: Any, name: str) -> float:
         value = value[()]
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must fit a float64, got a number that is too large") from None
 
 
 def positive(value: Any, name: str) -> float:

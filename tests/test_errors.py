@@ -149,7 +149,8 @@ def test_each_zeta_of_a_sequence_is_a_number_above_0():
 )
 def test_counts_are_integers_from_a_minimum(act, name, minimum):
     for wrong in (minimum - 1, -7, np.int8(-1)):
-        expect(ValueError, f"{name} must be at least {minimum}, got {wrong}", act, **{name: wrong})
+        expected = rf"{name} must be (at least|between) {minimum}.*, got {wrong}"
+        expect(ValueError, expected, act, **{name: wrong})
     for wrong in (True, np.False_, 1.0, "3", [3], np.array([3, 4])):
         expect(TypeError, f"{name} must be an integer, got " + re.escape(repr(wrong)), act, **{name: wrong})
 
@@ -163,6 +164,24 @@ def test_kernel_size_is_odd():
 def test_connectivity_is_between_1_and_the_number_of_axes(ndim, wrong):
     message = f"connectivity must be between 1 and {ndim}, got {wrong}"
     expect(ValueError, message, mst, np.zeros((2,) * ndim), spatial_ndim=ndim, connectivity=wrong)
+
+
+def test_more_axes_or_neighbours_than_the_kernels_have_room_for():
+    expect(ValueError, "spatial_ndim must be between 1 and 8, got 9", mst, np.zeros((2,) * 9), spatial_ndim=9)
+    message = "connectivity=5 gives a pixel 242 neighbours along 5 axes, at most 128 are supported"
+    expect(ValueError, message, mst, np.zeros((2,) * 5), spatial_ndim=5, connectivity=5)
+
+
+def test_numbers_beyond_float64():
+    tree = mst(np.zeros((2, 2)))
+    expect(
+        ValueError,
+        "zeta must fit a float64",
+        aproarray.global_propagate,
+        np.zeros((2, 2)),
+        tree,
+        zeta=10**400,
+    )
 
 
 def test_connectivity_is_an_integer():
