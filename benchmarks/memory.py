@@ -63,7 +63,7 @@ def _measure(function: Callable[[], list[Array]]) -> int:
 def _call(what: str, image: Array, values: Array, kernel_size: int) -> list[Array]:
     if what == "tree":
         tree = aproarray.mst(image, workers=1)
-        return [tree.edges, tree.weights, tree.order, tree.gaps]
+        return [tree.order, tree.gaps, tree.gap_edges]
     return [aproarray.local_propagate(values, image, kernel_size=kernel_size, workers=1)]
 
 

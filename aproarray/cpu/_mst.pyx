@@ -19,6 +19,7 @@ from libc.string cimport memcpy, memset
 
 import numpy as np
 
+from aproarray.cpu._prefetch cimport prefetch
 from aproarray.cpu._unionfind cimport find, node_t
 
 ctypedef fused real:
@@ -26,14 +27,6 @@ ctypedef fused real:
     double
 
 cdef extern from *:
-    """
-    #if defined(__GNUC__) || defined(__clang__)
-    #define APRO_PREFETCH(address) __builtin_prefetch(address)
-    #else
-    #define APRO_PREFETCH(address) ((void)0)
-    #endif
-    """
-    void APRO_PREFETCH(const void *address) noexcept nogil
     int64_t LARGEST32 "INT32_MAX"
     int64_t LARGEST64 "INT64_MAX"
 
@@ -639,12 +632,12 @@ cdef void kruskal(
         # Where the ends of an edge lie is known long before its turn, and nowhere near one another.
         if run_of != NULL and i + 2 * AHEAD < n_items:
             ends_of(graph, id_of(items, i + 2 * AHEAD, kind), &a, &b)
-            APRO_PREFETCH(run_of + a)
-            APRO_PREFETCH(run_of + b)
+            prefetch(run_of + a)
+            prefetch(run_of + b)
         if i + AHEAD < n_items:
             ends_of(graph, id_of(items, i + AHEAD, kind), &a, &b)
-            APRO_PREFETCH(parent + (a if run_of == NULL else run_of[a]))
-            APRO_PREFETCH(parent + (b if run_of == NULL else run_of[b]))
+            prefetch(parent + (a if run_of == NULL else run_of[a]))
+            prefetch(parent + (b if run_of == NULL else run_of[b]))
         id = id_of(items, i, kind)
         ends_of(graph, id, &a, &b)
         a = find(parent, a if run_of == NULL else run_of[a])

@@ -10,6 +10,8 @@ from libc.math cimport INFINITY, exp
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc, realloc
 
+from aproarray.cpu._prefetch cimport prefetch
+
 ctypedef fused real:
     float
     double
@@ -59,16 +61,6 @@ ctypedef fused lanes_t:
     Lanes32
 
 MAX_COLUMNS = 32
-
-cdef extern from *:
-    """
-    #if defined(__GNUC__) || defined(__clang__)
-    #define APRO_PREFETCH(address) __builtin_prefetch(address)
-    #else
-    #define APRO_PREFETCH(address) ((void)0)
-    #endif
-    """
-    void APRO_PREFETCH(const void *address) noexcept nogil
 
 cdef enum:
     AHEAD = 12  # pixels that a gather is prefetched before its turn
@@ -170,12 +162,11 @@ cdef bint sweep(
     for i in range(n):
         p = n - 1 - i if backward else i
         if order != NULL and i + AHEAD < n:
-            # Here and not in a function: compilers drop calls whose only effect is to prefetch.
             pixel = order[p - AHEAD if backward else p + AHEAD]
-            APRO_PREFETCH(block.source + pixel * block.source_stride)
-            APRO_PREFETCH(block.source + pixel * block.source_stride + block.last_byte)
-            APRO_PREFETCH(block.target + pixel * block.target_stride)
-            APRO_PREFETCH(block.target + pixel * block.target_stride + block.last_byte)
+            prefetch(block.source + pixel * block.source_stride)
+            prefetch(block.source + pixel * block.source_stride + block.last_byte)
+            prefetch(block.target + pixel * block.target_stride)
+            prefetch(block.target + pixel * block.target_stride + block.last_byte)
         pixel = p if order == NULL else order[p]
         load(block, block.source + pixel * block.source_stride, &acc, _kind)
         if backward:

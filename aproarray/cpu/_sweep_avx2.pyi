@@ -1,12 +1,5 @@
-from typing import Any
-
-from numpy.typing import NDArray
-
-Array = NDArray[Any]
-
-MAX_COLUMNS: int
-
-def affinities(distances: Array, zeta: float, result: Array) -> None: ...
-def gather(values: Array, columns: Array, order: Array, rows: Array) -> None: ...
-def scatter(rows: Array, columns: Array, order: Array, out: Array) -> None: ...
-def global_propagate(values: Array, out: Array, order: Array, kappa: Array, counts: Array) -> None: ...
+from aproarray.cpu._sweep import MAX_COLUMNS as MAX_COLUMNS
+from aproarray.cpu._sweep import affinities as affinities
+from aproarray.cpu._sweep import gather as gather
+from aproarray.cpu._sweep import global_propagate as global_propagate
+from aproarray.cpu._sweep import scatter as scatter
