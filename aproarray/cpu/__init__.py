@@ -110,16 +110,21 @@ def _edges_and_runs(
         pixels, keys, ids, run_of = (np.empty(n_nodes, index_dtype) for _ in range(4))
         solve = functools.partial(_mst.solve_tiles, grid, weights, pixels, keys, ids, run_of)
         side = 1 << _mst.tile_bits(len(shape))
-        n_runs = _workers.run_ranges(solve, math.prod(-(-extent // side) for extent in shape), workers)
-        starts = np.empty(sum(n_runs), index_dtype)
+        runs_of_ranges = _workers.run_ranges(
+            solve, math.prod(-(-extent // side) for extent in shape), workers
+        )
+        starts = np.empty(sum(runs_of_ranges), index_dtype)
         _mst.number_runs(run_of, starts)
         runs = (starts, pixels, keys, ids, run_of)
-    return _mst.unmarked_edges(weights, grid.id_bits, np.empty(0, index_dtype)), runs
+    n_runs = n_nodes if runs is None else len(runs[0])
+    return _mst.unmarked_edges(weights, grid.id_bits, n_runs, np.empty(0, index_dtype)), runs
 
 
 def _connect_nodes(edges: Array, weights: Array, *tree: Array) -> bool:
     """Fill a tree from canonical edges (E, 2) and their weights (E)."""
-    return _mst.connect(*_mst.listed_edges(weights, edges), edges, np.empty(0, np.intp), 0, None, *tree)
+    return _mst.connect(
+        *_mst.listed_edges(weights, edges, len(tree[0])), edges, np.empty(0, np.intp), 0, None, *tree
+    )
 
 
 def edge_list_tree(ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArrays, bool]:

@@ -727,8 +727,14 @@ cdef Py_ssize_t count_unmarked(const real *weights, Py_ssize_t n) noexcept nogil
     return count
 
 
-def unmarked_edges(real[:, ::1] weights, int id_bits, node_t[::1] like):
-    """Return a pixel graph's unmarked edges as items, with room to sort them in, and how many there are.
+cdef object item_buffers(Py_ssize_t n_items, Py_ssize_t n_runs, node_t _kind):
+    """Return room for items and to sort them in, either of which can hold what `kruskal` works on."""
+    cdef Py_ssize_t words = 1 if node_t is int32_t else 2
+    return np.empty((2, words * max(n_items + 1, 2 * n_runs)), np.uint64)
+
+
+def unmarked_edges(real[:, ::1] weights, int id_bits, Py_ssize_t n_runs, node_t[::1] like):
+    """Return a pixel graph's unmarked edges as items (see `item_buffers`), and how many there are.
 
     `like` is any array of the type that says how wide items are.
     """
@@ -737,7 +743,7 @@ def unmarked_edges(real[:, ::1] weights, int id_bits, node_t[::1] like):
     cdef uint64_t[:, ::1] items
     with nogil:
         n_items = count_unmarked(&weights[0, 0], size)
-    items = np.empty((2, (n_items + 1) * (1 if node_t is int32_t else 2)), np.uint64)
+    items = item_buffers(n_items, n_runs, kind)
     with nogil:
         collect_grid(&weights[0, 0], n, weights.shape[0], id_bits, &items[0, 0], kind)
     return np.asarray(items), n_items
@@ -802,12 +808,11 @@ def canonical_edges(const node_t[:, ::1] ends, Py_ssize_t n):
     return np.asarray(result)[:n_edges], np.asarray(rows)[:n_edges]
 
 
-def listed_edges(const real[::1] weights, const node_t[:, ::1] ends):
-    """Return edges as items, their rows being their ids, with room to sort them in, and their number."""
-    cdef Py_ssize_t n_items = ends.shape[0]
-    cdef uint64_t[:, ::1] items = np.empty((2, n_items * (1 if node_t is int32_t else 2)), np.uint64)
+def listed_edges(const real[::1] weights, const node_t[:, ::1] ends, Py_ssize_t n_nodes):
+    """Return edges as items (see `item_buffers`), their rows being their ids, and how many there are."""
     cdef node_t kind = 0
-    cdef Py_ssize_t e
+    cdef Py_ssize_t n_items = ends.shape[0], e
+    cdef uint64_t[:, ::1] items = item_buffers(n_items, n_nodes, kind)
     with nogil:
         for e in range(n_items):
             put(&items[0, 0], e, bits_of(weights[e]), e, kind)
@@ -825,8 +830,8 @@ def connect(
     order (N), gaps (N-1) and gap_edges (N-1, 2); returns whether all weights are finite.
     """
     cdef Py_ssize_t n_runs = order.shape[0]
-    cdef node_t[::1] starts, run_pixels, run_keys, run_ids, run_of, parent
-    cdef node_t[:, ::1] links
+    cdef node_t[::1] starts, run_pixels, run_keys, run_ids, run_of
+    cdef node_t *parent
     cdef node_t *start_data = NULL
     cdef node_t *pixel_data = NULL
     cdef node_t *key_data = NULL
@@ -844,17 +849,16 @@ def connect(
         key_data = &run_keys[0]
         id_data = &run_ids[0]
         run_of_data = &run_of[0]
-    parent = np.empty(n_runs, np.asarray(order).dtype)
-    links = np.empty((n_runs, 3), np.asarray(order).dtype)
     graph.ends = &ends[0, 0] if ends.shape[0] else NULL
     graph.strides = &strides[0]
     graph.id_bits = id_bits
     with nogil:
         by_weight = radix_sort(&items[0, 0], &items[1, 0], n_items, DIGIT_BITS, kind)
-        kruskal(by_weight, n_items, n_runs, &graph, run_of_data, &parent[0], &links[0, 0])
+        parent = <node_t *> (&items[1, 0] if by_weight == &items[0, 0] else &items[0, 0])
+        kruskal(by_weight, n_items, n_runs, &graph, run_of_data, parent, parent + n_runs)
         finite = lay_out(
             n_runs, &graph, start_data, pixel_data, key_data, id_data,
-            &parent[0], &links[0, 0], &order[0], &gaps[0], &gap_edges[0, 0],
+            parent, parent + n_runs, &order[0], &gaps[0], &gap_edges[0, 0],
         )
     return finite
 
