@@ -85,3 +85,18 @@ def test_version_is_that_of_the_metadata():
     except metadata.PackageNotFoundError:
         assert known, "neither a checkout nor installed"
     assert set(known) == {aproarray.__version__}
+
+
+def test_windows_compile_where_nothing_can_be_cached():
+    code = """
+import numba.core.caching as caching
+for locator in vars(caching).values():
+    if isinstance(locator, type) and hasattr(locator, "from_function"):
+        locator.from_function = classmethod(lambda cls, *arguments: None)
+import numpy as np, aproarray
+result = aproarray.local_propagate(np.eye(4), np.zeros((4, 4)), kernel_size=3, iterations=1)
+assert result[0, 0] == 0.5, result
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, timeout=120, cwd=Path(aproarray.__file__).parents[1]
+    )

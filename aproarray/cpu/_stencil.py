@@ -26,8 +26,15 @@ from numpy.typing import NDArray
 
 from aproarray.cpu import _workers
 
-# Products and sums may fuse here: no window sum has to be equal to another machine's, bit for bit.
-_compile = functools.partial(numba.njit, nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+
+def _compile(function: Any, *signature: Any) -> Any:
+    """Compile for calls without the GIL, cached on disk wherever there is a place to write to."""
+    # Products and sums may fuse here: no window sum has to be equal to another machine's, bit for bit.
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+    try:
+        return numba.njit(*signature, cache=True, **options)(function)
+    except RuntimeError:  # neither this folder nor the user's is writable
+        return numba.njit(*signature, **options)(function)
 
 
 class Window(NamedTuple):
@@ -273,7 +280,7 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
         types.uint64, image_real, index, types.uint64, index, index, index,
         numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
     )  # fmt: skip
-    return _compile(signature)(_stream)
+    return _compile(_stream, signature)
 
 
 # What one stream may keep between slabs, in bytes (it has to stay in the cache that the cores share),
