@@ -104,7 +104,7 @@ def _edges_and_runs(
     n_nodes = len(image)
     weights = np.empty((len(grid.offsets), n_nodes), image.dtype)
     weigh = functools.partial(_mst.weigh_slabs, image, mask, grid, weights)
-    _workers.run_ranges(weigh, shape[0], workers)
+    _workers.run_ranges(weigh, shape[0] if len(shape) > 1 else 1, workers)
     runs = None
     if workers > 1 or n_nodes > _UNTILED_PIXELS:
         pixels, keys, ids, run_of = (np.empty(n_nodes, index_dtype) for _ in range(4))
@@ -145,8 +145,14 @@ def reweighed_trees(
     n_trees, n_nodes, _ = features.shape
     index_dtype = _index_dtype(n_nodes, features.dtype)
 
+    def canonical(b: int) -> Array:
+        return _mst.canonical_edges(np.ascontiguousarray(gap_edges[b], index_dtype), n_nodes)[0]
+
+    used, place = np.unique(tree_of, return_inverse=True)
+    edges_of = _workers.run([functools.partial(canonical, b) for b in used], workers)
+
     def build(f: int, *tree: Array) -> bool:
-        edges, _ = _mst.canonical_edges(np.ascontiguousarray(gap_edges[tree_of[f]], index_dtype), n_nodes)
+        edges = edges_of[place[f]]
         weights = np.empty(len(edges), features.dtype)
         _mst.weigh_edges(features[f], edges, weights)
         return _connect_nodes(edges, weights, *tree)
