@@ -227,14 +227,14 @@ cdef inline void mark(node_t *weights, const node_t *heaviest, node_t which, Py_
 
 
 cdef void drop_from_squares(
-    real *weights, Py_ssize_t n, const Py_ssize_t[::1] shape, const Py_ssize_t[:, ::1] offsets,
+    node_t *weights, Py_ssize_t n, const Py_ssize_t[::1] shape, const Py_ssize_t[:, ::1] offsets,
     const Py_ssize_t[::1] strides, Py_ssize_t first_slab, Py_ssize_t last_slab,
 ) noexcept nogil:
     """Mark, by its sign, the heaviest edge of every square of four pixels in slabs [first, last) of axis 0.
 
     The heaviest edge of a cycle is in no minimum spanning tree. On photographs that is most of the
     edges that Kruskal would find to close a cycle, for a fraction of the time. A missing edge is heavier
-    than any other, so that a square that lacks one loses nothing.
+    than any other, so that a square that lacks one loses nothing. Weights are taken as their bits.
     """
     cdef Py_ssize_t ndim = shape.shape[0], i, j, k, axis, steps
     cdef Py_ssize_t along_i, outer, middle, first_outer, last_outer, n_middle, n_inner, u
@@ -258,22 +258,13 @@ cdef void drop_from_squares(
                 for along_i in range(first_slab if i == 0 else 0, (last_slab if i == 0 else shape[i]) - 1):
                     for middle in range(n_middle):
                         u = ((outer * shape[i] + along_i) * n_middle + middle) * shape[j] * n_inner
-                        if real is float:
-                            drop_from_run(
-                                <int32_t *> weights + unit[j] * n + u,
-                                <int32_t *> weights + unit[i] * n + u,
-                                <int32_t *> weights + unit[i] * n + u + strides[unit[j]],
-                                <int32_t *> weights + unit[j] * n + u + strides[unit[i]],
-                                (shape[j] - 1) * n_inner,
-                            )
-                        else:
-                            drop_from_run(
-                                <int64_t *> weights + unit[j] * n + u,
-                                <int64_t *> weights + unit[i] * n + u,
-                                <int64_t *> weights + unit[i] * n + u + strides[unit[j]],
-                                <int64_t *> weights + unit[j] * n + u + strides[unit[i]],
-                                (shape[j] - 1) * n_inner,
-                            )
+                        drop_from_run(
+                            weights + unit[j] * n + u,
+                            weights + unit[i] * n + u,
+                            weights + unit[i] * n + u + strides[unit[j]],
+                            weights + unit[j] * n + u + strides[unit[i]],
+                            (shape[j] - 1) * n_inner,
+                        )
 
 
 def weigh_slabs(
@@ -283,24 +274,23 @@ def weigh_slabs(
     """Write the edges that leave slabs [first, last) of axis 0 to weights (K, N), some of them marked.
 
     `image` is (N, C), `mask` (N, or 0 for none) says which pixels take part. Unmarked edges, whose sign is
-    not set, are enough for the minimum spanning tree.
+    not set, are enough for the minimum spanning tree. An image of one axis is a single slab.
     """
     cdef const Py_ssize_t[::1] shape = grid.shape
     cdef const Py_ssize_t[:, ::1] offsets = grid.offsets
     cdef const Py_ssize_t[::1] strides = grid.strides
-    cdef Py_ssize_t n = image.shape[0], rows = n // (shape[0] * shape[shape.shape[0] - 1])
+    cdef Py_ssize_t n = image.shape[0], ndim = shape.shape[0]
+    cdef Py_ssize_t rows = n // (shape[0] * shape[ndim - 1]) if ndim > 1 else 1  # in a slab
     cdef const unsigned char *mask_data = &mask[0] if mask.shape[0] else NULL
     with nogil:
-        if shape.shape[0] == 1:
-            weigh_rows(
-                &image[0, 0], image.shape[1], mask_data, n, shape, offsets, strides, 0, 1, &weights[0, 0]
-            )
+        weigh_rows(
+            &image[0, 0], image.shape[1], mask_data, n, shape, offsets, strides,
+            first * rows, last * rows, &weights[0, 0],
+        )
+        if real is float:
+            drop_from_squares(<int32_t *> &weights[0, 0], n, shape, offsets, strides, first, last)
         else:
-            weigh_rows(
-                &image[0, 0], image.shape[1], mask_data, n, shape, offsets, strides,
-                first * rows, last * rows, &weights[0, 0],
-            )
-            drop_from_squares(&weights[0, 0], n, shape, offsets, strides, first, last)
+            drop_from_squares(<int64_t *> &weights[0, 0], n, shape, offsets, strides, first, last)
 
 
 cdef struct TileView:
