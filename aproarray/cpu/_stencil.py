@@ -137,13 +137,14 @@ def _add_run(total, ahead, behind, weights, weights_behind, step, run, shift, fi
 
 # All indices are unsigned: Numba wraps negative ones round, at the price of the vector loop.
 def _stream(
-    source, target, image, mask, sums, n_slabs, band_first, band_last, iterations, scale,
+    source, target, image, mask, sums, iterates, n_slabs, band_first, band_last, iterations, scale,
     interior, padded, step_slabs, step_shifts, runs, half_run, full_run,
 ):  # fmt: skip
     """Take slabs [band_first, band_last) of source (N, C) through `iterations` into target (N, C).
 
-    sums (N), where it is not empty, receives W 1 of the band. The tuples half_run and full_run are as long
-    as the window's first run and its others.
+    sums (N), where it is not empty, receives W 1 of the band, and iterates (T, N, C) the values after each
+    iteration but the last, 0 outside the mask. The tuples half_run and full_run are as long as the window's
+    first run and its others.
     """
     one = np.uint64(1)
     zero = np.uint64(0)
@@ -256,6 +257,9 @@ def _stream(
                     following = state[t, j % size, c]
                     for x in range(x_first, x_last):
                         following[x] = total[x] * norm[x]
+                    if len(iterates) != 0 and j >= band_first and j < band_last:
+                        for p in range(slab_pixels):
+                            iterates[t - one, j * slab_pixels + p, c] = following[interior[p]]
                 else:
                     for p in range(slab_pixels):
                         pixel = j * slab_pixels + p
@@ -280,7 +284,7 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
     index = types.Array(types.uint64, 1, "C")
     signature = types.void(
         strided(real, True), strided(real, False), strided(image_real, True),
-        types.Array(types.uint8, 1, "A", readonly=True), types.Array(real, 1, "C"),
+        types.Array(types.uint8, 1, "A", readonly=True), types.Array(real, 1, "C"), types.Array(real, 3, "C"),
         types.uint64, types.uint64, types.uint64, types.uint64, image_real, index, types.uint64, index, index, index,
         numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
     )  # fmt: skip
@@ -320,11 +324,13 @@ def propagate(
     iterations: int,
     workers: int,
     sums: NDArray[Any] | None = None,
+    iterates: NDArray[Any] | None = None,
 ) -> None:
     """Propagate values (I, N, C) into out (I, N, C), item i along images[image_of[i]] (G, N, Ci).
 
     N pixels of `shape`; masks are (G or 1, N). sums (G, N), of the values' dtype, receive W 1 of the images
-    that have items. One task streams a band of slabs of some channels of one item.
+    that have items. iterates (iterations - 1, N, C) receive the values of one item before the last iteration,
+    0 outside the mask. One task streams a band of slabs of some channels of one item.
     """
     if out.size == 0:
         return
@@ -341,6 +347,7 @@ def propagate(
     half_run, full_run = (0,) * (kernel_size // 2), (0,) * kernel_size
     scale = _scale(zeta, images.dtype)
     no_mask, no_sums = np.empty(0, np.uint8), np.empty(0, values.dtype)
+    no_iterates = np.empty((0, 0, 0), values.dtype)
     # The first item of each image hands out its sums.
     summing = set() if sums is None else set(np.unique(image_of, return_index=True)[1].tolist())
 
@@ -360,6 +367,7 @@ def propagate(
     for done in range(n_passes):
         target = out if (n_passes - done) % 2 else other
         steps = min(per_pass, iterations - done * per_pass)
+        last_step = done * per_pass + steps - 1
         _workers.run(
             [
                 functools.partial(
@@ -368,6 +376,7 @@ def propagate(
                     sums[image_of[i]]  # type: ignore[index]
                     if i in summing and done == 0 and block.start == 0
                     else no_sums,
+                    no_iterates if iterates is None else iterates[done * per_pass : last_step],
                     n_slabs, first, last, steps, scale,
                     view.interior, view.padded, view.slabs, shifts, view.runs,
                     half_run, full_run,
@@ -378,6 +387,10 @@ def propagate(
             ],
             workers,
         )  # fmt: skip
+        if iterates is not None and done + 1 < n_passes:
+            iterates[last_step] = target[0]
+            if masks is not None:
+                iterates[last_step][~masks[image_of[0] % len(masks)]] = 0
         source = target
 
 
@@ -387,7 +400,7 @@ def _pair_gradients(
 ):
     """Add to out (M, Ci) what pairs of pixels say of slabs [first, last) of an image (M, Ci).
 
-    iterates are y_0 to y_T (T + 1, C, M), adjoints the gradients of y_1 to y_T, each divided by W 1 (T, C, M).
+    iterates are y_0 to y_T (T + 1, M, C), adjoints the gradients of y_T to y_1, each divided by W 1 (T, M, C).
     The normalised sums y_t+1 = W y_t / W 1 make of a weight
 
         dL/dW_ij = sum_t a_ti (y_tj - y_t+1,i) + a_tj (y_ti - y_t+1,j)
@@ -395,7 +408,7 @@ def _pair_gradients(
     for both of its places in W. Returns sum_ij dL/d(d_ij) d_ij over the pairs that begin in those slabs,
     d_ij = |I_i - I_j|^2.
     """
-    n_iterations, n_channels, n_pixels = adjoints.shape
+    n_iterations, n_pixels, n_channels = adjoints.shape
     n_colors = image.shape[1]
     slab_pixels = len(interior)
     n_slabs = n_pixels // slab_pixels
@@ -420,13 +433,14 @@ def _pair_gradients(
             valid[slot, x] = len(mask) == 0 or mask[pixel] != 0
             for c in range(n_colors):
                 planes[slot, c, x] = image[pixel, c] if valid[slot, x] else 0
-        for c in range(n_channels):
-            for t in range(n_iterations + 1):
-                for p in range(slab_pixels):
-                    y[slot, t, c, interior[p]] = iterates[t, c, s * slab_pixels + p]
-            for t in range(n_iterations):
-                for p in range(slab_pixels):
-                    a[slot, t, c, interior[p]] = adjoints[t, c, s * slab_pixels + p]
+        for t in range(n_iterations + 1):
+            for p in range(slab_pixels):
+                for c in range(n_channels):
+                    y[slot, t, c, interior[p]] = iterates[t, s * slab_pixels + p, c]
+        for t in range(n_iterations):
+            for p in range(slab_pixels):
+                for c in range(n_channels):
+                    a[slot, t, c, interior[p]] = adjoints[n_iterations - 1 - t, s * slab_pixels + p, c]
         for step in range(len(step_slabs)):
             j = s - np.int64(step_slabs[step])
             if j < begin:
@@ -466,8 +480,8 @@ def _pair_gradients(
 
 
 # Channels whose iterates are kept at the same time, and how many bytes of them, where slabs are small.
-_GRADIENT_CHANNELS = 8
-_GRADIENT_BYTES = 96 << 20
+_GRADIENT_CHANNELS = 4
+_GRADIENT_BYTES = 160 << 20
 
 
 def image_gradients(
@@ -512,23 +526,19 @@ def image_gradients(
         g = image_of[i]
         image = images[g, pixels]
         mask = None if masks is None else masks[g % len(masks), pixels]
-        iterates = np.empty((iterations + 1, len(values[i, 0, block]), len(image)), values.dtype)
+        iterates = np.empty((iterations + 1, len(image), values[:, :, block].shape[2]), values.dtype)
         adjoints = np.empty_like(iterates[1:])
-        iterates[0] = values[i, pixels, block].T
-        adjoints[-1] = grad[i, pixels, block].T / sums[g, pixels]
+        iterates[0] = values[i, pixels, block]
+        adjoints[0] = grad[i, pixels, block] / sums[g, pixels, None]
         if mask is not None:
-            iterates[0][:, ~mask] = adjoints[-1][:, ~mask] = 0
-
-        def step(source: NDArray[Any], target: NDArray[Any]) -> None:
-            propagate(
-                source.T[None], target.T[None], image[None], (end - begin, *shape[1:]), np.zeros(1, np.intp),
-                None if mask is None else mask[None], zeta, kernel_size, 1, 1,
-            )  # fmt: skip
-
-        for t in range(iterations):
-            step(iterates[t], iterates[t + 1])
-        for t in range(iterations - 1, 0, -1):
-            step(adjoints[t], adjoints[t - 1])
+            iterates[0][~mask] = adjoints[0][~mask] = 0
+        for steps in (iterates, adjoints):
+            if len(steps) > 1:
+                propagate(
+                    steps[:1], steps[-1:], image[None], (end - begin, *shape[1:]), np.zeros(1, np.intp),
+                    None if mask is None else mask[None], zeta, kernel_size, len(steps) - 1, 1,
+                    iterates=steps[1:-1],
+                )  # fmt: skip
         found = np.zeros(image.shape)
         total = _pair_gradients(
             iterates, adjoints, image, no_mask if mask is None else mask.view(np.uint8),
