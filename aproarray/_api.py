@@ -14,6 +14,7 @@ from aproarray._tree import SpanningTree, _reweigh
 Array = NDArray[Any]
 
 
+@_dispatch.takes_dlpack
 def mst(
     image: ArrayLike,
     *,
@@ -100,6 +101,7 @@ def mst(
     return SpanningTree(layout.spatial, order, gaps, gap_edges, tree_mask)
 
 
+@_dispatch.takes_dlpack
 def global_propagate(
     values: ArrayLike,
     tree: SpanningTree,
@@ -225,6 +227,7 @@ def global_propagate(
     return result.finish()
 
 
+@_dispatch.takes_dlpack
 def local_propagate(
     values: ArrayLike,
     image: ArrayLike,
