@@ -10,5 +10,30 @@ except ImportError as error:
     raise ImportError("aproarray.torch needs PyTorch: pip install 'aproarray[torch]'") from error
 
 from aproarray.torch.functional import Tree, global_propagate, local_propagate, mst
+from aproarray.torch.losses import (
+    apro_loss,
+    gated_crf_loss,
+    mean_field_loss,
+    pairwise_loss,
+    partial_cross_entropy,
+    projection_loss,
+    tree_energy_loss,
+)
+from aproarray.torch.modules import AffinityPropagation, GlobalPropagation, LocalPropagation
 
-__all__ = ["Tree", "global_propagate", "local_propagate", "mst"]
+__all__ = [
+    "AffinityPropagation",
+    "GlobalPropagation",
+    "LocalPropagation",
+    "Tree",
+    "apro_loss",
+    "gated_crf_loss",
+    "global_propagate",
+    "local_propagate",
+    "mean_field_loss",
+    "mst",
+    "pairwise_loss",
+    "partial_cross_entropy",
+    "projection_loss",
+    "tree_energy_loss",
+]
