@@ -84,7 +84,7 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
             name: value for name, value in given.items() if name in foreign or hasattr(value, "__array__")
         }
         _one_library(arrays)
-        devices = {name: tuple(map(int, value.__dlpack_device__())) for name, value in foreign.items()}
+        devices = {name: _device(value, name) for name, value in foreign.items()}
         if len(set(devices.values())) > 1:
             where = ", ".join(f"{name} on {_device_name(device)}" for name, device in devices.items())
             raise TypeError(f"all arrays of one call must be on one device, but got {where}")
@@ -101,6 +101,17 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
     return call
 
 
+def _device(array: Any, name: str) -> tuple[int, int]:
+    try:
+        kind, number = map(int, array.__dlpack_device__())
+    except (ValueError, BufferError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} must be a tensor with memory that can be shared, got a {_kind(array)} on "
+            f"{getattr(array, 'device', 'an unknown device')} ({error})"
+        ) from error
+    return kind, number
+
+
 def _device_name(device: tuple[int, ...]) -> str:
     kind = {_DLPACK_CPU: "cpu", _DLPACK_CUDA: "cuda"}.get(device[0], f"DLPack device type {device[0]}")
     return kind if device[0] == _DLPACK_CPU else f"{kind}:{device[1]}"
@@ -115,7 +126,7 @@ def array_over(array: Any, name: str, verb: str) -> Any:
                 f"which has, or pass {name}.detach()"
             )
         array = array.detach()
-    device = tuple(map(int, array.__dlpack_device__()))
+    device = _device(array, name)
     try:
         if device[0] == _DLPACK_CUDA:
             return _cupy(name, device).from_dlpack(array)

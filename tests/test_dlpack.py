@@ -1,0 +1,190 @@
+"""Arrays of other libraries: in and out of the verbs without a copy, as what they were."""
+
+import numpy as np
+import pytest
+
+import aproarray
+from aproarray import _dispatch
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.random((2, 6, 5, 3), np.float32)
+VALUES = RNG.random((2, 6, 5, 4), np.float32)
+MASK = RNG.random((6, 5)) < 0.8
+
+
+class Foreign:
+    """An array of a library that nobody has heard of: all it can do is DLPack."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+    def __array_namespace__(self):
+        return ForeignNamespace
+
+
+class ForeignNamespace:
+    @staticmethod
+    def from_dlpack(array):
+        return Foreign(np.from_dlpack(array))
+
+
+class Elsewhere(Foreign):
+    def __dlpack_device__(self):
+        return (8, 0)  # a Metal GPU
+
+
+def arrays_of(library):
+    """Return functions that make an array of a library, and NumPy's of it."""
+    if library == "torch":
+        torch = pytest.importorskip("torch", reason="torch is not installed")
+        return torch.from_numpy, lambda tensor: tensor.numpy()
+    if library == "jax":
+        numpy = pytest.importorskip("jax.numpy", reason="JAX is not installed")
+        return numpy.asarray, np.asarray
+    return Foreign, lambda array: array.array
+
+
+@pytest.fixture(params=["foreign", "torch", "jax"])
+def library(request):
+    return arrays_of(request.param)
+
+
+def test_verbs_return_what_they_are_given(library):
+    make, back = library
+    tree = aproarray.mst(make(IMAGE), mask=make(MASK))
+    assert tree == aproarray.mst(IMAGE, mask=MASK)
+    for result, expected in (
+        (
+            aproarray.global_propagate(make(VALUES), tree, zeta=0.3),
+            aproarray.global_propagate(VALUES, tree, zeta=0.3),
+        ),
+        (
+            aproarray.global_propagate(make(VALUES), tree, zeta=[0.3, 1.0], features=make(IMAGE)),
+            aproarray.global_propagate(VALUES, tree, zeta=[0.3, 1.0], features=IMAGE),
+        ),
+        (
+            aproarray.global_propagate(make(VALUES), tree, zeta=0.3, tree_index=[1, 0]),
+            aproarray.global_propagate(VALUES, tree, zeta=0.3, tree_index=[1, 0]),
+        ),
+        (
+            aproarray.local_propagate(make(VALUES), make(IMAGE), mask=make(MASK), iterations=2),
+            aproarray.local_propagate(VALUES, IMAGE, mask=MASK, iterations=2),
+        ),
+    ):
+        assert type(result) is type(make(VALUES))
+        np.testing.assert_array_equal(back(result), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_dtypes_are_kept(library, dtype):
+    make, back = library
+    result = aproarray.local_propagate(make(VALUES[..., :1].astype(dtype)), make(IMAGE), iterations=1)
+    if back(make(np.zeros(1, dtype))).dtype == dtype:  # JAX makes float32 of float64
+        assert back(result).dtype == dtype
+
+
+@pytest.mark.parametrize("name", ["foreign", "torch"])
+def test_nothing_is_copied_on_the_way_in(name):
+    make, _ = arrays_of(name)
+    values = VALUES.copy()
+    over = _dispatch.array_over(make(values), "values", "mst")
+    assert over.__array_interface__["data"] == values.__array_interface__["data"]
+
+
+def test_nothing_is_copied_on_the_way_out():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    result = VALUES.copy()
+    assert _dispatch._like(torch.zeros(1), result).data_ptr() == result.ctypes.data
+
+
+def test_out_is_written_to():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tree = aproarray.mst(torch.from_numpy(IMAGE))
+    values, out = torch.from_numpy(VALUES), torch.empty(VALUES.shape)
+    assert aproarray.global_propagate(values, tree, zeta=0.3, out=out) is out
+    np.testing.assert_array_equal(out, aproarray.global_propagate(VALUES, tree, zeta=0.3))
+
+
+def test_layouts_of_torch():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tree = aproarray.mst(IMAGE)
+    for view in (
+        torch.from_numpy(VALUES).permute(0, 3, 1, 2),
+        torch.from_numpy(VALUES).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(VALUES)[..., :1].permute(0, 3, 1, 2).expand(-1, 4, -1, -1),
+    ):
+        expected = aproarray.global_propagate(view.numpy(), tree, zeta=0.3, channel_axis=1)
+        np.testing.assert_array_equal(
+            aproarray.global_propagate(view, tree, zeta=0.3, channel_axis=1), expected
+        )
+
+
+def test_two_libraries_are_refused():
+    message = "all arrays of one call must be of one library, but values is a .*Foreign, image is a numpy.ndarray"
+    with pytest.raises(TypeError, match=message):
+        aproarray.local_propagate(Foreign(VALUES), IMAGE)
+
+
+def test_two_devices_are_refused():
+    message = "must be on one device, but got values on cpu, image on DLPack device type 8:0"
+    with pytest.raises(TypeError, match=message):
+        aproarray.local_propagate(Foreign(VALUES), Elsewhere(IMAGE))
+
+
+def test_a_device_without_backend_is_refused():
+    with pytest.raises(TypeError, match="image must be on the CPU or a CUDA device, got DLPack device type 8"):
+        aproarray.mst(Elsewhere(IMAGE))
+
+
+def test_what_requires_grad_is_told_where_to_go():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tree, values = aproarray.mst(IMAGE), torch.from_numpy(VALUES).requires_grad_()
+    with pytest.raises(TypeError, match=r"values requires grad.*use aproarray\.torch\.global_propagate"):
+        aproarray.global_propagate(values, tree, zeta=1)
+    with torch.no_grad():
+        result = aproarray.global_propagate(values, tree, zeta=1)
+    np.testing.assert_array_equal(result, aproarray.global_propagate(VALUES, tree, zeta=1))
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "complex64"])
+def test_dtypes_without_kernels_are_refused(kind):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    with pytest.raises(TypeError, match=r"image must hold bool, integer, float16, float32 or float64.* got dtype"):
+        aproarray.mst(torch.zeros(4, 4, 3, dtype=getattr(torch, kind)))
+
+
+def test_tensors_without_memory_are_refused():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    with pytest.raises(TypeError, match="image must be a tensor with memory that can be shared, got .*meta"):
+        aproarray.mst(torch.zeros(4, 4, 3, device="meta"))
+
+
+def test_writing_to_a_jax_array_is_refused():
+    numpy = pytest.importorskip("jax.numpy", reason="JAX is not installed")
+    tree = aproarray.mst(IMAGE)
+    with pytest.raises(TypeError, match="JAX arrays cannot"):
+        aproarray.global_propagate(numpy.asarray(VALUES), tree, zeta=1, out=numpy.asarray(VALUES))
+
+
+@pytest.mark.gpu
+def test_cuda_tensors_stay_on_their_device_and_stream():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("cupy", reason="CuPy is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(10_000_000)  # the values are not there yet when the call is made
+        image, values = torch.from_numpy(IMAGE).cuda(), torch.from_numpy(VALUES).cuda()
+        tree = aproarray.mst(image)
+        result = aproarray.global_propagate(values, tree, zeta=0.3)
+    assert result.device == values.device
+    stream.synchronize()
+    expected = aproarray.global_propagate(VALUES, aproarray.mst(IMAGE), zeta=0.3)
+    np.testing.assert_allclose(result.cpu().numpy(), expected, rtol=1e-5)

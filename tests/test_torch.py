@@ -1,0 +1,458 @@
+"""aproarray.torch: the same results as the verbs on arrays, exact gradients, and torch's own machinery."""
+
+import copy
+import functools
+import pickle
+
+import numpy as np
+import pytest
+
+import aproarray
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from aproarray.torch import (  # noqa: E402
+    AffinityPropagation,
+    GlobalPropagation,
+    LocalPropagation,
+    Tree,
+    global_propagate,
+    local_propagate,
+    mst,
+)
+
+D = torch.float64
+gradcheck = functools.partial(torch.autograd.gradcheck, atol=1e-6)
+
+
+def rand(*shape, seed=0, dtype=D, grad=False):
+    tensor = torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return tensor.requires_grad_(grad)
+
+
+IMAGE = rand(2, 3, 4, 5)
+MASK = rand(4, 5, seed=5) < 0.7
+ZETA = torch.tensor(0.5, dtype=D, requires_grad=True)
+INDEX = torch.tensor([0, 1, 1])
+
+
+def as_last(tensor):
+    return np.moveaxis(tensor.detach().numpy(), 1, -1)
+
+
+@pytest.mark.parametrize("mask", [None, MASK, torch.stack([MASK, ~MASK])], ids=["all", "mask", "masks"])
+def test_results_are_those_of_arrays(mask):
+    values, features = rand(2, 4, 4, 5, dtype=torch.float32), rand(2, 2, 4, 5, seed=1, dtype=torch.float32)
+    image = IMAGE.float()
+    tree = mst(image, mask=mask)
+    tree_of_arrays = aproarray.mst(as_last(image), mask=None if mask is None else mask.numpy())
+    for tensor, array in zip(
+        tree, (tree_of_arrays.order, tree_of_arrays.gaps, tree_of_arrays.gap_edges), strict=True
+    ):
+        np.testing.assert_array_equal(tensor.reshape(array.shape), array)
+    np.testing.assert_array_equal(
+        as_last(global_propagate(values, tree, zeta=[0.3, 2.0], features=features)[1]),
+        aproarray.global_propagate(as_last(values), tree_of_arrays, zeta=2.0, features=as_last(features)),
+    )
+    np.testing.assert_array_equal(
+        as_last(local_propagate(values, image, iterations=3, mask=mask)),
+        aproarray.local_propagate(
+            as_last(values), as_last(image), iterations=3, mask=None if mask is None else mask.numpy()
+        ),
+    )
+
+
+def test_one_image_is_a_batch_without_its_axis():
+    values = rand(4, 4, 5)
+    tree = mst(IMAGE[0])
+    assert (tree.order.shape, tree.gaps.shape, tree.gap_edges.shape) == ((4, 5), (19,), (19, 2))
+    batch = global_propagate(values[None], mst(IMAGE[:1]), zeta=0.4)
+    assert torch.equal(global_propagate(values, tree, zeta=0.4), batch[0])
+    assert torch.equal(local_propagate(values, IMAGE[0]), local_propagate(values[None], IMAGE[:1])[0])
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["tree", "forest"])
+@pytest.mark.parametrize("index", [None, INDEX], ids=["batch", "tree_index"])
+@pytest.mark.parametrize("with_features", [False, True])
+def test_global_gradients(mask, index, with_features):
+    tree = mst(IMAGE, mask=mask)
+    n = 2 if index is None else 3
+    values, features = rand(n, 2, 4, 5, seed=1, grad=True), rand(n, 2, 4, 5, seed=2, grad=True)
+
+    def propagate(values, features, zeta):
+        return global_propagate(
+            values, tree, zeta=zeta, features=features if with_features else None, tree_index=index
+        )
+
+    inputs = (values, features if with_features else None, ZETA)
+    assert gradcheck(propagate, inputs)
+
+
+@pytest.mark.parametrize("zeta", [0.05, 30.0])
+def test_global_gradients_where_affinities_vanish_or_are_all_one(zeta):
+    # Values one after the other on a line: the gaps are far apart, and small zetas cut it in pieces.
+    image = torch.tensor([0.0, 0.1, 0.15, 1.0, 1.02, 3.0, 3.04, 3.09], dtype=D)[None, None, None]
+    values, features = rand(1, 2, 1, 8, grad=True), image.clone().requires_grad_()
+    scale = torch.tensor(zeta, dtype=D, requires_grad=True)
+    tree = mst(image)
+    assert gradcheck(lambda v, f, z: global_propagate(v, tree, zeta=z, features=f), (values, features, scale))
+
+
+def test_global_gradients_of_wide_values():
+    # More channels than one sweep takes, side by side and not.
+    values, features = rand(1, 35, 2, 3, grad=True), rand(1, 1, 2, 3, seed=1, grad=True)
+    tree = mst(IMAGE[:1, :, :2, :3])
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert gradcheck(
+            lambda v, f, layout=layout: global_propagate(
+                v.contiguous(memory_format=layout), tree, zeta=0.7, features=f
+            ),
+            (values, features),
+        )
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "mask"])
+@pytest.mark.parametrize("index", [None, INDEX], ids=["batch", "image_index"])
+@pytest.mark.parametrize(("kernel_size", "iterations"), [(3, 1), (3, 4), (5, 2), (1, 3)])
+def test_local_gradients(mask, index, kernel_size, iterations):
+    values, image = rand(2 if index is None else 3, 2, 4, 5, grad=True), IMAGE.clone().requires_grad_()
+
+    def propagate(values, image, zeta):
+        return local_propagate(
+            values, image, zeta=zeta, kernel_size=kernel_size, iterations=iterations, mask=mask,
+            image_index=index,
+        )  # fmt: skip
+
+    assert gradcheck(propagate, (values, image, ZETA))
+
+
+def test_local_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch):
+    from aproarray.cpu import _stencil
+
+    image, values = rand(1, 2, 30, 7, grad=True), rand(1, 9, 30, 7, seed=1, grad=True)
+
+    def gradients():
+        result = local_propagate(values, image, zeta=ZETA, kernel_size=3, iterations=6)
+        return torch.autograd.grad(result.square().sum(), (values, image, ZETA))
+
+    expected = gradients()
+    monkeypatch.setattr(_stencil, "_STREAM_BYTES", 1)  # several passes ...
+    monkeypatch.setattr(_stencil, "_GRADIENT_BYTES", 1)  # over several bands
+    for ours, other in zip(gradients(), expected, strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-11, atol=1e-13)
+
+
+def test_volumes():
+    image, values = rand(2, 1, 3, 4, 2), rand(2, 2, 3, 4, 2, seed=1, grad=True)
+    tree = mst(image, spatial_ndim=3, connectivity=3)
+    assert gradcheck(lambda v: global_propagate(v, tree, zeta=0.5), (values,))
+    assert gradcheck(
+        lambda v, i: local_propagate(v, i, zeta=0.5, kernel_size=3, iterations=2, spatial_ndim=3),
+        (values, image.requires_grad_()),
+    )
+
+
+def test_tied_features_have_a_one_sided_derivative():
+    # |f_0 - f_1| = |f_1 - f_2|: the sum over both must be that of scaling f, which keeps the tie.
+    features = torch.tensor([0.0, 1.0, 2.0], dtype=D)[None, None, None].requires_grad_()
+    values = rand(1, 1, 1, 3)
+    tree = mst(features.detach())
+
+    def of_scale(scale):
+        return global_propagate(values, tree, zeta=1.0, features=features * scale)[0, 0, 0, 0]
+
+    scale = torch.ones((), dtype=D, requires_grad=True)
+    (by_scale,) = torch.autograd.grad(of_scale(scale), scale)
+    step = 1e-6
+    expected = (of_scale(1 + step) - of_scale(1 - step)) / (2 * step)
+    torch.testing.assert_close(by_scale, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_pixels_outside_the_mask_pass_their_gradient():
+    values, image = rand(1, 2, 4, 5, grad=True), IMAGE[:1].clone()
+    with torch.no_grad():
+        values[..., ~MASK] = torch.nan
+    image[..., ~MASK] = torch.nan
+    image.requires_grad_()
+    upstream = rand(1, 2, 4, 5, seed=3)
+    tree = mst(image.detach(), mask=MASK)
+    (gradient,) = torch.autograd.grad(global_propagate(values, tree, zeta=0.4), values, upstream)
+    assert torch.equal(gradient[..., ~MASK], upstream[..., ~MASK])
+    assert torch.isfinite(gradient).all()
+    result = local_propagate(values, image, mask=MASK, iterations=2)
+    by_values, by_image = torch.autograd.grad(result, (values, image), upstream)
+    assert torch.equal(by_values[..., ~MASK], upstream[..., ~MASK])
+    assert torch.isfinite(by_values).all()
+    assert torch.isfinite(by_image).all()
+    assert (by_image[..., ~MASK] == 0).all()
+
+
+def test_a_tree_may_be_used_twice_in_a_graph():
+    values = rand(1, 2, 4, 5, grad=True)
+    tree = mst(IMAGE[:1])
+
+    def twice(values, zeta):
+        first = global_propagate(values, tree, zeta=zeta)
+        return global_propagate(first, tree, zeta=0.8, features=first) * first
+
+    assert gradcheck(twice, (values, ZETA))
+
+
+def test_gradients_repeat_bit_for_bit_with_any_number_of_threads():
+    image, values = rand(3, 3, 40, 40, dtype=torch.float32), rand(3, 40, 40, 40, dtype=torch.float32)
+    features = rand(3, 2, 40, 40, seed=4, dtype=torch.float32)
+
+    def gradients():
+        inputs = values.clone().requires_grad_(), features.clone().requires_grad_()
+        result = global_propagate(inputs[0], mst(image), zeta=0.1, features=inputs[1])
+        result = local_propagate(result, inputs[1], zeta=0.3, iterations=3)
+        return torch.autograd.grad(result.square().sum(), inputs)
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = gradients()
+        torch.set_num_threads(4)
+        four = gradients()
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(one, four, strict=True))
+
+
+def test_mst_says_that_it_has_no_gradient():
+    image = rand(1, 3, 4, 5, grad=True)
+    with pytest.raises(ValueError, match=r"mst is not differentiable.*image\.detach\(\)"):
+        mst(image)
+    with torch.no_grad():
+        mst(image)
+
+
+def test_nothing_is_kept_without_a_gradient():
+    tree = mst(IMAGE)
+    result = global_propagate(rand(2, 2, 4, 5), tree, zeta=0.3)
+    assert not result.requires_grad
+    assert result.grad_fn is None
+
+
+def test_only_what_is_asked_for_is_kept(monkeypatch):
+    tree = mst(IMAGE)
+    values = rand(2, 7, 4, 5, grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        global_propagate(values, tree, zeta=0.3)
+        local_propagate(values, IMAGE)
+    assert max(kept) < values.numel()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_single(dtype):
+    values, image = rand(1, 2, 4, 5, dtype=torch.float32).to(dtype), rand(1, 3, 4, 5).to(dtype)
+    assert mst(image).gaps.dtype == torch.float32
+    for propagate in (
+        lambda v: global_propagate(v, mst(image), zeta=0.4, features=v),
+        lambda v: local_propagate(v, image, iterations=2),
+    ):
+        result = propagate(values.clone().requires_grad_())
+        assert result.dtype == dtype
+        assert torch.equal(result, propagate(values.float()).to(dtype))
+        result.sum().backward()
+
+
+def test_autocast():
+    network = torch.nn.Conv2d(3, 2, 1)
+    image = IMAGE.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        values = network(image)
+        assert values.dtype == torch.bfloat16
+        result = local_propagate(global_propagate(values, mst(image), zeta=0.4), image, iterations=2)
+        assert result.dtype == torch.bfloat16
+        result.float().square().mean().backward()
+    assert torch.isfinite(network.weight.grad).all()
+
+
+def everything(values, image, features, zeta):
+    result = global_propagate(values, mst(image.detach()), zeta=zeta, features=features)
+    return local_propagate(result, image, zeta=zeta, kernel_size=3, iterations=2)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compile_without_graph_breaks(dynamic):
+    compiled = torch.compile(everything, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for shape in ((4, 5), (6, 3)):
+        inputs = [rand(2, n, *shape, seed=n, grad=True) for n in (2, 3, 4)]
+        results = [function(*inputs, ZETA) for function in (everything, compiled)]
+        torch.testing.assert_close(*results, rtol=0, atol=0)
+        gradients = [torch.autograd.grad(result.square().sum(), (*inputs, ZETA)) for result in results]
+        torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)
+
+
+def test_operators_pass_torchs_own_checks():
+    from aproarray.torch import _ops
+
+    values, image = rand(2, 2, 20, grad=True), rand(2, 3, 20)
+    order, gaps, gap_edges = _ops.mst(image, None, [4, 5], 1, True)
+    trees = torch.arange(2)
+    zeta = torch.tensor(0.4, dtype=D)
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    for operator, arguments in (
+        (_ops.mst, (image, None, [4, 5], 1, True)),
+        (_ops.reweigh, (values, gap_edges, trees)),
+        (_ops.global_propagate, (values, order, gaps, trees, zeta)),
+        (_ops.local_propagate, (values, image, zeta, trees, None, [4, 5], 3, 2)),
+    ):
+        torch.library.opcheck(operator, arguments, test_utils=tests)
+
+
+def test_vmap():
+    values, image = rand(3, 2, 4, 5), rand(3, 3, 4, 5)
+    tree = mst(image)
+    result = torch.func.vmap(lambda v, *tree: global_propagate(v, Tree(*tree), zeta=0.4))(values, *tree)
+    torch.testing.assert_close(result, global_propagate(values, tree, zeta=0.4))
+
+
+def test_trees_collate_pickle_and_copy():
+    trees = [mst(image) for image in IMAGE]
+    batch = torch.utils.data.default_collate(trees)
+    assert isinstance(batch, Tree)
+    for tensor, expected in zip(batch, mst(IMAGE), strict=True):
+        assert torch.equal(tensor, expected)
+    for again in (pickle.loads(pickle.dumps(batch)), copy.deepcopy(batch)):
+        assert all(torch.equal(a, b) for a, b in zip(again, batch, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "act"),
+    [
+        (ValueError, "image must have 4 axes", lambda: mst(rand(4, 5))),
+        (TypeError, "image must be a torch.Tensor, got a ndarray", lambda: mst(np.zeros((3, 4, 5)))),
+        (TypeError, "must be boolean", lambda: mst(IMAGE, mask=MASK.float())),
+        (ValueError, r"mask of shape \(5, 4\) does not fit", lambda: mst(IMAGE, mask=MASK.T)),
+        (ValueError, "NaN or inf", lambda: mst(IMAGE / 0)),
+        (ValueError, "connectivity", lambda: mst(IMAGE, connectivity=3)),
+        (TypeError, "tree must come from", lambda: global_propagate(IMAGE, IMAGE, zeta=1)),
+        (TypeError, "values must be floating", lambda: global_propagate(MASK, mst(IMAGE), zeta=1)),
+        (ValueError, "zeta must be above 0", lambda: global_propagate(IMAGE, mst(IMAGE), zeta=0.0)),
+        (
+            ValueError,
+            "zeta must be above 0",
+            lambda: global_propagate(IMAGE, mst(IMAGE), zeta=torch.tensor(-1.0)),
+        ),
+        (
+            ValueError,
+            r"values of shape \(2, 3, 5, 4\) does not fit a tree of shape \(4, 5\): expected \(2, channels, 4, 5\)",
+            lambda: global_propagate(IMAGE.mT, mst(IMAGE), zeta=1),
+        ),
+        (
+            ValueError,
+            "features of shape",
+            lambda: global_propagate(IMAGE, mst(IMAGE), zeta=1, features=IMAGE[:1]),
+        ),
+        (
+            ValueError,
+            r"tree_index must be in \[0, 2\), got values from 0 to 2",
+            lambda: global_propagate(
+                rand(3, 1, 4, 5), mst(IMAGE), zeta=1, tree_index=torch.tensor([0, 2, 1])
+            ),
+        ),
+        (
+            ValueError,
+            "tree_index needs a batch",
+            lambda: global_propagate(IMAGE, mst(IMAGE[0]), zeta=1, tree_index=torch.tensor([0, 0])),
+        ),
+        (ValueError, "kernel_size must be odd", lambda: local_propagate(IMAGE, IMAGE, kernel_size=4)),
+        (ValueError, "values of shape", lambda: local_propagate(IMAGE[:1], IMAGE)),
+        (
+            TypeError,
+            "must be on one device, but got values on cpu, image on meta",
+            lambda: local_propagate(IMAGE, IMAGE.to("meta")),
+        ),
+        (ValueError, "mode must be one of", lambda: AffinityPropagation("serial")),
+    ],
+)
+def test_errors(error, message, act):
+    with pytest.raises(error, match=message):
+        act()
+
+
+def test_empty_tensors():
+    assert global_propagate(rand(0, 2, 4, 5), mst(rand(0, 3, 4, 5)), zeta=1).shape == (0, 2, 4, 5)
+    tree = mst(IMAGE)
+    for shape, index in (((2, 0, 4, 5), None), ((0, 1, 4, 5), torch.empty(0, dtype=torch.int64))):
+        values = rand(*shape, grad=True)
+        global_propagate(values, tree, zeta=ZETA, tree_index=index).sum().backward()
+        assert values.grad.shape == shape
+        values = rand(*shape, grad=True)
+        local_propagate(values, IMAGE, zeta=ZETA, image_index=index).sum().backward()
+        assert values.grad.shape == shape
+    pixel = rand(1, 2, 1, 1, grad=True)
+    global_propagate(pixel, mst(rand(1, 3, 1, 1)), zeta=1).sum().backward()
+    assert (pixel.grad == 1).all()
+
+
+def test_modules():
+    values = rand(2, 2, 4, 5)
+    tree = mst(IMAGE)
+    first = global_propagate(values, tree, zeta=0.3)
+    second = global_propagate(first, tree, zeta=0.7, features=first)
+    by_tree = GlobalPropagation(0.3, feature_zeta=0.7)
+    assert torch.equal(by_tree(values, IMAGE), second)
+    assert torch.equal(by_tree(values, tree), second)
+    assert torch.equal(
+        GlobalPropagation(0.3)(values, tree, features=first),
+        global_propagate(values, tree, zeta=0.3, features=first),
+    )
+    by_window = LocalPropagation(0.4, kernel_size=3, iterations=2)
+    after = local_propagate(values, IMAGE, zeta=0.4, kernel_size=3, iterations=2)
+    assert torch.equal(by_window(values, IMAGE), after)
+    for mode, expected in (
+        ("parallel", (second, after)),
+        ("global-local", (by_window(second, IMAGE),)),
+        ("local-global", (by_tree(after, IMAGE),)),
+    ):
+        results = AffinityPropagation(mode, by_tree, by_window)(values, IMAGE)
+        assert len(results) == len(expected)
+        assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
+
+
+def test_boxes_hold_local_propagation_in():
+    values, box = rand(2, 1, 4, 5), torch.zeros(2, 1, 4, 5)
+    box[..., 1:3, 1:4] = 1
+    expected = values * box
+    for _ in range(3):
+        expected = box * local_propagate(expected, IMAGE, zeta=0.4, kernel_size=3, iterations=1)
+    result = LocalPropagation(0.4, kernel_size=3, iterations=3)(values, IMAGE, boxes=box)
+    torch.testing.assert_close(result, expected)
+    assert (result[box == 0] == 0).all()
+
+
+def test_learned_scales():
+    module = AffinityPropagation(
+        "global-local",
+        GlobalPropagation(0.3, feature_zeta=0.5, learnable=True),
+        LocalPropagation(0.4, kernel_size=3, iterations=2, learnable=True),
+    ).double()
+    assert len(list(module.parameters())) == 3
+    (result,) = module(rand(2, 2, 4, 5), IMAGE)
+    result.square().sum().backward()
+    assert all(parameter.grad.abs() > 0 for parameter in module.parameters())
+    assert "0.3, learnable" in repr(module)
+    assert "mode='global-local'" in repr(module)
+    again = copy.deepcopy(module)
+    again.load_state_dict(module.state_dict())
+    assert not list(GlobalPropagation(0.3).parameters())
+
+
+def test_threads_of_one_process():
+    # What DataParallel does: replicas in threads, each with its own forward and backward.
+    from concurrent.futures import ThreadPoolExecutor
+
+    module = GlobalPropagation(0.3, feature_zeta=0.5)
+
+    def step(seed):
+        values = rand(2, 3, 12, 12, seed=seed, grad=True)
+        module(values, rand(2, 3, 12, 12, seed=100 + seed)).square().sum().backward()
+        return values.grad
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(step, range(8)))
+    assert all(torch.equal(a, step(seed)) for seed, a in enumerate(together))
