@@ -1,0 +1,285 @@
+"""Every loss against its formula, pixel by pixel in plain Python, and its gradient."""
+
+import functools
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from aproarray import reference
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from aproarray.torch import (  # noqa: E402
+    AffinityPropagation,
+    GlobalPropagation,
+    LocalPropagation,
+    apro_loss,
+    gated_crf_loss,
+    global_propagate,
+    local_propagate,
+    mean_field_loss,
+    mst,
+    pairwise_loss,
+    partial_cross_entropy,
+    projection_loss,
+    tree_energy_loss,
+)
+
+D = torch.float64
+SHAPE = (5, 4)
+PIXELS = list(np.ndindex(*SHAPE))
+gradcheck = functools.partial(torch.autograd.gradcheck, atol=1e-6)
+
+
+def number(tensor):
+    return tensor.detach().item()
+
+
+def rand(*shape, seed=0, grad=False):
+    tensor = torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=D)
+    return tensor.requires_grad_(grad)
+
+
+IMAGE = rand(2, 3, *SHAPE)
+CLASSES = rand(2, 3, *SHAPE, seed=1).mul(3).softmax(1).requires_grad_()
+REGION = rand(2, 1, *SHAPE, seed=2) < 0.6
+INSTANCES, INDEX = rand(3, 1, *SHAPE, seed=3, grad=True), torch.tensor([1, 0, 1])
+BOXES = torch.zeros(3, 1, *SHAPE, dtype=D)
+for _k, (_rows, _columns) in enumerate([((0, 3), (1, 4)), ((1, 5), (0, 2)), ((2, 4), (1, 3))]):
+    BOXES[_k, 0, slice(*_rows), slice(*_columns)] = 1
+SMALL = AffinityPropagation(
+    "parallel", GlobalPropagation(0.3, feature_zeta=0.2), LocalPropagation(0.4, kernel_size=3, iterations=3)
+)
+
+
+def absolute_difference(y, p, region):
+    return number(((y - p).abs() * region).sum() / max(region.sum(), 1))
+
+
+def test_apro_loss_of_unlabelled_pixels():
+    p, tree = CLASSES.detach(), mst(IMAGE)
+    first = global_propagate(p, tree, zeta=0.3)
+    by_tree = global_propagate(first, tree, zeta=0.2, features=first)
+    by_window = local_propagate(p, IMAGE, zeta=0.4, kernel_size=3, iterations=3)
+    terms = [absolute_difference(y, p, REGION) for y in (by_tree, by_window)]
+    loss = apro_loss(CLASSES, IMAGE, REGION, propagation=SMALL, weights=(2.0, 0.5))
+    assert number(loss) == pytest.approx(2 * terms[0] + 0.5 * terms[1])
+    only_tree = apro_loss(CLASSES, IMAGE, REGION, propagation=SMALL, weights=(1.0, 0.0), tree=tree)
+    assert number(only_tree) == pytest.approx(terms[0])
+    cascade = AffinityPropagation("local-global", SMALL.global_propagation, SMALL.local_propagation)
+    y = SMALL.global_propagation(by_window, tree)
+    assert number(apro_loss(CLASSES, IMAGE, REGION, propagation=cascade)) == pytest.approx(
+        absolute_difference(y, p, REGION)
+    )
+
+
+def test_apro_loss_of_boxes():
+    p = INSTANCES.detach()
+    first = global_propagate(p, mst(IMAGE), zeta=0.3, tree_index=INDEX)
+    by_tree = global_propagate(first, mst(IMAGE[INDEX]), zeta=0.2, features=first)
+    by_window = p * BOXES
+    for _ in range(3):
+        by_window = BOXES * local_propagate(by_window, IMAGE[INDEX], zeta=0.4, kernel_size=3, iterations=1)
+    expected = sum(absolute_difference(y, p, BOXES) for y in (by_tree, by_window))
+    loss = apro_loss(INSTANCES, IMAGE, BOXES, propagation=SMALL, boxes=True, index=INDEX)
+    assert number(loss) == pytest.approx(expected)
+
+
+def test_targets_of_apro_loss_are_constants():
+    loss = apro_loss(CLASSES, IMAGE, REGION, propagation=SMALL)
+    (gradient,) = torch.autograd.grad(loss, CLASSES)
+    signs = sum(torch.sign(CLASSES - y) for y in SMALL(CLASSES.detach(), IMAGE))
+    torch.testing.assert_close(gradient, signs * REGION / REGION.sum())
+
+
+def test_the_published_options_are_the_defaults():
+    p, image = CLASSES.detach(), 3 * IMAGE
+    tree = mst(image)
+    first = global_propagate(p, tree, zeta=0.01)
+    targets = (
+        global_propagate(first, tree, zeta=0.07, features=first),
+        local_propagate(p, image, zeta=0.15, kernel_size=5, iterations=20),
+    )
+    expected = sum(absolute_difference(y, p, REGION) for y in targets)
+    assert number(apro_loss(CLASSES, image, REGION)) == pytest.approx(expected)
+
+
+def dice(a, b):
+    return 1 - 2 * sum(x * y for x, y in zip(a, b, strict=True)) / (
+        sum(x * x for x in a) + sum(y * y for y in b)
+    )
+
+
+def test_projection_loss():
+    expected = []
+    for m, b in zip(INSTANCES[:, 0].tolist(), BOXES[:, 0].tolist(), strict=True):
+        rows = dice([max(row) for row in m], [max(row) for row in b])
+        columns = dice(*([max(column) for column in zip(*x, strict=True)] for x in (m, b)))
+        expected.append(rows + columns)
+    assert number(projection_loss(INSTANCES, BOXES)) == pytest.approx(sum(expected) / 3)
+    assert gradcheck(lambda m: projection_loss(m, BOXES), (INSTANCES,))
+    assert number(projection_loss(BOXES, BOXES)) == pytest.approx(0)
+
+
+def test_partial_cross_entropy():
+    labels = torch.randint(0, 3, (2, *SHAPE), generator=torch.Generator().manual_seed(0))
+    labels[REGION[:, 0]] = 255
+    scores = CLASSES.detach().log().requires_grad_()  # whose softmax they are
+    terms = [
+        -math.log(number(CLASSES[b, labels[b, r, c], r, c]))
+        for b, (r, c) in itertools.product(range(2), PIXELS)
+        if labels[b, r, c] != 255
+    ]
+    assert number(partial_cross_entropy(scores, labels)) == pytest.approx(sum(terms) / len(terms))
+    assert gradcheck(lambda s: partial_cross_entropy(s, labels), (scores,))
+
+
+def test_pairwise_loss():
+    lab, total, count = 6 * IMAGE, 0.0, 0
+    for k, image in enumerate(INDEX.tolist()):
+        p = INSTANCES[k, 0].tolist()
+        for i, j in itertools.permutations(PIXELS, 2):
+            steps = {abs(a - b) for a, b in zip(i, j, strict=True)}
+            if not steps <= {0, 2} or BOXES[k, 0][i] == 0:
+                continue
+            similar = math.exp(-number((lab[image][:, *i] - lab[image][:, *j]).norm()) / 2)
+            if similar >= 0.3:
+                a, b = p[i[0]][i[1]], p[j[0]][j[1]]
+                total -= math.log(a * b + (1 - a) * (1 - b))
+                count += 1
+    assert 10 < count < 100
+    assert number(pairwise_loss(INSTANCES, lab, BOXES, index=INDEX)) == pytest.approx(total / count)
+    assert gradcheck(lambda m: pairwise_loss(m, lab, BOXES, index=INDEX), (INSTANCES,))
+
+
+def test_pairwise_loss_of_certainties_is_finite():
+    certain = BOXES.clone().requires_grad_()
+    pairwise_loss(certain, 0 * IMAGE, BOXES, index=INDEX).backward()
+    assert torch.isfinite(certain.grad).all()
+
+
+def filtered(values, image, sigma):
+    """Tree filtering by definition: products of edge affinities along the paths."""
+    shape, f = image.shape[-2:], np.moveaxis(image.numpy(), 0, -1)
+    edges = reference.pixel_graph(shape)
+    edges = edges[reference.mst(edges, reference.edge_weights(f, edges), math.prod(shape))]
+    d = reference.edge_weights(f, edges)
+    affinity = np.eye(math.prod(shape))
+    for source in range(len(affinity)):
+        reached = {source}
+        while len(reached) < len(affinity):
+            for (u, v), w in zip(edges.tolist(), d, strict=True):
+                for a, b in ((u, v), (v, u)):
+                    if a in reached and b not in reached:
+                        reached.add(b)
+                        affinity[source, b] = affinity[source, a] * math.exp(-w / sigma)
+    flat = values.numpy().reshape(len(values), -1).T
+    return torch.from_numpy((affinity @ flat / affinity.sum(1)[:, None]).T.reshape(values.shape))
+
+
+def test_tree_energy_loss():
+    p, features = CLASSES.detach(), 2 * rand(2, 2, *SHAPE, seed=7)
+    low = torch.stack([filtered(p[b], IMAGE[b], 0.3) for b in range(2)])
+    high = torch.stack([filtered(low[b], features[b], 1.0) for b in range(2)])
+    for y, of in ((low, None), (high, features)):
+        expected = 0.4 * absolute_difference(y, p, REGION)
+        assert number(tree_energy_loss(p, IMAGE, REGION, features=of, sigma=0.3)) == pytest.approx(expected)
+    tree = mst(features)
+    assert gradcheck(
+        lambda p, f: tree_energy_loss(p, IMAGE, REGION, features=f, sigma=0.3, feature_tree=tree),
+        (CLASSES, features.requires_grad_()),
+    )
+
+
+def test_tree_energy_loss_of_forests():
+    mask = torch.ones(SHAPE, dtype=torch.bool)
+    mask[2] = False  # two components, and pixels that stand alone
+    p = CLASSES.detach()
+    y = p.clone()
+    for rows in (slice(0, 2), slice(3, 5)):
+        for b in range(2):
+            y[b, :, rows] = filtered(p[b, :, rows].contiguous(), IMAGE[b, :, rows].contiguous(), 0.3)
+    loss = tree_energy_loss(p, IMAGE, REGION, sigma=0.3, tree=mst(IMAGE, mask=mask))
+    assert number(loss) == pytest.approx(0.4 * absolute_difference(y, p, REGION))
+
+
+def test_mean_field_loss():
+    expected = []
+    for k, image in enumerate(INDEX.tolist()):
+        affinity = reference.window_affinity(
+            np.moveaxis(IMAGE[image].numpy(), 0, -1), 0.4 * math.sqrt(2), kernel_size=3
+        )
+        box = BOXES[k, 0].numpy().ravel()
+        p = INSTANCES[k, 0].detach().numpy().ravel()
+        q = np.clip(np.stack([1 - p, p]), 0.1, 0.9)
+        for _ in range(5):
+            q = np.exp(np.log(q) @ affinity)
+            q[1] *= box
+            q = np.clip(q / (q.sum(0) + 1e-6), 0.1, 0.9)
+        expected.append(dice(p, q[1] > 0.5))
+    loss = mean_field_loss(INSTANCES, IMAGE, BOXES, zeta=0.4, iterations=5, index=INDEX)
+    assert number(loss) == pytest.approx(sum(expected) / 3)
+    assert gradcheck(lambda m: mean_field_loss(m, IMAGE, BOXES, zeta=0.4, index=INDEX), (INSTANCES,))
+
+
+@pytest.mark.parametrize("region", [None, REGION], ids=["everywhere", "gated"])
+def test_gated_crf_loss(region):
+    gate = torch.ones_like(REGION) if region is None else REGION
+    total = 0.0
+    for b, (i, j) in itertools.product(range(2), itertools.permutations(PIXELS, 2)):
+        apart = [abs(a - c) for a, c in zip(i, j, strict=True)]
+        if max(apart) <= 2 and gate[b, 0][i]:
+            color = number((IMAGE[b][:, *i] - IMAGE[b][:, *j]).square().sum())
+            k = math.exp(-(apart[0] ** 2 + apart[1] ** 2) / 2 / 3**2 - color / 2 / 0.4**2)
+            total += k * (1 - number(CLASSES[b][:, *i] @ CLASSES[b][:, *j]))
+    options = {"radius": 2, "position_sigma": 3.0, "color_sigma": 0.4}
+    expected = total / int(gate.sum())
+    assert number(gated_crf_loss(CLASSES, IMAGE, region, **options)) == pytest.approx(expected)
+    assert gradcheck(lambda p: gated_crf_loss(p, IMAGE, region, **options), (CLASSES,))
+
+
+def test_windows_larger_than_the_image():
+    tiny = rand(1, 2, 2, 2).softmax(1).requires_grad_()
+    gated_crf_loss(tiny, rand(1, 3, 2, 2)).backward()
+    assert torch.isfinite(tiny.grad).all()
+
+
+NOTHING = torch.zeros(2, 1, *SHAPE)
+NONE = torch.zeros(0, 1, *SHAPE)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda p: apro_loss(p, IMAGE, NOTHING),
+        lambda p: apro_loss(p, IMAGE, REGION, weights=(0.0, 0.0)),
+        lambda p: partial_cross_entropy(p, torch.full((2, *SHAPE), 255)),
+        lambda p: tree_energy_loss(p, IMAGE, NOTHING),
+        lambda p: gated_crf_loss(p, IMAGE, NOTHING),
+        lambda p: pairwise_loss(p[:, :1], IMAGE, NOTHING),
+        lambda p: projection_loss(p[:0, :1], NONE),
+        lambda p: mean_field_loss(p[:0, :1], IMAGE, NONE, index=INDEX[:0]),
+    ],
+)
+def test_a_loss_of_nothing_is_zero(loss):
+    p = CLASSES.detach().clone().requires_grad_()
+    value = loss(p)
+    value.backward()
+    assert number(value) == 0
+    assert (p.grad == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("message", "act"),
+    [
+        (r"expected a region or boxes of shape \(2, 1, 5, 4\)", lambda: apro_loss(CLASSES, IMAGE, REGION[:1])),
+        (r"expected probabilities \(B, C, H, W\)", lambda: projection_loss(BOXES[0], BOXES[0])),
+        ("sigma must be above 0", lambda: tree_energy_loss(CLASSES, IMAGE, REGION, sigma=0)),
+        ("a tree over", lambda: tree_energy_loss(CLASSES, IMAGE, REGION, tree=mst(IMAGE[:1]))),
+    ],
+)
+def test_errors(message, act):
+    with pytest.raises(ValueError, match=message):
+        act()
