@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -88,15 +88,15 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
         if len(set(devices.values())) > 1:
             where = ", ".join(f"{name} on {_device_name(device)}" for name, device in devices.items())
             raise TypeError(f"all arrays of one call must be on one device, but got {where}")
-        if "out" in foreign and _library(foreign["out"]) == "jax":
-            raise TypeError("out must be an array that can be written to; JAX arrays cannot")
         first = next(iter(foreign.values()))
         with on_stream_of(first):
             given |= {name: array_over(value, name, verb.__name__) for name, value in foreign.items()}
-            result = verb(**given)  # type: ignore[call-arg]
+            result: Any = cast(Callable[..., Any], verb)(**given)
         if "out" in foreign:
-            return foreign["out"]  # type: ignore[no-any-return]
-        return _like(first, result) if hasattr(result, "__dlpack__") else result
+            result = foreign["out"]
+        elif hasattr(result, "__dlpack__"):
+            result = _like(first, result)
+        return cast(Result, result)
 
     return call
 
@@ -158,9 +158,10 @@ def _like(array: Any, result: Any) -> Any:
 def on_stream_of(array: Any) -> AbstractContextManager[Any]:
     """Let CuPy work on torch's current stream while a torch CUDA tensor is computed with."""
     if _library(array) == "torch" and array.is_cuda:
-        import cupy
-
-        torch = sys.modules["torch"]
-        stream = torch.cuda.current_stream(array.device)
-        return cupy.cuda.ExternalStream(stream.cuda_stream, array.device.index)  # type: ignore[no-any-return]
+        cupy = _cupy("the array", _device(array, "the array"))
+        stream = sys.modules["torch"].cuda.current_stream(array.device)
+        external: AbstractContextManager[Any] = cupy.cuda.ExternalStream(
+            stream.cuda_stream, array.device.index
+        )
+        return external
     return contextlib.nullcontext()

@@ -135,6 +135,82 @@ def torch_unfold(repeats: int) -> Iterator[Row]:
             yield speedup(what, f"torch Unfold, {at_once} ch at once", ours, theirs, pairs)
 
 
+def torch_gradients(repeats: int) -> Iterator[Row]:
+    try:
+        import torch
+
+        import aproarray.torch as apro
+    except ImportError as error:
+        raise Skip(f"torch cannot be imported ({error})") from error
+    torch.set_num_threads(1)
+    picture = np.ascontiguousarray(np.moveaxis(inputs.astronaut(), -1, 0)[None])
+    image, array_tree = torch.from_numpy(picture), aproarray.mst(picture, channel_axis=1)
+    tree = apro.mst(image)
+    for channels in (1, 21):
+        array = inputs.values((1, channels, 512, 512))
+        values = torch.from_numpy(array).requires_grad_()
+        features = torch.from_numpy(inputs.values((1, 3, 512, 512))).requires_grad_()
+        size = f"512 x 512, {channels} ch"
+        upstream = torch.from_numpy(array[:, ::-1].copy())
+
+        def arrays(array: inputs.Array = array) -> inputs.Array:
+            return aproarray.global_propagate(array, array_tree, zeta=GLOBAL_ZETA, channel_axis=1, workers=1)
+
+        def tensors(values: torch.Tensor = values, **options: torch.Tensor) -> torch.Tensor:
+            return apro.global_propagate(values, tree, zeta=GLOBAL_ZETA, **options)
+
+        def local(values: torch.Tensor = values, image: torch.Tensor = image) -> torch.Tensor:
+            return apro.local_propagate(values, image, zeta=LOCAL_ZETA, kernel_size=5, iterations=20)
+
+        def backward(
+            result: torch.Tensor, *to: torch.Tensor, upstream: torch.Tensor = upstream
+        ) -> Callable[[], tuple[torch.Tensor, ...]]:
+            return lambda: torch.autograd.grad(result, to, upstream, retain_graph=True)
+
+        check_equal(tensors().detach(), arrays(), 0, "the call on arrays")
+        yield cost(f"GP on tensors, {size}", "on arrays", tensors, arrays, 2 * repeats)
+        yield cost(
+            f"GP, backward to values, {size}", "forward", backward(tensors(), values), tensors, 2 * repeats
+        )
+        yield cost(
+            f"GP, backward to values and features, {size}",
+            "forward",
+            backward(tensors(features=features), values, features),
+            lambda tensors=tensors, features=features: tensors(features=features),
+            repeats,
+        )
+        pairs = repeats if channels == 1 else min(repeats, 3)
+        yield cost(f"LP, backward to values, {size}", "forward", backward(local(), values), local, pairs)
+        learned = image.clone().requires_grad_()
+        yield cost(
+            f"LP, backward to values and image, {size}",
+            "forward",
+            backward(local(image=learned), values, learned),
+            local,
+            pairs,
+        )
+
+    crops = torch.stack([image[0, :, :160, x : x + 200] for x in range(0, 280, 40)][:4])
+    masks = torch.from_numpy(inputs.values((80, 1, 160, 200)))
+    tree_index = torch.arange(80) // 20
+
+    def together() -> torch.Tensor:
+        return apro.global_propagate(masks, apro.mst(crops), zeta=GLOBAL_ZETA, tree_index=tree_index)
+
+    def one_by_one() -> torch.Tensor:
+        return torch.stack(
+            [
+                apro.global_propagate(mask, apro.mst(crops[i]), zeta=GLOBAL_ZETA)
+                for mask, i in zip(masks, tree_index.tolist(), strict=True)
+            ]
+        )
+
+    check_equal(together(), one_by_one(), 1e-6, "one by one")
+    yield speedup(
+        "80 masks of four 160 x 200 images, torch", "a tree for each mask", together, one_by_one, repeats
+    )
+
+
 def memcpy(repeats: int) -> Iterator[Row]:
     image, values = inputs.astronaut(), inputs.values((512, 512, 21))
     out, copy = np.empty_like(values), np.empty_like(values)
@@ -241,6 +317,7 @@ ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
     "masks": masks,
     "csgraph": csgraph,
     "torch-unfold": torch_unfold,
+    "torch-gradients": torch_gradients,
     "memcpy": memcpy,
     "scale": scale,
     "workers": workers,

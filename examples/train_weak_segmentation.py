@@ -229,7 +229,11 @@ class Network(nn.Module):
         def block(inputs: int, outputs: int) -> nn.Sequential:
             layers: list[nn.Module] = []
             for n in (inputs, outputs):
-                layers += [nn.Conv2d(n, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(n, outputs, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(outputs),
+                    nn.ReLU(),
+                ]
             return nn.Sequential(*layers)
 
         widths = [width, 2 * width, 4 * width]
@@ -315,9 +319,9 @@ def predict(network: Network, scenes: Scenes) -> Tensor:
 
 def mean_iou(predicted: Tensor, masks: Tensor, n_classes: int) -> float:
     """Return the mean over the classes of intersection over union, counted over all images."""
-    counts = torch.bincount(
-        (n_classes * masks + predicted)[masks != VOID], minlength=n_classes**2
-    ).reshape(n_classes, n_classes)
+    counts = torch.bincount((n_classes * masks + predicted)[masks != VOID], minlength=n_classes**2).reshape(
+        n_classes, n_classes
+    )
     either = counts.sum(0) + counts.sum(1) - counts.diag()
     return float((counts.diag() / either)[either > 0].mean())
 
@@ -398,9 +402,11 @@ def main(argv: Sequence[str] | None = None) -> dict[tuple[str, str], list[float]
                 score = mean_iou(predictions[method], held_out.masks, n_classes)
                 results.setdefault((supervision, method), []).append(score)
                 print(f"  mIoU {100 * score:.1f}", file=sys.stderr)
-    figure = draw_figure(held_out, annotate(held_out.masks, supervision, seed), predictions, f"{supervision}")
+    figure = draw_figure(held_out, annotate(held_out.masks, supervision, seed), predictions, supervision)
     figure.savefig(options.figure)
-    print(f"\nMean IoU in percent over {len(held_out.masks)} held-out images, {seeds} seed(s), {steps} steps:\n")
+    print(
+        f"\nMean IoU in percent over {len(held_out.masks)} held-out images, {seeds} seed(s), {steps} steps:\n"
+    )
     print(table(results, supervisions))
     print(f"\nsaved {options.figure}")
     return results

@@ -126,7 +126,9 @@ def test_layouts_of_torch():
 
 
 def test_two_libraries_are_refused():
-    message = "all arrays of one call must be of one library, but values is a .*Foreign, image is a numpy.ndarray"
+    message = (
+        "all arrays of one call must be of one library, but values is a .*Foreign, image is a numpy.ndarray"
+    )
     with pytest.raises(TypeError, match=message):
         aproarray.local_propagate(Foreign(VALUES), IMAGE)
 
@@ -138,7 +140,9 @@ def test_two_devices_are_refused():
 
 
 def test_a_device_without_backend_is_refused():
-    with pytest.raises(TypeError, match="image must be on the CPU or a CUDA device, got DLPack device type 8"):
+    with pytest.raises(
+        TypeError, match="image must be on the CPU or a CUDA device, got DLPack device type 8"
+    ):
         aproarray.mst(Elsewhere(IMAGE))
 
 
@@ -155,20 +159,22 @@ def test_what_requires_grad_is_told_where_to_go():
 @pytest.mark.parametrize("kind", ["bfloat16", "complex64"])
 def test_dtypes_without_kernels_are_refused(kind):
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    with pytest.raises(TypeError, match=r"image must hold bool, integer, float16, float32 or float64.* got dtype"):
+    with pytest.raises(
+        TypeError, match=r"image must hold bool, integer, float16, float32 or float64.* got dtype"
+    ):
         aproarray.mst(torch.zeros(4, 4, 3, dtype=getattr(torch, kind)))
 
 
 def test_tensors_without_memory_are_refused():
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    with pytest.raises(TypeError, match="image must be a tensor with memory that can be shared, got .*meta"):
+    with pytest.raises(TypeError, match=r"image must be a tensor with memory that can be shared, got .*meta"):
         aproarray.mst(torch.zeros(4, 4, 3, device="meta"))
 
 
 def test_writing_to_a_jax_array_is_refused():
     numpy = pytest.importorskip("jax.numpy", reason="JAX is not installed")
     tree = aproarray.mst(IMAGE)
-    with pytest.raises(TypeError, match="JAX arrays cannot"):
+    with pytest.raises(ValueError, match="out must be writeable"):
         aproarray.global_propagate(numpy.asarray(VALUES), tree, zeta=1, out=numpy.asarray(VALUES))
 
 

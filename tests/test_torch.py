@@ -339,7 +339,7 @@ def test_trees_collate_pickle_and_copy():
         ),
         (
             ValueError,
-            r"values of shape \(2, 3, 5, 4\) does not fit a tree of shape \(4, 5\): expected \(2, channels, 4, 5\)",
+            r"shape \(2, 3, 5, 4\) does not fit a tree of shape \(4, 5\): expected \(2, channels, 4, 5\)",
             lambda: global_propagate(IMAGE.mT, mst(IMAGE), zeta=1),
         ),
         (

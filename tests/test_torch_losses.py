@@ -274,7 +274,10 @@ def test_a_loss_of_nothing_is_zero(loss):
 @pytest.mark.parametrize(
     ("message", "act"),
     [
-        (r"expected a region or boxes of shape \(2, 1, 5, 4\)", lambda: apro_loss(CLASSES, IMAGE, REGION[:1])),
+        (
+            r"expected a region or boxes of shape \(2, 1, 5, 4\)",
+            lambda: apro_loss(CLASSES, IMAGE, REGION[:1]),
+        ),
         (r"expected probabilities \(B, C, H, W\)", lambda: projection_loss(BOXES[0], BOXES[0])),
         ("sigma must be above 0", lambda: tree_energy_loss(CLASSES, IMAGE, REGION, sigma=0)),
         ("a tree over", lambda: tree_energy_loss(CLASSES, IMAGE, REGION, tree=mst(IMAGE[:1]))),

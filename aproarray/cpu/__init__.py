@@ -309,11 +309,12 @@ def global_gap_gradients(
             side_by_side = all(array.strides[1] == array.itemsize for array in arrays)
             most = _gradient.MAX_COLUMNS if side_by_side else _GATHERED_COLUMNS
             for columns in _split(np.arange(values.shape[2]), most, 1):
-                rows, line = [array[:, columns[0] : columns[-1] + 1] for array in arrays], order[tree]
+                g, phi, y = (array[:, columns[0] : columns[-1] + 1] for array in arrays)
+                line = order[tree]
                 if not side_by_side:
-                    rows = [_gathered(array, line) for array in rows]
+                    g, phi, y = (_gathered(array, line) for array in (g, phi, y))
                     line = line[:0]
-                _gradient.gap_gradient(*rows, line, gaps[tree], kappa, sums[tree], zeta, out[tree])
+                _gradient.gap_gradient(g, phi, y, line, gaps[tree], kappa, sums[tree], zeta, out[tree])
 
     _workers.run([functools.partial(one_tree, b) for b in range(len(order))], workers)
 

@@ -285,7 +285,8 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
     signature = types.void(
         strided(real, True), strided(real, False), strided(image_real, True),
         types.Array(types.uint8, 1, "A", readonly=True), types.Array(real, 1, "C"), types.Array(real, 3, "C"),
-        types.uint64, types.uint64, types.uint64, types.uint64, image_real, index, types.uint64, index, index, index,
+        types.uint64, types.uint64, types.uint64, types.uint64, image_real,
+        index, types.uint64, index, index, index,
         numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
     )  # fmt: skip
     return _compile(_stream, signature)
@@ -400,7 +401,7 @@ def _pair_gradients(
 ):
     """Add to out (M, Ci) what pairs of pixels say of slabs [first, last) of an image (M, Ci).
 
-    iterates are y_0 to y_T (T + 1, M, C), adjoints the gradients of y_T to y_1, each divided by W 1 (T, M, C).
+    iterates are y_0 to y_T (T + 1, M, C), adjoints the gradients of y_T to y_1 (T, M, C), divided by W 1.
     The normalised sums y_t+1 = W y_t / W 1 make of a weight
 
         dL/dW_ij = sum_t a_ti (y_tj - y_t+1,i) + a_tj (y_ti - y_t+1,j)

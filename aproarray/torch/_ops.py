@@ -72,7 +72,7 @@ def _new_trees(like: Tensor, n_trees: int, n_nodes: int, n_ids: int) -> tuple[Te
 
 
 def _tensors(trees: Any) -> tuple[Tensor, Tensor, Tensor]:
-    order, gaps, gap_edges = (torch.from_dlpack(array) for array in trees)
+    order, gaps, gap_edges = (torch.utils.dlpack.from_dlpack(array) for array in trees)
     return order, gaps, gap_edges
 
 
@@ -173,9 +173,7 @@ def global_propagate(
 
 
 @global_propagate.register_fake
-def _(
-    values: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor
-) -> tuple[Tensor, Tensor]:
+def _(values: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(values), torch.ones_like(order, dtype=values.dtype)
 
 
@@ -195,9 +193,7 @@ def global_transposed(
 
 
 @global_transposed.register_fake
-def _(
-    grad: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor, sums: Tensor
-) -> Tensor:
+def _(grad: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor, sums: Tensor) -> Tensor:
     return torch.empty_like(grad)
 
 
@@ -358,9 +354,7 @@ def _local_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
         by_values, _ = local_propagate(grad / of_items, image, zeta, image_of, mask, *ctx.options)
         by_values = by_values * of_items
     if ctx.by_weight:
-        by_image, by_zeta = local_image_gradient(
-            grad, *more, image, zeta, image_of, mask, sums, *ctx.options
-        )
+        by_image, by_zeta = local_image_gradient(grad, *more, image, zeta, image_of, mask, sums, *ctx.options)
     return by_values, by_image, by_zeta, *(None,) * 5
 
 

@@ -22,7 +22,7 @@ class Tree(NamedTuple):
     Attributes
     ----------
     order : (B, H, W) integer tensor
-        The pixels of each image along its line; see `aproarray.SpanningTree`. Without the axis B for one image.
+        The pixels of each image along its line; see `aproarray.SpanningTree`. One image has no axis B.
     gaps : (B, H W - 1) float tensor
         The gaps of the lines: weights of the trees' edges; inf between the components of a forest.
     gap_edges : (B, H W - 1, 2) integer tensor
@@ -196,7 +196,7 @@ def global_propagate(
         weighing = _flatten(_over(features, owners, shape, "features", "a tree"), len(shape))
         order, gaps, _ = _ops.reweigh(weighing, gap_edges, tree_of)
         tree_of = torch.arange(order.shape[0])
-    result, _ = _ops.global_propagate(flat.to(_compute_dtype(values)), order, gaps, tree_of, scale)
+    result: Tensor = _ops.global_propagate(flat.to(_compute_dtype(values)), order, gaps, tree_of, scale)[0]
     return result.reshape(values.shape).to(values.dtype)
 
 
@@ -281,10 +281,10 @@ def local_propagate(
     masks = _masks(mask, flat_image, shape, "mask")
     if iterations == 0:
         return values.clone()
-    result, _ = _ops.local_propagate(
+    result: Tensor = _ops.local_propagate(
         flat.to(_compute_dtype(values)), flat_image, _zeta(zeta), image_of, masks, list(shape),
         kernel_size, iterations,
-    )  # fmt: skip
+    )[0]  # fmt: skip
     return result.reshape(values.shape).to(values.dtype)
 
 
@@ -320,8 +320,8 @@ def _compute_dtype(tensor: Tensor) -> torch.dtype:
 def _spatial_shape(tensor: Tensor, name: str, spatial_ndim: int) -> tuple[int, ...]:
     if tensor.ndim not in (spatial_ndim + 1, spatial_ndim + 2):
         raise ValueError(
-            f"{name} must have {spatial_ndim + 2} axes (batch, channels, {spatial_ndim} spatial ones), or one less "
-            f"for a single {name}, got shape {tuple(tensor.shape)}"
+            f"{name} must have {spatial_ndim + 2} axes (batch, channels, {spatial_ndim} spatial ones), or "
+            f"one less for a single {name}, got shape {tuple(tensor.shape)}"
         )
     return tuple(tensor.shape[-spatial_ndim:])
 
@@ -337,7 +337,8 @@ def _over(tensor: Tensor, owners: Sequence[int], shape: tuple[int, ...], name: s
     if tensor.ndim != n + 1 + len(shape) or (*tensor.shape[:n], *tensor.shape[n + 1 :]) != (*owners, *shape):
         expected = ", ".join(map(str, (*owners, "channels", *shape)))
         raise ValueError(
-            f"{name} of shape {tuple(tensor.shape)} does not fit {what} of shape {shape}: expected ({expected})"
+            f"{name} of shape {tuple(tensor.shape)} does not fit {what} of shape {shape}: "
+            f"expected ({expected})"
         )
     return tensor
 
@@ -349,10 +350,9 @@ def _masks(mask: Tensor | None, image: Tensor, shape: tuple[int, ...], name: str
     _check_tensor(mask, name)
     if mask.dtype != torch.bool:
         raise TypeError(f"{name} must be boolean (True: the pixel takes part), got dtype {mask.dtype}")
-    if tuple(mask.shape) not in (shape, (image.shape[0], *shape)):
-        raise ValueError(
-            f"{name} of shape {tuple(mask.shape)} does not fit: expected {shape} or {(image.shape[0], *shape)}"
-        )
+    batch = (image.shape[0], *shape)
+    if tuple(mask.shape) not in (shape, batch):
+        raise ValueError(f"{name} of shape {tuple(mask.shape)} does not fit: expected {shape} or {batch}")
     return mask.reshape(-1, math.prod(shape))
 
 
@@ -360,7 +360,8 @@ def _index(index: Any, stop: int, name: str) -> Tensor:
     result = torch.as_tensor(index)
     if result.ndim != 1 or result.is_floating_point() or result.is_complex() or result.dtype == torch.bool:
         raise TypeError(f"{name} must be a (K,) tensor of integers, got {result.dtype} {tuple(result.shape)}")
-    return _ops.checked_index(result, stop, name)
+    checked: Tensor = _ops.checked_index(result, stop, name)
+    return checked
 
 
 def _zeta(zeta: Any) -> Tensor:

@@ -154,8 +154,8 @@ def pairwise_loss(
     """Return BoxInst's pairwise term: pixels of one colour should have one label.
 
     ``-log(p_i p_j + (1 - p_i)(1 - p_j))``, mean over pairs of a pixel i inside its box and a pixel j of the
-    window around it, centre left out, with a similarity ``exp(-|Lab_i - Lab_j| / 2)`` of at least `threshold`.
-    The paper warms its weight up over the first 10,000 iterations.
+    window around it, centre left out, with ``exp(-|Lab_i - Lab_j| / 2)`` of at least `threshold`. The paper
+    warms its weight up over the first 10,000 iterations.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ def pairwise_loss(
     tiny = torch.finfo(masks.dtype).tiny
     for here, there in _offsets(masks.shape[-2:], kernel_size // 2, dilation, half=False):
         p, q = masks[here], masks[there]
-        distance = _stable_norm(lab[here] - lab[there])
+        distance = _norm(lab[here] - lab[there])
         chosen = _of_masks((distance / -2).exp() >= threshold, index) * boxes[here]
         agreement = p * q + (1 - p) * (1 - q)
         total = total - (agreement.clamp(min=tiny).log() * chosen).sum()
@@ -389,7 +389,7 @@ def _of_masks(images: Tensor, index: Tensor | None) -> Tensor:
     return images if index is None else images[index]
 
 
-def _stable_norm(difference: Tensor) -> Tensor:
+def _norm(difference: Tensor) -> Tensor:
     """Return norms over the channels, (B, 1, H, W)."""
     return difference.square().sum(1, keepdim=True).sqrt()
 
@@ -462,8 +462,9 @@ def _tree_filter(values: Tensor, tree: Tree, features: Tensor, sigma: float) -> 
     starts = torch.tensor([0, 0, *sizes[:-2]]).cumsum(0)  # of the level above
     above = torch.cat([start + parent for start, (_, parent) in zip(starts, levels, strict=False)])
     # All at once, then split: one index per level would cost a gradient of all pixels each.
-    f, up = f[nodes], list(phi[nodes].split(sizes))
-    weights = ((f - f[above.to(values.device)]).square().sum(1, keepdim=True) / -sigma).exp().split(sizes)
+    f, up = f[nodes], list(torch.split(phi[nodes], sizes))
+    distances = (f - f[above.to(values.device)]).square().sum(1, keepdim=True)
+    weights = torch.split((distances / -sigma).exp(), sizes)
     for level in range(len(levels) - 1, 0, -1):
         up[level - 1] = up[level - 1].index_add(0, parents[level], weights[level] * up[level])
     total = up[:1]
