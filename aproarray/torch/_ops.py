@@ -161,9 +161,12 @@ reweigh.register_autograd(_reweigh_gradient, setup_context=_reweigh_setup)
 def global_propagate(
     values: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the result (I, C, N) of values, item i over tree tree_of[i], and z (B, N) along the line."""
+    """Return the result (I, C, N) of values, item i over tree tree_of[i], and z (B, N) along the line.
+
+    z is that of the trees that have items; the rest is left as it comes.
+    """
     backend, workers = _backend(values)
-    result, sums = torch.empty_like(values), torch.ones_like(order, dtype=values.dtype)
+    result, sums = torch.empty_like(values), torch.empty_like(order, dtype=values.dtype)
     with _dispatch.on_stream_of(values):
         backend.global_propagate(
             _pixels_first(values), _pixels_first(result), _array(order), _array(gaps), _index(tree_of),
@@ -174,7 +177,7 @@ def global_propagate(
 
 @global_propagate.register_fake
 def _(values: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(values), torch.ones_like(order, dtype=values.dtype)
+    return torch.empty_like(values), torch.empty_like(order, dtype=values.dtype)
 
 
 @torch.library.custom_op("aproarray::global_transposed", mutates_args=())
@@ -272,7 +275,7 @@ def local_propagate(
     """Return the result (I, C, N) of values, item i along image image_of[i] of (G, C', N), and W 1 (G, N)."""
     backend, workers = _backend(values)
     result = torch.empty_like(values)
-    sums = values.new_ones((image.shape[0], image.shape[2]))
+    sums = values.new_empty((image.shape[0], image.shape[2]))
     with _dispatch.on_stream_of(values):
         backend.local_propagate(
             _pixels_first(values), _pixels_first(result), _pixels_first(image), tuple(shape),
@@ -293,7 +296,7 @@ def _(
     kernel_size: int,
     iterations: int,
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(values), values.new_ones((image.shape[0], image.shape[2]))
+    return torch.empty_like(values), values.new_empty((image.shape[0], image.shape[2]))
 
 
 @torch.library.custom_op("aproarray::local_image_gradient", mutates_args=())
