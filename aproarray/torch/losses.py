@@ -31,7 +31,8 @@ def apro_loss(
 ) -> Tensor:
     """Return how far probabilities are from what affinity propagation makes of them.
 
-    For every target y: ``sum(|y - p| region) / max(sum(region), 1)``. Targets are constants.
+    For every target y: ``sum(|y - p| region) / max(sum(region), 1)``, of boxes the mean of that over the K
+    masks. Targets are constants.
 
     Parameters
     ----------
@@ -90,7 +91,11 @@ def apro_loss(
                 of_targets.append((of_window, target))
     loss = probabilities.sum() * 0
     for weight, target in of_targets:
-        loss = loss + weight * ((target - probabilities).abs() * region).sum() / region.sum().clamp(min=1)
+        difference = (target - probabilities).abs() * region
+        if boxes:
+            loss = loss + weight * _mean(difference.sum((1, 2, 3)) / region.sum((1, 2, 3)).clamp(min=1))
+        else:
+            loss = loss + weight * difference.sum() / region.sum().clamp(min=1)
     return loss
 
 
