@@ -2,6 +2,9 @@
 
 Carry sparse evidence (points, scribbles, coarse scores) to the other pixels of an image: globally,
 along its minimum spanning tree, and locally, over a small window.
+
+Arrays are NumPy's, or of any library that speaks DLPack (torch, JAX): results come back as the same kind.
+`aproarray.torch` has the same for training code, with gradients.
 """
 
 from aproarray._api import global_propagate, local_propagate, mst
