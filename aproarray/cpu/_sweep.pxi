@@ -60,6 +60,17 @@ ctypedef fused lanes_t:
     Lanes24
     Lanes32
 
+# What a sweep does with the sums' weights z; a type, so that the compiler makes a loop of each.
+cdef struct Averaging:  # divide results by z
+    char nothing
+
+cdef struct Transposing:  # divide values by it
+    char nothing
+
+ctypedef fused mode_t:
+    Averaging
+    Transposing
+
 MAX_COLUMNS = 32
 
 cdef enum:
@@ -138,7 +149,7 @@ cdef inline void store(const Block *block, char *at, const lanes_t *lanes, const
 
 cdef bint sweep(
     const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    bint transposed, bint backward, Stack *stack, lanes_t *_width, const real *_kind,
+    bint backward, Stack *stack, lanes_t *_width, const real *_kind, mode_t *_mode,
 ) noexcept nogil:
     """One sweep over one block of columns, forward and then backward. False: out of memory.
 
@@ -170,23 +181,27 @@ cdef bint sweep(
             prefetch(block.target + pixel * block.target_stride + block.last_byte)
         pixel = p if order == NULL else order[p]
         load(block, block.source + pixel * block.source_stride, &acc, _kind)
-        n_behind = z = 1
-        if transposed:
-            affinity = 1 / <double> counts[p]
+        if mode_t is Transposing:
+            z = 1 / counts[p]
             for c in range(width):
-                acc.v[c] *= affinity
+                acc.v[c] *= z
+            if backward:
+                load(block, block.target + pixel * block.target_stride, &result, _kind)
+                for c in range(width):
+                    result.v[c] += acc.v[c] + sums[2 * top + 1].v[c]
+            else:
+                result = sums[2 * top + 1]
         elif backward:
             n_behind = counts[p]
-            counts[p] = <real> (n_behind + entries[top].n_seen)
-            z = 1 / (n_behind + entries[top].n_seen)
-        else:
-            counts[p] = <real> (1 + entries[top].n_seen)
-            z = 1 / counts[p]
-        if backward:
+            z = n_behind + entries[top].n_seen
+            counts[p] = <real> z
+            z = 1 / z
             load(block, block.target + pixel * block.target_stride, &result, _kind)
             for c in range(width):
                 result.v[c] = (acc.v[c] + result.v[c] * n_behind + sums[2 * top + 1].v[c]) * z
         else:
+            counts[p] = <real> (1 + entries[top].n_seen)
+            z = 1 / counts[p]
             for c in range(width):
                 result.v[c] = sums[2 * top + 1].v[c] * z
         store(block, block.target + pixel * block.target_stride, &result, _kind)
@@ -234,10 +249,16 @@ cdef bint both_sweeps(
     stack.sums = malloc(2 * stack.capacity * sizeof(lanes_t))
     stack.entries = <Entry *> malloc(stack.capacity * sizeof(Entry))
     if stack.sums != NULL and stack.entries != NULL:
-        done = (
-            sweep(block, order, kappa, n, counts, transposed, False, &stack, width, counts)
-            and sweep(block, order, kappa, n, counts, transposed, True, &stack, width, counts)
-        )
+        if transposed:
+            done = (
+                sweep(block, order, kappa, n, counts, False, &stack, width, counts, <Transposing *> NULL)
+                and sweep(block, order, kappa, n, counts, True, &stack, width, counts, <Transposing *> NULL)
+            )
+        else:
+            done = (
+                sweep(block, order, kappa, n, counts, False, &stack, width, counts, <Averaging *> NULL)
+                and sweep(block, order, kappa, n, counts, True, &stack, width, counts, <Averaging *> NULL)
+            )
     free(stack.sums)
     free(stack.entries)
     return done
