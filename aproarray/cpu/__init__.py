@@ -164,7 +164,7 @@ def _connect(
 
     `graph` is (ends, strides, id_bits): what the ids of edges stand for.
     """
-    order = tree[0]
+    order, gaps, gap_edges = tree
     if runs is None:
         row = _mst.connect(items, n_items, *graph, len(order), order[:0])
         return _mst.lay_out_nodes(items[row], items[1 - row].view(order.dtype), *graph, *tree)
@@ -174,7 +174,7 @@ def _connect(
 
     def write(first: int, last: int) -> bool:
         return _mst.write_runs(
-            items[row], chain, runs.pixels, runs.keys, runs.ids, *graph, *tree, first, last
+            items[row], chain, runs.pixels, runs.keys, runs.ids, *graph, order, gaps, gap_edges, first, last
         )
 
     return all(_workers.run_ranges(write, len(chain), workers))

@@ -523,7 +523,8 @@ def solve_tiles(
 ):
     """Solve tiles [first, last) of a pixel graph; return the number of runs. See `solve_tile`.
 
-    A tile has 2^bits pixels along each axis. It writes its runs from the position on that is the number of pixels in the tiles before it.
+    A tile has 2^bits pixels along each axis. It writes its runs from the position on that is the number of
+    pixels in the tiles before it.
     """
     cdef const Py_ssize_t[::1] shape = grid.shape
     cdef const Py_ssize_t[:, ::1] offsets = grid.offsets
