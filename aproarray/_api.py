@@ -14,6 +14,7 @@ from aproarray._tree import SpanningTree, _reweigh
 Array = NDArray[Any]
 
 
+@_dispatch.takes_dlpack
 def mst(
     image: ArrayLike,
     *,
@@ -100,6 +101,7 @@ def mst(
     return SpanningTree(layout.spatial, order, gaps, gap_edges, tree_mask)
 
 
+@_dispatch.takes_dlpack
 def global_propagate(
     values: ArrayLike,
     tree: SpanningTree,
@@ -225,6 +227,7 @@ def global_propagate(
     return result.finish()
 
 
+@_dispatch.takes_dlpack
 def local_propagate(
     values: ArrayLike,
     image: ArrayLike,
@@ -308,9 +311,7 @@ def local_propagate(
     backend = _dispatch.backend(values=values, image=image, mask=mask, out=out)
     values, image = _validate.real_array(values, "values"), _validate.real_array(image, "image")
     zeta = _validate.positive(zeta, "zeta")
-    kernel_size = _validate.integer(kernel_size, "kernel_size", 1)
-    if kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd, as a window has a centre, got {kernel_size}")
+    kernel_size = _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
     threads = _validate.workers(workers, backend.available_workers())

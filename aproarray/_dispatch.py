@@ -1,11 +1,28 @@
-"""Which backend serves an array: chosen by the array's type, which must be the same for the whole call."""
+"""Which backend serves an array: chosen by the array's type, which must be the same for the whole call.
+
+Arrays of other libraries come in and go out through DLPack, without a copy: on the CPU as NumPy
+arrays, on a CUDA device as CuPy arrays. No library is imported for that: an array's own is there already.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+# Device types of the DLPack standard.
+_DLPACK_CPU, _DLPACK_CUDA = 1, 2
 
 
 def _library(array: Any) -> str:
@@ -19,15 +36,21 @@ def _kind(array: Any) -> str:
     return f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
 
 
+def _one_library(given: dict[str, Any]) -> str | None:
+    """Return the library that all arrays of a call belong to."""
+    libraries = {_library(array) for array in given.values()}
+    if len(libraries) > 1:
+        kinds = ", ".join(f"{name} is a {_kind(array)}" for name, array in given.items())
+        raise TypeError(f"all arrays of one call must be of one library, but {kinds}")
+    return libraries.pop() if libraries else None
+
+
 def backend(**arrays: Any) -> ModuleType:
     """Return the backend module that serves these arrays (None: not given), by their types alone."""
     given = {name: array for name, array in arrays.items() if array is not None}
-    libraries = {name: _library(array) for name, array in given.items()}
-    if len(set(libraries.values())) > 1:
-        kinds = ", ".join(f"{name} is a {_kind(array)}" for name, array in given.items())
-        raise TypeError(f"all arrays of one call must be of one library, but {kinds}")
+    library = _one_library(given)
     for name, array in given.items():
-        if libraries[name] != "numpy":
+        if library != "numpy":
             raise TypeError(f"{name} must be a NumPy array, got a {_kind(array)}")
         if isinstance(array, np.ma.MaskedArray):
             raise TypeError(
@@ -37,3 +60,96 @@ def backend(**arrays: Any) -> ModuleType:
     from aproarray import cpu
 
     return cpu
+
+
+def _is_foreign(value: Any) -> bool:
+    """Return whether a value is an array of a library that has no backend of its own."""
+    return hasattr(type(value), "__dlpack__") and _library(value) not in ("numpy", "cupy")
+
+
+def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Let a verb take arrays of any library that speaks DLPack, and return its arrays as the same kind.
+
+    Lists and numbers may stand beside such arrays; arrays of two libraries, or on two devices, may not.
+    """
+    names = tuple(inspect.signature(verb).parameters)
+
+    @functools.wraps(verb)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        given = dict(zip(names, args, strict=False)) | kwargs
+        foreign = {name: value for name, value in given.items() if _is_foreign(value)}
+        if not foreign:
+            return verb(*args, **kwargs)
+        arrays = {
+            name: value for name, value in given.items() if name in foreign or hasattr(value, "__array__")
+        }
+        _one_library(arrays)
+        devices = {name: tuple(map(int, value.__dlpack_device__())) for name, value in foreign.items()}
+        if len(set(devices.values())) > 1:
+            where = ", ".join(f"{name} on {_device_name(device)}" for name, device in devices.items())
+            raise TypeError(f"all arrays of one call must be on one device, but got {where}")
+        if "out" in foreign and _library(foreign["out"]) == "jax":
+            raise TypeError("out must be an array that can be written to; JAX arrays cannot")
+        first = next(iter(foreign.values()))
+        with on_stream_of(first):
+            given |= {name: array_over(value, name, verb.__name__) for name, value in foreign.items()}
+            result = verb(**given)  # type: ignore[call-arg]
+        if "out" in foreign:
+            return foreign["out"]  # type: ignore[no-any-return]
+        return _like(first, result) if hasattr(result, "__dlpack__") else result
+
+    return call
+
+
+def _device_name(device: tuple[int, ...]) -> str:
+    kind = {_DLPACK_CPU: "cpu", _DLPACK_CUDA: "cuda"}.get(device[0], f"DLPack device type {device[0]}")
+    return kind if device[0] == _DLPACK_CPU else f"{kind}:{device[1]}"
+
+
+def array_over(array: Any, name: str, verb: str) -> Any:
+    """Return the NumPy or CuPy array over the memory of another library's array."""
+    if getattr(array, "requires_grad", False):
+        if sys.modules["torch"].is_grad_enabled():
+            raise TypeError(
+                f"{name} requires grad, and aproarray.{verb} has no gradients: use aproarray.torch.{verb}, "
+                f"which has, or pass {name}.detach()"
+            )
+        array = array.detach()
+    device = tuple(map(int, array.__dlpack_device__()))
+    try:
+        if device[0] == _DLPACK_CUDA:
+            return _cupy(name, device).from_dlpack(array)
+        if device[0] == _DLPACK_CPU:
+            # Older NumPy makes everything that comes by DLPack read-only; torch has its own way.
+            return array.numpy() if _library(array) == "torch" else np.from_dlpack(array)
+    except (TypeError, BufferError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} must hold bool, integer, float16, float32 or float64 numbers, and share its memory, got "
+            f"dtype {getattr(array, 'dtype', 'unknown')} ({error})"
+        ) from error
+    raise TypeError(f"{name} must be on the CPU or a CUDA device, got {_device_name(device)}")
+
+
+def _cupy(name: str, device: tuple[int, ...]) -> ModuleType:
+    try:
+        return importlib.import_module("cupy")
+    except ImportError as error:
+        raise ImportError(f"{name} is on {_device_name(device)}, which needs CuPy ({error})") from error
+
+
+def _like(array: Any, result: Any) -> Any:
+    """Return a NumPy or CuPy array as one of the library that `array` is of."""
+    if hasattr(array, "__array_namespace__"):
+        return array.__array_namespace__().from_dlpack(result)
+    return sys.modules[_library(array)].from_dlpack(result)
+
+
+def on_stream_of(array: Any) -> AbstractContextManager[Any]:
+    """Let CuPy work on torch's current stream while a torch CUDA tensor is computed with."""
+    if _library(array) == "torch" and array.is_cuda:
+        import cupy
+
+        torch = sys.modules["torch"]
+        stream = torch.cuda.current_stream(array.device)
+        return cupy.cuda.ExternalStream(stream.cuda_stream, array.device.index)  # type: ignore[no-any-return]
+    return contextlib.nullcontext()

@@ -75,6 +75,14 @@ def integer(value: Any, name: str, minimum: float = -math.inf, maximum: float = 
     return result
 
 
+def odd(value: Any, name: str) -> int:
+    """Return `value` as an odd int of at least 1."""
+    result = integer(value, name, 1)
+    if result % 2 == 0:
+        raise ValueError(f"{name} must be odd, as a window has a centre, got {result}")
+    return result
+
+
 def real_number(value: Any, name: str) -> float:
     """Return `value` as a float."""
     if isinstance(value, np.ndarray) and value.ndim == 0:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aproarray import _grid
-from aproarray.cpu import _mst, _sweep, _workers
+from aproarray.cpu import _gradient, _mst, _sweep, _workers
 
 sweeps = _sweep
 if _sweep.has_avx2():
@@ -257,9 +257,21 @@ _GATHERED_COLUMNS = 16
 
 
 def global_propagate(
-    values: Array, out: Array, order: Array, gaps: Array, tree_of: Array, zeta: float, workers: int
+    values: Array,
+    out: Array,
+    order: Array,
+    gaps: Array,
+    tree_of: Array,
+    zeta: float,
+    workers: int,
+    sums: Array | None = None,
+    transposed: bool = False,
 ) -> None:
-    """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_of[i] of order (B, N)."""
+    """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_of[i] of order (B, N).
+
+    sums (B, N), of the values' dtype, receive z = K 1 of the trees that have items, in the order of the
+    line. Transposed, they hold it, and out becomes K (values / z): what y = K phi / z makes of a gradient.
+    """
     n_channels = values.shape[2]
     side_by_side = values.strides[2] == out.strides[2] == values.itemsize
     used, group = np.unique(tree_of, return_inverse=True)
@@ -279,7 +291,16 @@ def global_propagate(
             blocks = _split(columns.reshape(-1, 2), _GATHERED_COLUMNS, shares)
         tasks += [
             functools.partial(
-                _sweep_blocks, values, out, blocks[share::shares], order[tree], gaps[tree], zeta
+                _sweep_blocks,
+                values,
+                out,
+                blocks[share::shares],
+                order[tree],
+                gaps[tree],
+                zeta,
+                # Tasks of one tree compute the same sums: one of them hands them out.
+                None if sums is None or (share and not transposed) else sums[tree],
+                transposed,
             )
             for share in range(min(shares, len(blocks)))
         ]
@@ -294,10 +315,17 @@ def _split(columns: Array, most: int, at_least: int) -> list[Array]:
 
 
 def _sweep_blocks(
-    values: Array, out: Array, blocks: list[Array], order: Array, gaps: Array, zeta: float
+    values: Array,
+    out: Array,
+    blocks: list[Array],
+    order: Array,
+    gaps: Array,
+    zeta: float,
+    sums: Array | None,
+    transposed: bool,
 ) -> None:
     kappa = affinities(gaps, zeta)
-    counts = np.empty(len(order), values.dtype)
+    counts = np.empty(len(order), values.dtype) if sums is None else sums
     widest = max(map(len, blocks))
     gathered = np.empty(0, values.dtype)
     for columns in blocks:
@@ -305,14 +333,70 @@ def _sweep_blocks(
         side_by_side = item == last_item and values.strides[2] == out.strides[2] == values.itemsize
         if side_by_side or len(columns) == 1:
             block = np.s_[item, :, first : last + 1]
-            sweeps.global_propagate(values[block], out[block], order, kappa, counts)
+            sweeps.global_propagate(values[block], out[block], order, kappa, counts, transposed)
             continue
         if gathered.size == 0:
             gathered = np.empty(2 * len(order) * widest, values.dtype)
         rows = gathered[: 2 * len(order) * len(columns)].reshape(2, len(order), len(columns))
         sweeps.gather(values, columns, order, rows[0])
-        sweeps.global_propagate(rows[0], rows[1], order[:0], kappa, counts)
+        sweeps.global_propagate(rows[0], rows[1], order[:0], kappa, counts, transposed)
         sweeps.scatter(rows[1], columns, order, out)
+
+
+def global_gap_gradients(
+    grad: Array,
+    values: Array,
+    result: Array,
+    order: Array,
+    gaps: Array,
+    tree_of: Array,
+    zeta: float,
+    sums: Array,
+    out: Array,
+    workers: int,
+) -> None:
+    """Fill out (B, N-1), float64, with dL/dgap, for grad (I, N, C) = dL/dresult.
+
+    result (I, N, C) is what `global_propagate` made of values, and sums (B, N) is its z. Where gaps
+    tie, which side an edge is on is settled as if the later one was the heavier.
+    """
+
+    def one_tree(tree: int) -> None:
+        out[tree] = 0
+        kappa = affinities(gaps[tree], zeta)
+        for item in np.flatnonzero(tree_of == tree):
+            arrays = grad[item], values[item], result[item]
+            side_by_side = all(array.strides[1] == array.itemsize for array in arrays)
+            most = _gradient.MAX_COLUMNS if side_by_side else _GATHERED_COLUMNS
+            for columns in _split(np.arange(values.shape[2]), most, 1):
+                rows, line = [array[:, columns[0] : columns[-1] + 1] for array in arrays], order[tree]
+                if not side_by_side:
+                    rows = [_gathered(array, line) for array in rows]
+                    line = line[:0]
+                _gradient.gap_gradient(*rows, line, gaps[tree], kappa, sums[tree], zeta, out[tree])
+
+    _workers.run([functools.partial(one_tree, b) for b in range(len(order))], workers)
+
+
+def _gathered(values: Array, order: Array) -> Array:
+    """Return values (N, C) in the order of the line."""
+    rows = np.empty(values.shape, values.dtype)
+    columns = np.zeros((values.shape[1], 2), np.intp)
+    columns[:, 1] = np.arange(values.shape[1])
+    sweeps.gather(values[None], columns, order, rows)
+    return rows
+
+
+def feature_gradients(
+    gap_gradients: Array, features: Array, gap_edges: Array, out: Array, workers: int
+) -> None:
+    """Fill out (F, N, C) with dL/dfeatures, from dL/dgap (F, N-1) of the trees they weigh."""
+
+    def one_tree(f: int) -> None:
+        out[f] = 0
+        _gradient.feature_gradient(gap_gradients[f], features[f], gap_edges[f], out[f])
+
+    _workers.run([functools.partial(one_tree, f) for f in range(len(features))], workers)
 
 
 def local_propagate(*args: Any) -> None:
@@ -320,3 +404,10 @@ def local_propagate(*args: Any) -> None:
     from aproarray.cpu import _stencil
 
     _stencil.propagate(*args)
+
+
+def local_image_gradients(*args: Any) -> float:
+    """Differentiate by the image and zeta; see `_stencil.image_gradients`."""
+    from aproarray.cpu import _stencil
+
+    return _stencil.image_gradients(*args)

@@ -137,12 +137,14 @@ def _add_run(total, ahead, behind, weights, weights_behind, step, run, shift, fi
 
 # All indices are unsigned: Numba wraps negative ones round, at the price of the vector loop.
 def _stream(
-    source, target, image, mask, n_slabs, band_first, band_last, iterations, scale,
+    source, target, image, mask, sums, iterates, n_slabs, band_first, band_last, iterations, scale,
     interior, padded, step_slabs, step_shifts, runs, half_run, full_run,
 ):  # fmt: skip
     """Take slabs [band_first, band_last) of source (N, C) through `iterations` into target (N, C).
 
-    The tuples half_run and full_run are as long as the window's first run and its others.
+    sums (N), where it is not empty, receives W 1 of the band, and iterates (T, N, C) the values after each
+    iteration but the last, 0 outside the mask. The tuples half_run and full_run are as long as the window's
+    first run and its others.
     """
     one = np.uint64(1)
     zero = np.uint64(0)
@@ -221,6 +223,9 @@ def _stream(
                             w = weights[(j - d) % depth, step + i]
                             for x in range(x_first, x_last):
                                 norms[j % depth, x] += w[x - shift]
+                if len(sums) != 0 and j >= band_first and j < band_last:
+                    for p in range(slab_pixels):
+                        sums[j * slab_pixels + p] = norms[j % depth, interior[p]]
                 for x in range(x_first, x_last):
                     norms[j % depth, x] = 1 / norms[j % depth, x]
             for c in range(n_channels):
@@ -252,6 +257,9 @@ def _stream(
                     following = state[t, j % size, c]
                     for x in range(x_first, x_last):
                         following[x] = total[x] * norm[x]
+                    if len(iterates) != 0 and j >= band_first and j < band_last:
+                        for p in range(slab_pixels):
+                            iterates[t - one, j * slab_pixels + p, c] = following[interior[p]]
                 else:
                     for p in range(slab_pixels):
                         pixel = j * slab_pixels + p
@@ -276,11 +284,26 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
     index = types.Array(types.uint64, 1, "C")
     signature = types.void(
         strided(real, True), strided(real, False), strided(image_real, True),
-        types.Array(types.uint8, 1, "A", readonly=True), types.uint64, types.uint64, types.uint64,
-        types.uint64, image_real, index, types.uint64, index, index, index,
+        types.Array(types.uint8, 1, "A", readonly=True), types.Array(real, 1, "C"), types.Array(real, 3, "C"),
+        types.uint64, types.uint64, types.uint64, types.uint64, image_real, index, types.uint64, index, index, index,
         numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
     )  # fmt: skip
     return _compile(_stream, signature)
+
+
+def _prepared(
+    shape: tuple[int, ...], kernel_size: int, images: NDArray[Any], zeta: float
+) -> tuple[tuple[int, ...], int, NDArray[Any]]:
+    """Return at least two axes, a window no larger than the image, and images in which zeta fits."""
+    if len(shape) == 1:
+        shape = (1, *shape)
+    if images.dtype == np.float32 and not 1e-18 <= zeta <= 1e18:  # whose square float32 cannot hold
+        images = images.astype(np.float64)
+    return shape, min(kernel_size, 2 * max(shape) - 1), images
+
+
+def _scale(zeta: float, dtype: np.dtype[Any]) -> Any:
+    return dtype.type(min(1 / zeta / zeta, float(np.finfo(dtype).max)))
 
 
 # What one stream may keep between slabs, in bytes (it has to stay in the cache that the cores share),
@@ -300,29 +323,33 @@ def propagate(
     kernel_size: int,
     iterations: int,
     workers: int,
+    sums: NDArray[Any] | None = None,
+    iterates: NDArray[Any] | None = None,
 ) -> None:
     """Propagate values (I, N, C) into out (I, N, C), item i along images[image_of[i]] (G, N, Ci).
 
-    N pixels of `shape`; masks are (G or 1, N). One task streams a band of slabs of some
-    channels of one item.
+    N pixels of `shape`; masks are (G or 1, N). sums (G, N), of the values' dtype, receive W 1 of the images
+    that have items. iterates (iterations - 1, N, C) receive the values of one item before the last iteration,
+    0 outside the mask. One task streams a band of slabs of some channels of one item.
     """
     if out.size == 0:
         return
-    if len(shape) == 1:
-        shape = (1, *shape)
-    kernel_size = min(kernel_size, 2 * max(shape) - 1)  # holds the whole image
+    shape, kernel_size, images = _prepared(shape, kernel_size, images, zeta)
     if kernel_size == 1:
         out[...] = values
+        if sums is not None:
+            sums[...] = 1
         return
-    if images.dtype == np.float32 and not 1e-18 <= zeta <= 1e18:  # whose square float32 cannot hold
-        images = images.astype(np.float64)
     n_slabs = shape[0]
     view = window(shape[1:], kernel_size)
     shifts = view.shifts.astype(np.uintp)  # modulo 2^64
     stream = _kernel(kernel_size, values.dtype, images.dtype)
     half_run, full_run = (0,) * (kernel_size // 2), (0,) * kernel_size
-    scale = images.dtype.type(min(1 / zeta / zeta, float(np.finfo(images.dtype).max)))
-    no_mask = np.empty(0, np.uint8)
+    scale = _scale(zeta, images.dtype)
+    no_mask, no_sums = np.empty(0, np.uint8), np.empty(0, values.dtype)
+    no_iterates = np.empty((0, 0, 0), values.dtype)
+    # The first item of each image hands out its sums.
+    summing = set() if sums is None else set(np.unique(image_of, return_index=True)[1].tolist())
 
     radius = kernel_size // 2
     slab_bytes = view.padded * values.dtype.itemsize
@@ -340,11 +367,16 @@ def propagate(
     for done in range(n_passes):
         target = out if (n_passes - done) % 2 else other
         steps = min(per_pass, iterations - done * per_pass)
+        last_step = done * per_pass + steps - 1
         _workers.run(
             [
                 functools.partial(
                     stream, source[i, :, block], target[i, :, block], images[image_of[i]],
                     no_mask if masks is None else masks[image_of[i] % len(masks)].view(np.uint8),
+                    sums[image_of[i]]  # type: ignore[index]
+                    if i in summing and done == 0 and block.start == 0
+                    else no_sums,
+                    no_iterates if iterates is None else iterates[done * per_pass : last_step],
                     n_slabs, first, last, steps, scale,
                     view.interior, view.padded, view.slabs, shifts, view.runs,
                     half_run, full_run,
@@ -355,4 +387,171 @@ def propagate(
             ],
             workers,
         )  # fmt: skip
+        if iterates is not None and done + 1 < n_passes:
+            iterates[last_step] = target[0]
+            if masks is not None:
+                iterates[last_step][~masks[image_of[0] % len(masks)]] = 0
         source = target
+
+
+@_compile
+def _pair_gradients(
+    iterates, adjoints, image, mask, first, last, scale, interior, padded, step_slabs, step_shifts, out
+):
+    """Add to out (M, Ci) what pairs of pixels say of slabs [first, last) of an image (M, Ci).
+
+    iterates are y_0 to y_T (T + 1, M, C), adjoints the gradients of y_T to y_1, each divided by W 1 (T, M, C).
+    The normalised sums y_t+1 = W y_t / W 1 make of a weight
+
+        dL/dW_ij = sum_t a_ti (y_tj - y_t+1,i) + a_tj (y_ti - y_t+1,j)
+
+    for both of its places in W. Returns sum_ij dL/d(d_ij) d_ij over the pairs that begin in those slabs,
+    d_ij = |I_i - I_j|^2.
+    """
+    n_iterations, n_pixels, n_channels = adjoints.shape
+    n_colors = image.shape[1]
+    slab_pixels = len(interior)
+    n_slabs = n_pixels // slab_pixels
+    x_first, x_last = interior[0], interior[slab_pixels - 1] + np.uint64(1)
+    ring = np.int64(step_slabs[len(step_slabs) - 1]) + 1  # slabs that a pair may join
+    begin, end = max(0, first - ring + 1), min(n_slabs, last + ring - 1)
+
+    y = np.zeros((ring, n_iterations + 1, n_channels, padded), iterates.dtype)
+    a = np.zeros((ring, n_iterations, n_channels, padded), iterates.dtype)
+    planes = np.zeros((ring, n_colors, padded), image.dtype)
+    valid = np.zeros((ring, padded), iterates.dtype)
+    distances = np.zeros(padded, image.dtype)
+    weights = np.zeros(padded, iterates.dtype)
+    slope = np.zeros(padded, iterates.dtype)
+    found = np.zeros((end - begin, n_colors, padded), np.float64)
+    total = 0.0
+
+    for s in range(begin, end):
+        slot = s % ring
+        for p in range(slab_pixels):
+            pixel, x = s * slab_pixels + p, interior[p]
+            valid[slot, x] = len(mask) == 0 or mask[pixel] != 0
+            for c in range(n_colors):
+                planes[slot, c, x] = image[pixel, c] if valid[slot, x] else 0
+        for t in range(n_iterations + 1):
+            for p in range(slab_pixels):
+                for c in range(n_channels):
+                    y[slot, t, c, interior[p]] = iterates[t, s * slab_pixels + p, c]
+        for t in range(n_iterations):
+            for p in range(slab_pixels):
+                for c in range(n_channels):
+                    a[slot, t, c, interior[p]] = adjoints[n_iterations - 1 - t, s * slab_pixels + p, c]
+        for step in range(len(step_slabs)):
+            j = s - np.int64(step_slabs[step])
+            if j < begin:
+                continue
+            other, shift = j % ring, step_shifts[step]
+            _weigh(
+                planes[other], planes[slot], valid[other], valid[slot],
+                x_first, x_last, shift, scale, distances, weights,
+            )  # fmt: skip
+            for x in range(x_first, x_last):
+                slope[x] = 0
+            for t in range(n_iterations):
+                for c in range(n_channels):
+                    a_here, a_there = a[other, t, c], a[slot, t, c]
+                    y_here, y_there = y[other, t, c], y[slot, t, c]
+                    next_here, next_there = y[other, t + 1, c], y[slot, t + 1, c]
+                    for x in range(x_first, x_last):
+                        slope[x] += a_here[x] * (y_there[x + shift] - next_here[x]) + a_there[x + shift] * (
+                            y_here[x] - next_there[x + shift]
+                        )
+            for x in range(x_first, x_last):
+                # A weight that underflows has no slope, however large the scale.
+                slope[x] = -scale * weights[x] * slope[x] if weights[x] > 0 else 0
+            if first <= j < last:
+                for x in range(x_first, x_last):
+                    total += np.float64(slope[x]) * distances[x]
+            for c in range(n_colors):
+                for x in range(x_first, x_last):
+                    change = 2.0 * slope[x] * (planes[other, c, x] - planes[slot, c, x + shift])
+                    found[j - begin, c, x] += change
+                    found[s - begin, c, x + shift] -= change
+    for s in range(first, last):
+        for p in range(slab_pixels):
+            for c in range(n_colors):
+                out[s * slab_pixels + p, c] += found[s - begin, c, interior[p]]
+    return total
+
+
+# Channels whose iterates are kept at the same time, and how many bytes of them, where slabs are small.
+_GRADIENT_CHANNELS = 4
+_GRADIENT_BYTES = 160 << 20
+
+
+def image_gradients(
+    grad: NDArray[Any],
+    values: NDArray[Any],
+    images: NDArray[Any],
+    shape: tuple[int, ...],
+    image_of: NDArray[np.intp],
+    masks: NDArray[np.bool_] | None,
+    zeta: float,
+    kernel_size: int,
+    iterations: int,
+    workers: int,
+    sums: NDArray[Any],
+    out: NDArray[Any],
+) -> float:
+    """Fill out (G, N, Ci), float64, with dL/dimages, and return dL/dzeta, for grad (I, N, C) = dL/dresult.
+
+    The other arguments are those of `propagate`, `sums` what it filled. W is symmetric: with S = diag(W 1)
+    and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that forward steps make it, too. One task
+    keeps all iterates of a band of slabs, with the slabs around it that the band depends on.
+    """
+    out[...] = 0
+    shape, kernel_size, images = _prepared(shape, kernel_size, images, zeta)
+    if values.size == 0 or kernel_size == 1 or iterations == 0:
+        return 0.0
+    n_slabs, slab_pixels, radius = shape[0], math.prod(shape[1:]), kernel_size // 2
+    view = window(shape[1:], kernel_size)
+    shifts = view.shifts.astype(np.uintp)
+    scale = _scale(zeta, images.dtype)
+    n_channels = min(values.shape[2], _GRADIENT_CHANNELS)
+    blocks = [slice(c, c + n_channels) for c in range(0, values.shape[2], n_channels)]
+    margin = (iterations + 1) * radius
+    kept = (2 * iterations + 1) * n_channels * slab_pixels * values.itemsize
+    n_bands = -(-n_slabs // max(2 * margin, _GRADIENT_BYTES // kept - 2 * margin))
+    bounds = np.linspace(0, n_slabs, n_bands + 1).astype(int).tolist()
+    no_mask = np.empty(0, np.uint8)
+
+    def one_band(i: int, block: slice, first: int, last: int) -> tuple[NDArray[np.float64], float]:
+        begin, end = max(0, first - margin), min(n_slabs, last + margin)
+        pixels = slice(begin * slab_pixels, end * slab_pixels)
+        g = image_of[i]
+        image = images[g, pixels]
+        mask = None if masks is None else masks[g % len(masks), pixels]
+        iterates = np.empty((iterations + 1, len(image), values[:, :, block].shape[2]), values.dtype)
+        adjoints = np.empty_like(iterates[1:])
+        iterates[0] = values[i, pixels, block]
+        adjoints[0] = grad[i, pixels, block] / sums[g, pixels, None]
+        if mask is not None:
+            iterates[0][~mask] = adjoints[0][~mask] = 0
+        for steps in (iterates, adjoints):
+            if len(steps) > 1:
+                propagate(
+                    steps[:1], steps[-1:], image[None], (end - begin, *shape[1:]), np.zeros(1, np.intp),
+                    None if mask is None else mask[None], zeta, kernel_size, len(steps) - 1, 1,
+                    iterates=steps[1:-1],
+                )  # fmt: skip
+        found = np.zeros(image.shape)
+        total = _pair_gradients(
+            iterates, adjoints, image, no_mask if mask is None else mask.view(np.uint8),
+            first - begin, last - begin, scale,
+            view.interior, view.padded, view.slabs, shifts, found,
+        )  # fmt: skip
+        return found[(first - begin) * slab_pixels : (last - begin) * slab_pixels], total
+
+    total = 0.0
+    for i in range(len(values)):
+        tasks = [(block, *bound) for block in blocks for bound in itertools.pairwise(bounds)]
+        results = _workers.run([functools.partial(one_band, i, *task) for task in tasks], workers)
+        for (_, first, last), (found, share) in zip(tasks, results, strict=True):
+            out[image_of[i], first * slab_pixels : last * slab_pixels] += found
+            total += share
+    return -2 * total / zeta

@@ -138,14 +138,15 @@ cdef inline void store(const Block *block, char *at, const lanes_t *lanes, const
 
 cdef bint sweep(
     const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    bint backward, Stack *stack, lanes_t *_width, const real *_kind,
+    bint transposed, bint backward, Stack *stack, lanes_t *_width, const real *_kind,
 ) noexcept nogil:
     """One sweep over one block of columns, forward and then backward. False: out of memory.
 
     On the way, T, on top of the stack, is the sum over all pixels behind, each weighted by its affinity
     to the pixel ahead. Moving over a gap, entries that it outweighs are one with it from then on. Only
     terms of one kind are added, nothing is ever subtracted. Forward leaves the mean over what lies
-    behind in the result (a sum might overflow float32) and its weight in `counts`; backward adds the rest.
+    behind in the result (a sum might overflow float32) and its weight in `counts`; backward adds the rest,
+    to both. Transposed, `counts` holds these z from the start: values are divided by them and sums stay sums.
     """
     cdef Py_ssize_t i, p, pixel, top = 0, at, popped
     cdef int c, width = <int> (sizeof(lanes_t) // sizeof(double))
@@ -169,15 +170,23 @@ cdef bint sweep(
             prefetch(block.target + pixel * block.target_stride + block.last_byte)
         pixel = p if order == NULL else order[p]
         load(block, block.source + pixel * block.source_stride, &acc, _kind)
-        if backward:
+        n_behind = z = 1
+        if transposed:
+            affinity = 1 / <double> counts[p]
+            for c in range(width):
+                acc.v[c] *= affinity
+        elif backward:
             n_behind = counts[p]
+            counts[p] = <real> (n_behind + entries[top].n_seen)
             z = 1 / (n_behind + entries[top].n_seen)
+        else:
+            counts[p] = <real> (1 + entries[top].n_seen)
+            z = 1 / counts[p]
+        if backward:
             load(block, block.target + pixel * block.target_stride, &result, _kind)
             for c in range(width):
                 result.v[c] = (acc.v[c] + result.v[c] * n_behind + sums[2 * top + 1].v[c]) * z
         else:
-            counts[p] = <real> (1 + entries[top].n_seen)
-            z = 1 / counts[p]
             for c in range(width):
                 result.v[c] = sums[2 * top + 1].v[c] * z
         store(block, block.target + pixel * block.target_stride, &result, _kind)
@@ -217,7 +226,7 @@ cdef bint sweep(
 
 cdef bint both_sweeps(
     const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    lanes_t *width,
+    bint transposed, lanes_t *width,
 ) noexcept nogil:
     cdef Stack stack
     cdef bint done = False
@@ -226,8 +235,8 @@ cdef bint both_sweeps(
     stack.entries = <Entry *> malloc(stack.capacity * sizeof(Entry))
     if stack.sums != NULL and stack.entries != NULL:
         done = (
-            sweep(block, order, kappa, n, counts, False, &stack, width, counts)
-            and sweep(block, order, kappa, n, counts, True, &stack, width, counts)
+            sweep(block, order, kappa, n, counts, transposed, False, &stack, width, counts)
+            and sweep(block, order, kappa, n, counts, transposed, True, &stack, width, counts)
         )
     free(stack.sums)
     free(stack.entries)
@@ -280,12 +289,13 @@ def scatter(
 
 def global_propagate(
     const real[:, :] values, real[:, :] out, const index_t[::1] order, const double[::1] kappa,
-    real[::1] counts,
+    real[::1] counts, bint transposed,
 ):
     """Propagate values (N, C) over one tree into out (N, C), C at most 32.
 
     The values of a pixel must be consecutive, in `out` as well. `order` (N) names the pixels along the line;
-    with no entries it says that they are in that order. `counts` (N) is scratch.
+    with no entries it says that they are in that order. `counts` (N) becomes z = K 1 along the line.
+    Transposed, it holds that z, and out becomes K (values / z), the gradient of values from that of out.
     """
     cdef Py_ssize_t n = values.shape[0]
     cdef int count = <int> values.shape[1], width, group
@@ -307,22 +317,22 @@ def global_propagate(
         block.columns[group] = min(GROUP * group, count - GROUP)
     with nogil:
         if width == 1:
-            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes1 *> NULL)
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], transposed, <Lanes1 *> NULL)
         elif width == 2:
-            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes2 *> NULL)
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], transposed, <Lanes2 *> NULL)
         elif width == 3:
-            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes3 *> NULL)
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], transposed, <Lanes3 *> NULL)
         elif width == 4:
-            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes4 *> NULL)
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], transposed, <Lanes4 *> NULL)
         elif width == 8:
-            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes8 *> NULL)
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], transposed, <Lanes8 *> NULL)
         elif width == 12:
-            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes12 *> NULL)
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], transposed, <Lanes12 *> NULL)
         elif width == 16:
-            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes16 *> NULL)
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], transposed, <Lanes16 *> NULL)
         elif width == 24:
-            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes24 *> NULL)
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], transposed, <Lanes24 *> NULL)
         else:
-            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], <Lanes32 *> NULL)
+            done = both_sweeps(&block, order_data, &kappa[0], n, &counts[0], transposed, <Lanes32 *> NULL)
     if not done:
         raise MemoryError(f"no memory for the stack of a sweep over {n} pixels and {count} channels")

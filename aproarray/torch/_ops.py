@@ -1,0 +1,367 @@
+"""The operators that torch sees: what a backend computes, its shapes for torch.compile, its gradients.
+
+Layouts are flat: values (I, C, N), N pixels; trees (B, N), (B, N-1), (B, N-1, 2). Items and features name
+their tree or image by index. Nothing here checks arguments: that is `functional`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aproarray import _dispatch, _grid, _validate
+
+
+def _array(tensor: Tensor) -> Any:
+    """Return the backend's array over a tensor's memory."""
+    return _dispatch.array_over(tensor.detach(), "a tensor", "torch")
+
+
+def _pixels_first(tensor: Tensor) -> Any:
+    """Return (I, C, N) as the backend's (I, N, C)."""
+    return _array(tensor.transpose(1, 2))
+
+
+def _index(tensor: Tensor) -> Any:
+    """Return indices of trees or images on the host, where the work is laid out (waits for a device)."""
+    return tensor.cpu().numpy()
+
+
+def _backend(tensor: Tensor) -> tuple[ModuleType, int]:
+    """Return the backend of a tensor's device and the threads it may use: torch's own number, at most."""
+    backend = _dispatch.backend(tensor=_array(tensor))
+    return backend, min(backend.available_workers(), torch.get_num_threads())
+
+
+def _scale(zeta: Tensor) -> float:
+    return _validate.positive(zeta.item(), "zeta")
+
+
+@torch.library.custom_op("aproarray::checked_index", mutates_args=())
+def checked_index(index: Tensor, stop: int, name: str) -> Tensor:
+    """Return indices as int64 after a look whether all are in [0, stop): kernels trust them."""
+    if index.numel() and not (index.min() >= 0 and index.max() < stop):
+        raise ValueError(
+            f"{name} must be in [0, {stop}), got values from {int(index.min())} to {int(index.max())}"
+        )
+    return index.to(torch.int64, copy=True)
+
+
+@checked_index.register_fake
+def _(index: Tensor, stop: int, name: str) -> Tensor:
+    return torch.empty_like(index, dtype=torch.int64)
+
+
+def _index_dtype(n_ids: int, dtype: torch.dtype) -> torch.dtype:
+    return torch.int32 if dtype == torch.float32 and n_ids < 1 << 31 else torch.int64
+
+
+def _new_trees(like: Tensor, n_trees: int, n_nodes: int, n_ids: int) -> tuple[Tensor, Tensor, Tensor]:
+    n_gaps = max(n_nodes - 1, 0)
+    index_dtype = _index_dtype(n_ids, like.dtype)
+    return (
+        like.new_empty((n_trees, n_nodes), dtype=index_dtype),
+        like.new_empty((n_trees, n_gaps)),
+        like.new_empty((n_trees, n_gaps, 2), dtype=index_dtype),
+    )
+
+
+def _tensors(trees: Any) -> tuple[Tensor, Tensor, Tensor]:
+    order, gaps, gap_edges = (torch.from_dlpack(array) for array in trees)
+    return order, gaps, gap_edges
+
+
+@torch.library.custom_op("aproarray::mst", mutates_args=())
+def mst(
+    image: Tensor, mask: Tensor | None, shape: Sequence[int], connectivity: int, check_finite: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return order, gaps and gap_edges of images (B, C, N), where masks (B or 1, N) are True."""
+    backend, workers = _backend(image)
+    flat = image.transpose(1, 2).contiguous()
+    with _dispatch.on_stream_of(image):
+        if check_finite and not torch.isfinite(flat.sum()):
+            seen = flat if mask is None else flat.masked_fill(~mask[:, :, None], 0)
+            if not torch.isfinite(seen).all():
+                raise ValueError(
+                    "image must be finite, but holds NaN or inf (check_finite=False skips this check)"
+                )
+        masks = None if mask is None else _array(mask.contiguous())
+        trees, weights_finite = backend.grid_trees(_array(flat), tuple(shape), connectivity, masks, workers)
+        if check_finite:
+            _validate.no_overflow(weights_finite, "image", np.dtype(str(image.dtype).removeprefix("torch.")))
+        return _tensors(trees)
+
+
+@mst.register_fake
+def _(
+    image: Tensor, mask: Tensor | None, shape: Sequence[int], connectivity: int, check_finite: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    n_trees, _, n_nodes = image.shape
+    id_bits = _grid.grid((2,) * len(shape), connectivity).id_bits
+    return _new_trees(image, n_trees, n_nodes, n_nodes << id_bits)
+
+
+@torch.library.custom_op("aproarray::reweigh", mutates_args=())
+def reweigh(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weigh trees by features (F, C, N): tree f has the edges of tree tree_of[f] of gap_edges (B, N-1, 2)."""
+    backend, workers = _backend(features)
+    flat = features.transpose(1, 2).contiguous()
+    with _dispatch.on_stream_of(features):
+        trees, _ = backend.reweighed_trees(_array(gap_edges), _index(tree_of), _array(flat), workers)
+        return _tensors(trees)
+
+
+@reweigh.register_fake
+def _(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    n_trees, _, n_nodes = features.shape
+    return _new_trees(features, n_trees, n_nodes, n_nodes)
+
+
+@torch.library.custom_op("aproarray::reweigh_backward", mutates_args=())
+def reweigh_backward(gap_gradient: Tensor, features: Tensor, gap_edges: Tensor) -> Tensor:
+    """Return dL/dfeatures (F, C, N) from dL/dgap (F, N-1), gap_edges (F, N-1, 2) being the reweighed ones."""
+    backend, workers = _backend(features)
+    flat = features.transpose(1, 2).contiguous()
+    result = torch.empty_like(flat)
+    with _dispatch.on_stream_of(features):
+        backend.feature_gradients(
+            _array(gap_gradient.double().contiguous()),
+            _array(flat),
+            _array(gap_edges),
+            _array(result),
+            workers,
+        )
+    return result.transpose(1, 2)
+
+
+@reweigh_backward.register_fake
+def _(gap_gradient: Tensor, features: Tensor, gap_edges: Tensor) -> Tensor:
+    return features.new_empty((features.shape[0], features.shape[2], features.shape[1])).transpose(1, 2)
+
+
+def _reweigh_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    features, _, _ = inputs
+    _, _, gap_edges = output
+    ctx.save_for_backward(features, gap_edges)
+
+
+def _reweigh_gradient(ctx: Any, order: Any, gaps: Tensor, gap_edges: Any) -> tuple[Any, ...]:
+    return reweigh_backward(gaps, *ctx.saved_tensors), None, None
+
+
+reweigh.register_autograd(_reweigh_gradient, setup_context=_reweigh_setup)
+
+
+@torch.library.custom_op("aproarray::global_propagate", mutates_args=())
+def global_propagate(
+    values: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the result (I, C, N) of values, item i over tree tree_of[i], and z (B, N) along the line."""
+    backend, workers = _backend(values)
+    result, sums = torch.empty_like(values), torch.ones_like(order, dtype=values.dtype)
+    with _dispatch.on_stream_of(values):
+        backend.global_propagate(
+            _pixels_first(values), _pixels_first(result), _array(order), _array(gaps), _index(tree_of),
+            _scale(zeta), workers, _array(sums),
+        )  # fmt: skip
+    return result, sums
+
+
+@global_propagate.register_fake
+def _(
+    values: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(values), torch.ones_like(order, dtype=values.dtype)
+
+
+@torch.library.custom_op("aproarray::global_transposed", mutates_args=())
+def global_transposed(
+    grad: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor, sums: Tensor
+) -> Tensor:
+    """Return K (grad / z): dL/dvalues from dL/dresult."""
+    backend, workers = _backend(grad)
+    result = torch.empty_like(grad)
+    with _dispatch.on_stream_of(grad):
+        backend.global_propagate(
+            _pixels_first(grad), _pixels_first(result), _array(order), _array(gaps), _index(tree_of),
+            _scale(zeta), workers, _array(sums), True,
+        )  # fmt: skip
+    return result
+
+
+@global_transposed.register_fake
+def _(
+    grad: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor, sums: Tensor
+) -> Tensor:
+    return torch.empty_like(grad)
+
+
+@torch.library.custom_op("aproarray::global_gap_gradient", mutates_args=())
+def global_gap_gradient(
+    grad: Tensor,
+    values: Tensor,
+    result: Tensor,
+    order: Tensor,
+    gaps: Tensor,
+    tree_of: Tensor,
+    zeta: Tensor,
+    sums: Tensor,
+) -> Tensor:
+    """Return dL/dgap (B, N-1), in float64."""
+    backend, workers = _backend(grad)
+    gradient = torch.empty_like(gaps, dtype=torch.float64)
+    with _dispatch.on_stream_of(grad):
+        backend.global_gap_gradients(
+            _pixels_first(grad), _pixels_first(values), _pixels_first(result), _array(order), _array(gaps),
+            _index(tree_of), _scale(zeta), _array(sums), _array(gradient), workers,
+        )  # fmt: skip
+    return gradient
+
+
+@global_gap_gradient.register_fake
+def _(
+    grad: Tensor,
+    values: Tensor,
+    result: Tensor,
+    order: Tensor,
+    gaps: Tensor,
+    tree_of: Tensor,
+    zeta: Tensor,
+    sums: Tensor,
+) -> Tensor:
+    return torch.empty_like(gaps, dtype=torch.float64)
+
+
+def _global_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    values, order, gaps, tree_of, zeta = inputs
+    result, sums = output
+    # The gradient of values alone needs neither them nor the result.
+    ctx.by_weight = ctx.needs_input_grad[2] or ctx.needs_input_grad[4]
+    ctx.save_for_backward(order, gaps, tree_of, zeta, sums, *((values, result) if ctx.by_weight else ()))
+
+
+def _global_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
+    order, gaps, tree_of, zeta, sums, *more = ctx.saved_tensors
+    by_values = by_gaps = by_zeta = None
+    if ctx.needs_input_grad[0]:
+        by_values = global_transposed(grad, order, gaps, tree_of, zeta, sums)
+    if ctx.by_weight:
+        by_gaps = global_gap_gradient(grad, *more, order, gaps, tree_of, zeta, sums)
+        if ctx.needs_input_grad[4]:
+            gaps = torch.where(torch.isinf(gaps), 0, gaps)
+            by_zeta = (-2 * (by_gaps * gaps).sum()).to(zeta) / zeta
+        by_gaps = by_gaps.to(gaps.dtype)
+    return by_values, None, by_gaps, None, by_zeta
+
+
+global_propagate.register_autograd(_global_gradient, setup_context=_global_setup)
+
+
+@torch.library.custom_op("aproarray::local_propagate", mutates_args=())
+def local_propagate(
+    values: Tensor,
+    image: Tensor,
+    zeta: Tensor,
+    image_of: Tensor,
+    mask: Tensor | None,
+    shape: Sequence[int],
+    kernel_size: int,
+    iterations: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the result (I, C, N) of values, item i along image image_of[i] of (G, C', N), and W 1 (G, N)."""
+    backend, workers = _backend(values)
+    result = torch.empty_like(values)
+    sums = values.new_ones((image.shape[0], image.shape[2]))
+    with _dispatch.on_stream_of(values):
+        backend.local_propagate(
+            _pixels_first(values), _pixels_first(result), _pixels_first(image), tuple(shape),
+            _index(image_of), None if mask is None else _array(mask.contiguous()), _scale(zeta),
+            kernel_size, iterations, workers, _array(sums),
+        )  # fmt: skip
+    return result, sums
+
+
+@local_propagate.register_fake
+def _(
+    values: Tensor,
+    image: Tensor,
+    zeta: Tensor,
+    image_of: Tensor,
+    mask: Tensor | None,
+    shape: Sequence[int],
+    kernel_size: int,
+    iterations: int,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(values), values.new_ones((image.shape[0], image.shape[2]))
+
+
+@torch.library.custom_op("aproarray::local_image_gradient", mutates_args=())
+def local_image_gradient(
+    grad: Tensor,
+    values: Tensor,
+    image: Tensor,
+    zeta: Tensor,
+    image_of: Tensor,
+    mask: Tensor | None,
+    sums: Tensor,
+    shape: Sequence[int],
+    kernel_size: int,
+    iterations: int,
+) -> tuple[Tensor, Tensor]:
+    """Return dL/dimage (G, C', N) and dL/dzeta."""
+    backend, workers = _backend(grad)
+    by_image = image.new_empty((image.shape[0], image.shape[2], image.shape[1]), dtype=torch.float64)
+    with _dispatch.on_stream_of(grad):
+        by_zeta = backend.local_image_gradients(
+            _pixels_first(grad), _pixels_first(values), _pixels_first(image), tuple(shape),
+            _index(image_of), None if mask is None else _array(mask.contiguous()), _scale(zeta),
+            kernel_size, iterations, workers, _array(sums), _array(by_image),
+        )  # fmt: skip
+    return by_image.transpose(1, 2).to(image.dtype), torch.full_like(zeta, by_zeta)
+
+
+@local_image_gradient.register_fake
+def _(
+    grad: Tensor,
+    values: Tensor,
+    image: Tensor,
+    zeta: Tensor,
+    image_of: Tensor,
+    mask: Tensor | None,
+    sums: Tensor,
+    shape: Sequence[int],
+    kernel_size: int,
+    iterations: int,
+) -> tuple[Tensor, Tensor]:
+    by_image = image.new_empty((image.shape[0], image.shape[2], image.shape[1]))
+    return by_image.transpose(1, 2), torch.empty_like(zeta)
+
+
+def _local_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    values, image, zeta, image_of, mask, *ctx.options = inputs
+    _, sums = output
+    ctx.by_weight = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+    ctx.save_for_backward(image, zeta, image_of, mask, sums, *((values,) if ctx.by_weight else ()))
+
+
+def _local_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
+    image, zeta, image_of, mask, sums, *more = ctx.saved_tensors
+    by_values = by_image = by_zeta = None
+    if ctx.needs_input_grad[0]:
+        # (S^-1 W)^T = S (S^-1 W) S^-1: the steps back are steps forth between a division and a product.
+        of_items = sums[image_of][:, None]
+        by_values, _ = local_propagate(grad / of_items, image, zeta, image_of, mask, *ctx.options)
+        by_values = by_values * of_items
+    if ctx.by_weight:
+        by_image, by_zeta = local_image_gradient(
+            grad, *more, image, zeta, image_of, mask, sums, *ctx.options
+        )
+    return by_values, by_image, by_zeta, *(None,) * 5
+
+
+local_propagate.register_autograd(_local_gradient, setup_context=_local_setup)

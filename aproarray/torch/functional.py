@@ -1,0 +1,372 @@
+"""The verbs for training code: check tensors, flatten their pixels, call the operators of `_ops`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from aproarray import _grid, _validate
+from aproarray.torch import _ops
+
+
+class Tree(NamedTuple):
+    """The minimum spanning trees of a batch of images, as tensors. Made by `mst`.
+
+    They can be collated by a data loader, moved between devices and pinned as any tuple of tensors is.
+    `aproarray.SpanningTree` is the same for arrays, and has more methods.
+
+    Attributes
+    ----------
+    order : (B, H, W) integer tensor
+        The pixels of each image along its line; see `aproarray.SpanningTree`. Without the axis B for one image.
+    gaps : (B, H W - 1) float tensor
+        The gaps of the lines: weights of the trees' edges; inf between the components of a forest.
+    gap_edges : (B, H W - 1, 2) integer tensor
+        The edge (u, v) behind each gap; (-1, -1) where it is inf.
+    """
+
+    order: Tensor
+    gaps: Tensor
+    gap_edges: Tensor
+
+
+def mst(
+    image: Tensor,
+    *,
+    mask: Tensor | None = None,
+    spatial_ndim: int = 2,
+    connectivity: int = 1,
+    check_finite: bool = True,
+) -> Tree:
+    """Return the minimum spanning tree of every image of a batch, for `global_propagate`.
+
+    It is `aproarray.mst` for tensors. The structure of a tree is locally constant, so that there is no
+    gradient: those of its weights come from `features` of `global_propagate`.
+
+    Parameters
+    ----------
+    image : (B, C, H, W) or (C, H, W) tensor
+        Of any real dtype, never rescaled. With `spatial_ndim` 3, (B, C, D, H, W) or (C, D, H, W).
+    mask : bool tensor, optional
+        (H, W) or (B, H, W), True where a pixel takes part. Gives a minimum spanning forest.
+    spatial_ndim : int
+        Number of spatial axes.
+    connectivity : int
+        Neighbours are at most this many orthogonal hops apart, from 1 to `spatial_ndim`.
+    check_finite : bool
+        Whether to look for NaN and inf (on a GPU, that waits for the device).
+
+    Returns
+    -------
+    Tree
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor or option of the wrong kind, shape or device, NaN or inf, or an image that requires grad.
+
+    Notes
+    -----
+    O(N) time for N pixels. As many threads as `torch.get_num_threads`.
+
+    References
+    ----------
+    .. [1] W. Li et al., "Label-efficient Segmentation via Affinity Propagation", NeurIPS 2023,
+       "Global affinity propagation".
+
+    Examples
+    --------
+    >>> import torch
+    >>> from aproarray.torch import mst
+    >>> mst(torch.tensor([[[0.0, 1.0], [3.0, 2.0]]])).gaps
+    tensor([1., 1., 1.])
+    """
+    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
+    connectivity = _validate.integer(connectivity, "connectivity", 1, spatial_ndim)
+    _check_tensor(image, "image")
+    if image.requires_grad and torch.is_grad_enabled():
+        raise ValueError(
+            "mst is not differentiable, but image requires grad: pass image.detach(), and the same tensor as "
+            "features= of global_propagate for gradients through the weights of the edges"
+        )
+    image = image.to(_compute_dtype(image))
+    shape = _spatial_shape(image, "image", spatial_ndim)
+    flat = _flatten(image, spatial_ndim)
+    order, gaps, gap_edges = _ops.mst(
+        flat, _masks(mask, flat, shape, "mask"), list(shape), connectivity, check_finite
+    )
+    if image.ndim == spatial_ndim + 1:
+        order, gaps, gap_edges = order[0], gaps[0], gap_edges[0]
+    return Tree(order.reshape(order.shape[:-1] + shape), gaps, gap_edges)
+
+
+def global_propagate(
+    values: Tensor,
+    tree: Tree,
+    *,
+    zeta: float | Tensor | Sequence[float],
+    features: Tensor | None = None,
+    tree_index: Tensor | None = None,
+) -> Tensor:
+    """Average values over all pixels, each weighted by how alike the tree says they are.
+
+    It is `aproarray.global_propagate` for tensors, with gradients to values, features and zeta. They are
+    exact: of what the forward pass computes, with the structure of the tree as it is.
+
+    Parameters
+    ----------
+    values : (B, C, H, W) or (C, H, W) floating-point tensor
+        phi, over the pixels of the tree. float16 and bfloat16 are computed in float32 and returned as they
+        were. NaN and inf are not looked for: they spread over their component.
+    tree : Tree
+        From `mst`, on the same device.
+    zeta : float, tensor of one number, or sequence of either
+        Scale, above 0, in the image's units; a sequence (or 1-D tensor) puts one result per zeta along a new
+        first axis. A tensor may require grad.
+    features : (B, C', H, W) tensor, optional
+        Weigh the tree's edges by ``|f_u - f_v|^2`` of these (the paper's semantic affinity). The first axis
+        is the tree's, or that of `tree_index`.
+    tree_index : (K,) integer tensor, optional
+        For each of K masks, (K, C, H, W), the tree of the batch that it is propagated over.
+
+    Returns
+    -------
+    tensor of values' shape and dtype
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind, shape, dtype or device; zeta not above 0.
+
+    Notes
+    -----
+    O(N C) time, forward and backward. A backward pass to the values keeps 4 bytes per pixel of a tree; one
+    to features or zeta also keeps values and result. Derivatives of second order are not implemented.
+
+    Where weights tie, the largest weight on a path has no derivative: what is returned is the one-sided
+    derivative that belongs to one order of the tied edges.
+
+    References
+    ----------
+    .. [1] W. Li et al., "Label-efficient Segmentation via Affinity Propagation", NeurIPS 2023,
+       "Global affinity propagation".
+
+    Examples
+    --------
+    >>> import torch
+    >>> from aproarray.torch import global_propagate, mst
+    >>> tree = mst(torch.tensor([[[0.0, 0.1, 5.0, 5.1]]]))
+    >>> seeds = torch.tensor([[[1.0, 0, 0, 0]]], requires_grad=True)
+    >>> global_propagate(seeds, tree, zeta=1.0)[0, 0, 1].backward()
+    >>> seeds.grad.round(decimals=3)
+    tensor([[[0.4980, 0.5020, 0.0000, 0.0000]]])
+    """
+    if not isinstance(tree, Tree):
+        raise TypeError(f"tree must come from aproarray.torch.mst, got a {type(tree).__name__}")
+    if isinstance(zeta, list | tuple) or (isinstance(zeta, Tensor) and zeta.ndim == 1):
+        return torch.stack(
+            [
+                global_propagate(values, tree, zeta=one, features=features, tree_index=tree_index)
+                for one in zeta
+            ]
+        )
+    _check_floating(values, "values")
+    _check_device(values, values=values, tree=tree.order, features=features, tree_index=tree_index)
+    scale = _zeta(zeta)
+    batched = tree.gaps.ndim > 1
+    shape = tuple(tree.order.shape[1:] if batched else tree.order.shape)
+    order, gaps, gap_edges = tree.order.flatten(-len(shape)), tree.gaps, tree.gap_edges
+    if not batched:
+        order, gaps, gap_edges = order[None], gaps[None], gap_edges[None]
+    if tree_index is None:
+        owners, tree_of = tree.order.shape[: int(batched)], torch.arange(order.shape[0])
+    else:
+        if not batched:
+            raise ValueError(f"tree_index needs a batch of trees, got one of shape {shape}")
+        tree_of = _index(tree_index, order.shape[0], "tree_index")
+        owners = tree_of.shape
+    flat = _flatten(_over(values, owners, shape, "values", "a tree"), len(shape))
+    if features is not None:
+        _check_floating(features, "features")
+        features = features.to(_compute_dtype(features))
+        weighing = _flatten(_over(features, owners, shape, "features", "a tree"), len(shape))
+        order, gaps, _ = _ops.reweigh(weighing, gap_edges, tree_of)
+        tree_of = torch.arange(order.shape[0])
+    result, _ = _ops.global_propagate(flat.to(_compute_dtype(values)), order, gaps, tree_of, scale)
+    return result.reshape(values.shape).to(values.dtype)
+
+
+def local_propagate(
+    values: Tensor,
+    image: Tensor,
+    *,
+    zeta: float | Tensor = 0.15,
+    kernel_size: int = 5,
+    iterations: int = 20,
+    mask: Tensor | None = None,
+    image_index: Tensor | None = None,
+    spatial_ndim: int = 2,
+) -> Tensor:
+    """Average values over a small window, weighted by likeness to its centre, again and again.
+
+    It is `aproarray.local_propagate` for tensors, with exact gradients to values, image and zeta.
+
+    Parameters
+    ----------
+    values : (B, C, H, W) or (C, H, W) floating-point tensor
+        phi. float16 and bfloat16 are computed in float32 and returned as they were.
+    image : (B, C', H, W) or (C', H, W) tensor
+        Of any real dtype, never rescaled.
+    zeta : float or tensor of one number
+        Scale, above 0, in the image's units. A tensor may require grad.
+    kernel_size : int
+        Pixels along each axis of the window, odd (paper: 5 for Pascal VOC, 3 for COCO).
+    iterations : int
+        Number of steps (paper: 20).
+    mask : bool tensor, optional
+        (H, W) or (B, H, W), True where a pixel takes part.
+    image_index : (K,) integer tensor, optional
+        For each of K masks, (K, C, H, W), the image of the batch that it is propagated along.
+    spatial_ndim : int
+        Number of spatial axes.
+
+    Returns
+    -------
+    tensor of values' shape and dtype
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind, shape, dtype or device; zeta not above 0; an even kernel_size.
+
+    Notes
+    -----
+    O(N C k^2 iterations) time. The gradient to values costs one more forward pass and keeps 4 bytes per
+    pixel. The one to image or zeta computes all iterates again, and keeps them for up to 4 channels of a band
+    of rows at a time: 160 MB per thread, or more where 4 x kernel_size x iterations rows take more.
+
+    References
+    ----------
+    .. [1] W. Li et al., "Label-efficient Segmentation via Affinity Propagation", NeurIPS 2023,
+       "Local affinity propagation".
+
+    Examples
+    --------
+    >>> import torch
+    >>> from aproarray.torch import local_propagate
+    >>> image = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]])
+    >>> local_propagate(torch.tensor([[[1.0, 0, 0, 0]]]), image, kernel_size=3).round(decimals=3)
+    tensor([[[0.5000, 0.5000, 0.0000, 0.0000]]])
+    """
+    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
+    kernel_size = _validate.odd(kernel_size, "kernel_size")
+    iterations = _validate.integer(iterations, "iterations", 0)
+    _check_floating(values, "values")
+    _check_tensor(image, "image")
+    _check_device(values, values=values, image=image, mask=mask, image_index=image_index)
+    shape = _spatial_shape(image, "image", spatial_ndim)
+    flat_image = _flatten(image.to(_compute_dtype(image)), spatial_ndim)
+    if image_index is None:
+        owners, image_of = image.shape[: image.ndim - spatial_ndim - 1], torch.arange(flat_image.shape[0])
+    else:
+        if image.ndim == spatial_ndim + 1:
+            raise ValueError(f"image_index needs a batch of images, got one of shape {tuple(image.shape)}")
+        image_of = _index(image_index, image.shape[0], "image_index")
+        owners = image_of.shape
+    flat = _flatten(_over(values, owners, shape, "values", "an image"), spatial_ndim)
+    masks = _masks(mask, flat_image, shape, "mask")
+    if iterations == 0:
+        return values.clone()
+    result, _ = _ops.local_propagate(
+        flat.to(_compute_dtype(values)), flat_image, _zeta(zeta), image_of, masks, list(shape),
+        kernel_size, iterations,
+    )  # fmt: skip
+    return result.reshape(values.shape).to(values.dtype)
+
+
+def _check_tensor(tensor: Any, name: str) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got a {type(tensor).__name__}")
+    if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
+        raise TypeError(f"{name} must be a dense tensor of real numbers, got dtype {tensor.dtype}")
+
+
+def _check_floating(tensor: Any, name: str) -> None:
+    _check_tensor(tensor, name)
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got dtype {tensor.dtype}: pass {name}.float()")
+
+
+def _check_device(like: Tensor, **tensors: Tensor | None) -> None:
+    """Check that tensors lie on one device; indices may also lie on the CPU."""
+    for name, tensor in tensors.items():
+        if tensor is None or not isinstance(tensor, Tensor) or tensor.device == like.device:
+            continue
+        if not name.endswith("_index"):
+            where = ", ".join(f"{n} on {t.device}" for n, t in tensors.items() if isinstance(t, Tensor))
+            raise TypeError(f"all tensors of one call must be on one device, but got {where}")
+
+
+def _compute_dtype(tensor: Tensor) -> torch.dtype:
+    """Return the float type to compute in, as `_validate.compute_dtype` does, for bfloat16 too."""
+    narrow = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.float16, torch.bfloat16, torch.float32)
+    return torch.float32 if tensor.dtype in narrow else torch.float64
+
+
+def _spatial_shape(tensor: Tensor, name: str, spatial_ndim: int) -> tuple[int, ...]:
+    if tensor.ndim not in (spatial_ndim + 1, spatial_ndim + 2):
+        raise ValueError(
+            f"{name} must have {spatial_ndim + 2} axes (batch, channels, {spatial_ndim} spatial ones), or one less "
+            f"for a single {name}, got shape {tuple(tensor.shape)}"
+        )
+    return tuple(tensor.shape[-spatial_ndim:])
+
+
+def _flatten(tensor: Tensor, spatial_ndim: int) -> Tensor:
+    """Return (B, C, N), B = 1 where there is no batch."""
+    return (tensor if tensor.ndim == spatial_ndim + 2 else tensor[None]).flatten(2)
+
+
+def _over(tensor: Tensor, owners: Sequence[int], shape: tuple[int, ...], name: str, what: str) -> Tensor:
+    """Check that a tensor has the shape owners + (C,) + shape, and return it."""
+    n = len(owners)
+    if tensor.ndim != n + 1 + len(shape) or (*tensor.shape[:n], *tensor.shape[n + 1 :]) != (*owners, *shape):
+        expected = ", ".join(map(str, (*owners, "channels", *shape)))
+        raise ValueError(
+            f"{name} of shape {tuple(tensor.shape)} does not fit {what} of shape {shape}: expected ({expected})"
+        )
+    return tensor
+
+
+def _masks(mask: Tensor | None, image: Tensor, shape: tuple[int, ...], name: str) -> Tensor | None:
+    """Return a mask as (B or 1, N)."""
+    if mask is None:
+        return None
+    _check_tensor(mask, name)
+    if mask.dtype != torch.bool:
+        raise TypeError(f"{name} must be boolean (True: the pixel takes part), got dtype {mask.dtype}")
+    if tuple(mask.shape) not in (shape, (image.shape[0], *shape)):
+        raise ValueError(
+            f"{name} of shape {tuple(mask.shape)} does not fit: expected {shape} or {(image.shape[0], *shape)}"
+        )
+    return mask.reshape(-1, math.prod(shape))
+
+
+def _index(index: Any, stop: int, name: str) -> Tensor:
+    result = torch.as_tensor(index)
+    if result.ndim != 1 or result.is_floating_point() or result.is_complex() or result.dtype == torch.bool:
+        raise TypeError(f"{name} must be a (K,) tensor of integers, got {result.dtype} {tuple(result.shape)}")
+    return _ops.checked_index(result, stop, name)
+
+
+def _zeta(zeta: Any) -> Tensor:
+    """Return zeta as a tensor of no axes."""
+    if not isinstance(zeta, Tensor):
+        return torch.tensor(_validate.positive(zeta, "zeta"), dtype=torch.float64)
+    if zeta.numel() != 1 or not zeta.is_floating_point():
+        raise ValueError(f"zeta must be one floating-point number, got {zeta.dtype} {tuple(zeta.shape)}")
+    return zeta.reshape(())

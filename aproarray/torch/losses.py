@@ -1,0 +1,474 @@
+"""Losses of weakly supervised segmentation: affinity propagation's, and those it is compared with.
+
+Probabilities and masks are (B, C, H, W) or (K, 1, H, W), in [0, 1]; an `index` (K,) names the image of each
+of K masks. Every loss is a mean over what it looks at, and 0, with a gradient of 0, where that is nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from aproarray import _validate
+from aproarray.torch import functional
+from aproarray.torch.functional import Tree
+from aproarray.torch.modules import AffinityPropagation
+
+
+def apro_loss(
+    probabilities: Tensor,
+    image: Tensor,
+    region: Tensor,
+    *,
+    propagation: AffinityPropagation | None = None,
+    boxes: bool = False,
+    weights: tuple[float, float] = (1.0, 1.0),
+    tree: Tree | None = None,
+    index: Tensor | None = None,
+) -> Tensor:
+    """Return how far probabilities are from what affinity propagation makes of them.
+
+    For every target y: ``sum(|y - p| region) / max(sum(region), 1)``. Targets are constants.
+
+    Parameters
+    ----------
+    probabilities : (B, C, H, W) tensor
+        p: of classes, or (K, 1, H, W) of instances.
+    image : (B, C', H, W) tensor
+        In the units of the propagation's zeta; normalised by the ImageNet mean and standard deviation for
+        the default one.
+    region : (B, 1, H, W) tensor
+        Where the loss is taken, 1 or True: inside the boxes, or where pixels are unlabelled.
+    propagation : AffinityPropagation, optional
+        What makes the targets (None: the published options, GP and LP in parallel).
+    boxes : bool
+        Whether `region` is of boxes: p is then multiplied by it before and after every step of LP.
+    weights : (float, float)
+        Of the terms of GP and LP; a term of weight 0 is not computed. A cascade has one term, and the
+        first weight. The paper has 2 and 1 with one detector, 1 and 1 with another.
+    tree : Tree, optional
+        Of the images, where it is known already.
+    index : (K,) integer tensor, optional
+        The image of each of K masks.
+
+    Returns
+    -------
+    tensor of no axes
+
+    References
+    ----------
+    .. [1] W. Li et al., "Label-efficient Segmentation via Affinity Propagation", NeurIPS 2023, section 3.1
+       and Table 7.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from aproarray.torch import apro_loss
+    >>> p, image = torch.rand(2, 21, 16, 16).softmax(1), torch.rand(2, 3, 16, 16)
+    >>> bool(apro_loss(p, image, region=torch.rand(2, 1, 16, 16) < 0.9) > 0)
+    True
+    """
+    _check_region(region, probabilities)
+    if propagation is None:
+        propagation = AffinityPropagation()
+    of_tree, of_window = weights
+    region = region.to(probabilities.dtype)
+    with torch.no_grad():
+        p, inside = probabilities.detach(), region if boxes else None
+        if propagation.mode != "parallel":
+            of_targets = [(of_tree, propagation(p, image, tree=tree, boxes=inside, index=index)[0])]
+        else:
+            of_targets = []
+            if of_tree:
+                along = image if tree is None else tree
+                of_targets.append((of_tree, propagation.global_propagation(p, along, tree_index=index)))
+            if of_window:
+                target = propagation.local_propagation(p, image, boxes=inside, image_index=index)
+                of_targets.append((of_window, target))
+    loss = probabilities.sum() * 0
+    for weight, target in of_targets:
+        loss = loss + weight * ((target - probabilities).abs() * region).sum() / region.sum().clamp(min=1)
+    return loss
+
+
+def projection_loss(masks: Tensor, boxes: Tensor) -> Tensor:
+    """Return the dice losses of the maxima of every row and of every column: of masks against their boxes.
+
+    The unary term for boxes: ``dice(max_x m, max_x b) + dice(max_y m, max_y b)``, with
+    ``dice(u, v) = 1 - 2 sum(u v) / (sum(u^2) + sum(v^2))``, mean over the K masks.
+
+    Parameters
+    ----------
+    masks : (K, 1, H, W) tensor
+        Probabilities of instances.
+    boxes : (K, 1, H, W) tensor
+        1 or True inside each instance's box.
+
+    Returns
+    -------
+    tensor of no axes
+
+    References
+    ----------
+    .. [1] Z. Tian et al., "BoxInst: High-performance instance segmentation with box annotations", CVPR 2021.
+    """
+    _check_region(boxes, masks)
+    boxes = boxes.to(masks.dtype)
+    loss = sum(_dice(masks.amax(axis), boxes.amax(axis)) for axis in (-1, -2))
+    return _mean(torch.as_tensor(loss))
+
+
+def partial_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """Return the mean cross-entropy of the labelled pixels: the unary term for points and scribbles.
+
+    Parameters
+    ----------
+    logits : (B, C, H, W) tensor
+        Class scores before the softmax.
+    labels : (B, H, W) integer tensor
+        Classes, and `ignore_index` where a pixel is unlabelled.
+    ignore_index : int
+        What marks unlabelled pixels.
+
+    Returns
+    -------
+    tensor of no axes
+    """
+    total = F.cross_entropy(logits, labels.long(), ignore_index=ignore_index, reduction="sum")
+    return total / (labels != ignore_index).sum().clamp(min=1)
+
+
+def pairwise_loss(
+    masks: Tensor,
+    lab: Tensor,
+    boxes: Tensor,
+    *,
+    threshold: float = 0.3,
+    kernel_size: int = 3,
+    dilation: int = 2,
+    index: Tensor | None = None,
+) -> Tensor:
+    """Return BoxInst's pairwise term: pixels of one colour should have one label.
+
+    ``-log(p_i p_j + (1 - p_i)(1 - p_j))``, mean over pairs of a pixel i inside its box and a pixel j of the
+    window around it, centre left out, with a similarity ``exp(-|Lab_i - Lab_j| / 2)`` of at least `threshold`.
+    The paper warms its weight up over the first 10,000 iterations.
+
+    Parameters
+    ----------
+    masks : (K, 1, H, W) tensor
+        Probabilities of instances.
+    lab : (B, 3, H, W) tensor
+        The images in CIELAB, L from 0 to 100.
+    boxes : (K, 1, H, W) tensor
+        1 or True inside each instance's box.
+    threshold, kernel_size, dilation
+        As published.
+    index : (K,) integer tensor, optional
+        The image of each of K masks.
+
+    Returns
+    -------
+    tensor of no axes
+
+    References
+    ----------
+    .. [1] Z. Tian et al., "BoxInst: High-performance instance segmentation with box annotations", CVPR 2021.
+    """
+    _check_region(boxes, masks)
+    boxes = boxes.to(masks.dtype)
+    total, count = masks.sum() * 0, masks.new_zeros(())
+    # Logarithms of probabilities of 0 would be -inf, and 0 times that NaN.
+    tiny = torch.finfo(masks.dtype).tiny
+    for here, there in _offsets(masks.shape[-2:], kernel_size // 2, dilation, half=False):
+        p, q = masks[here], masks[there]
+        distance = _stable_norm(lab[here] - lab[there])
+        chosen = _of_masks((distance / -2).exp() >= threshold, index) * boxes[here]
+        agreement = p * q + (1 - p) * (1 - q)
+        total = total - (agreement.clamp(min=tiny).log() * chosen).sum()
+        count = count + chosen.sum()
+    return total / count.clamp(min=1)
+
+
+def tree_energy_loss(
+    probabilities: Tensor,
+    image: Tensor,
+    region: Tensor,
+    *,
+    features: Tensor | None = None,
+    sigma: float = 0.02,
+    weight: float = 0.4,
+    tree: Tree | None = None,
+    feature_tree: Tree | None = None,
+) -> Tensor:
+    """Return the tree energy loss: a target by tree filters, along which distances add up.
+
+    The filter averages with affinities that are products of ``exp(-d^2 / sigma)`` along the path in the
+    image's minimum spanning tree, and then of ``exp(-d^2)`` in that of the features. The loss is
+    ``weight * sum(|p - y| region) / sum(region)``. The target y keeps its gradient.
+
+    Parameters
+    ----------
+    probabilities : (B, C, H, W) tensor
+        p, of classes.
+    image : (B, C', H, W) tensor
+        In [0, 1].
+    region : (B, 1, H, W) tensor
+        1 or True where pixels are unlabelled.
+    features : (B, C'', H, W) tensor, optional
+        High-level features with a tree of their own (None: there is no second filter).
+    sigma : float
+        Of the image's filter (paper: 0.02 for Pascal VOC, 0.002 for Cityscapes and ADE20K).
+    weight : float
+        Of the loss.
+    tree, feature_tree : Tree, optional
+        Of the image and of the features, where they are known already.
+
+    Returns
+    -------
+    tensor of no axes
+
+    Notes
+    -----
+    O(N C) time, in as many steps as the trees are deep (hundreds to thousands on photographs).
+
+    References
+    ----------
+    .. [1] Z. Liang et al., "Tree energy loss: Towards sparsely annotated semantic segmentation", CVPR 2022.
+    """
+    _check_region(region, probabilities)
+    sigma = _validate.positive(sigma, "sigma")
+    region = region.to(probabilities.dtype)
+    y = _tree_filter(probabilities, functional.mst(image.detach()) if tree is None else tree, image, sigma)
+    if features is not None:
+        if feature_tree is None:
+            feature_tree = functional.mst(features.detach())
+        y = _tree_filter(y, feature_tree, features, 1.0)
+    return weight * ((probabilities - y).abs() * region).sum() / region.sum().clamp(min=1)
+
+
+def mean_field_loss(
+    masks: Tensor,
+    image: Tensor,
+    boxes: Tensor,
+    *,
+    zeta: float = 0.1,
+    kernel_size: int = 3,
+    iterations: int = 100,
+    index: Tensor | None = None,
+) -> Tensor:
+    """Return the dice loss against labels by mean-field inference of a CRF over small windows.
+
+    Of background and foreground, starting with 1 - p and p: ``q <- exp(-sum_j K_ij (-log q_j))`` with
+    ``K_ij = exp(-|I_i - I_j|^2 / (2 zeta^2))`` over the window, centre included; the foreground is
+    multiplied by the box, both are divided by their sum (plus 1e-6) and held within [0.1, 0.9]. The labels
+    are where the foreground is above 0.5 in the end. They are constants.
+
+    Parameters
+    ----------
+    masks : (K, 1, H, W) tensor
+        Probabilities of instances.
+    image : (B, C', H, W) tensor
+        In the units of zeta.
+    boxes : (K, 1, H, W) tensor
+        1 or True inside each instance's box.
+    zeta, kernel_size, iterations
+        As published.
+    index : (K,) integer tensor, optional
+        The image of each of K masks.
+
+    Returns
+    -------
+    tensor of no axes
+
+    References
+    ----------
+    .. [1] S. Lan et al., "Vision transformers are good mask auto-labelers", CVPR 2023.
+    """
+    _check_region(boxes, masks)
+    zeta, kernel_size = _validate.positive(zeta, "zeta"), _validate.odd(kernel_size, "kernel_size")
+    boxes = boxes.to(masks.dtype)
+    with torch.no_grad():
+        q = torch.cat([1 - masks, masks], 1).clamp(0.1, 0.9)
+        pairs = list(_offsets(masks.shape[-2:], kernel_size // 2, 1, half=True))
+        affinities = [
+            _of_masks(
+                ((image[here] - image[there]).square().sum(1, keepdim=True) / (-2 * zeta**2)).exp(), index
+            )
+            for here, there in pairs
+        ]
+        for _ in range(iterations):
+            logarithm = q.log()
+            total = logarithm.clone()  # the centre's affinity is 1
+            for (here, there), affinity in zip(pairs, affinities, strict=True):
+                total[here] += affinity * logarithm[there]
+                total[there] += affinity * logarithm[here]
+            q = total.exp()
+            q[:, 1:] *= boxes
+            q = (q / (q.sum(1, keepdim=True) + 1e-6)).clamp(0.1, 0.9)
+        labels = (q[:, 1:] > 0.5).to(masks.dtype)
+    return _mean(_dice(masks.flatten(1), labels.flatten(1)))
+
+
+def gated_crf_loss(
+    probabilities: Tensor,
+    image: Tensor,
+    region: Tensor | None = None,
+    *,
+    radius: int = 5,
+    position_sigma: float = 6.0,
+    color_sigma: float = 0.1,
+) -> Tensor:
+    """Return the gated CRF loss: alike pixels of a window should have one class.
+
+    ``sum_i gate_i sum_j k_ij (1 - p_i . p_j) / sum_i gate_i`` over the (2 r + 1)^2 window without its centre,
+    ``k_ij = exp(-|x_i - x_j|^2 / (2 s_x^2) - |I_i - I_j|^2 / (2 s_I^2))``.
+
+    Parameters
+    ----------
+    probabilities : (B, C, H, W) tensor
+        p, of classes.
+    image : (B, C', H, W) tensor
+        In the units of `color_sigma`.
+    region : (B, 1, H, W) tensor, optional
+        The gate, 1 or True where the loss is taken (None: everywhere).
+    radius, position_sigma, color_sigma
+        As published, for images in [0, 1].
+
+    Returns
+    -------
+    tensor of no axes
+
+    References
+    ----------
+    .. [1] A. Obukhov et al., "Gated CRF loss for weakly supervised semantic image segmentation", 2019.
+    """
+    if region is None:
+        region = torch.ones_like(probabilities[:, :1])
+    _check_region(region, probabilities)
+    position_sigma = _validate.positive(position_sigma, "position_sigma")
+    color_sigma = _validate.positive(color_sigma, "color_sigma")
+    region = region.to(probabilities.dtype)
+    total = probabilities.sum() * 0
+    for here, there in _offsets(probabilities.shape[-2:], radius, 1, half=True):
+        squared = sum((a.start - b.start) ** 2 for a, b in zip(here[2:], there[2:], strict=True))
+        distance = (image[here] - image[there]).square().sum(1, keepdim=True) / (2 * color_sigma**2)
+        k = (-distance - squared / (2 * position_sigma**2)).exp()
+        apart = 1 - (probabilities[here] * probabilities[there]).sum(1, keepdim=True)
+        total = total + (k * apart * (region[here] + region[there])).sum()
+    return total / region.sum().clamp(min=1)
+
+
+def _check_region(region: Tensor, probabilities: Tensor) -> None:
+    if probabilities.ndim != 4 or not probabilities.is_floating_point():
+        raise ValueError(
+            "expected probabilities (B, C, H, W) or masks (K, 1, H, W) in floating point, got "
+            f"{probabilities.dtype} {tuple(probabilities.shape)}"
+        )
+    expected = (probabilities.shape[0], 1, *probabilities.shape[2:])
+    if tuple(region.shape) != expected:
+        raise ValueError(f"expected a region or boxes of shape {expected}, got {tuple(region.shape)}")
+
+
+def _dice(a: Tensor, b: Tensor) -> Tensor:
+    """Return 1 - 2 sum(a b) / (sum(a^2) + sum(b^2)) over all axes but the first, and 0 for 0 against 0."""
+    a, b = a.flatten(1), b.flatten(1)
+    total = a.square().sum(1) + b.square().sum(1)
+    overlap = 2 * (a * b).sum(1) / torch.where(total > 0, total, 1)
+    return torch.where(total > 0, 1 - overlap, 0)
+
+
+def _mean(losses: Tensor) -> Tensor:
+    return losses.sum() / max(losses.numel(), 1)
+
+
+def _of_masks(images: Tensor, index: Tensor | None) -> Tensor:
+    return images if index is None else images[index]
+
+
+def _stable_norm(difference: Tensor) -> Tensor:
+    """Return norms over the channels, (B, 1, H, W)."""
+    return difference.square().sum(1, keepdim=True).sqrt()
+
+
+def _offsets(
+    shape: torch.Size, radius: int, dilation: int, half: bool
+) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Yield indices (here, there) of a (B, C, H, W) tensor: all pairs at one offset, for each of a window.
+
+    The centre is left out. half: one of each two opposite offsets.
+    """
+    for rows in range(-radius, radius + 1):
+        for columns in range(-radius, radius + 1):
+            if (rows, columns) == (0, 0) or (half and (rows, columns) < (0, 0)):
+                continue
+            here, there = [slice(None)] * 2, [slice(None)] * 2
+            for step, extent in ((rows * dilation, shape[0]), (columns * dilation, shape[1])):
+                here.append(slice(max(0, -step), max(0, min(extent, extent - step))))
+                there.append(slice(max(0, step), max(0, min(extent, extent + step))))
+            yield tuple(here), tuple(there)
+
+
+def _levels(tree: Tree) -> list[tuple[Tensor, Tensor]]:
+    """Return the nodes of trees by their distance from the roots, with the places of their parents.
+
+    The nodes of tree b of a batch are b N to b N + N - 1. A level is its nodes (M,), and where each one's
+    parent stands in the level above (M,). A forest has one root for each of its trees.
+    """
+    order, gaps, gap_edges = tree.order.flatten(1).cpu(), tree.gaps.cpu(), tree.gap_edges.cpu()
+    n_nodes, n_all = order.shape[1], order.numel()
+    offset = torch.arange(len(order))[:, None] * n_nodes
+    missing = torch.isinf(gaps)  # between two trees of a forest: what follows is the first node of one
+    starts = torch.cat([torch.ones_like(missing[:, :1]), missing], 1) if n_nodes > 1 else order == order
+    nodes = (order + offset)[starts]
+    edges = (gap_edges.long() + offset[..., None])[~missing]
+    # The neighbours of a node, side by side.
+    ends = torch.cat([edges, edges.flip(1)])
+    ends = ends[ends[:, 0].argsort(stable=True)]
+    degree = torch.bincount(ends[:, 0], minlength=n_all)
+    first = degree.cumsum(0) - degree
+    seen = torch.zeros(n_all, dtype=torch.bool)
+    levels, parent = [], torch.zeros(len(nodes), dtype=torch.int64)
+    while len(nodes):
+        levels.append((nodes, parent))
+        seen[nodes] = True
+        parent = torch.arange(len(nodes)).repeat_interleave(degree[nodes])
+        within = torch.arange(len(parent)) - (degree[nodes].cumsum(0) - degree[nodes])[parent]
+        reached = ends[first[nodes][parent] + within, 1]
+        new = ~seen[reached]
+        nodes, parent = reached[new], parent[new]
+    return levels
+
+
+def _tree_filter(values: Tensor, tree: Tree, features: Tensor, sigma: float) -> Tensor:
+    """Return the tree filter of values (B, C, H, W): products of exp(-|f_u - f_v|^2 / sigma) along paths.
+
+    Up: A_i = phi_i + sum of w_c A_c over the children; down: S_i = (1 - w_i^2) A_i + w_i S_parent.
+    """
+    shape = values.shape
+    n_channels, n_nodes = shape[1], shape[2] * shape[3]
+    if tree.order.shape != (shape[0], *shape[2:]):
+        raise ValueError(f"a tree over {tuple(tree.order.shape)} does not fit values {tuple(shape)}")
+    ones = torch.ones_like(values[:, :1])
+    phi = torch.cat([values, ones], 1).flatten(2).transpose(1, 2).reshape(-1, n_channels + 1)
+    f = features.to(values.dtype).flatten(2).transpose(1, 2).reshape(-1, features.shape[1])
+    levels = _levels(tree)
+    sizes = [len(nodes) for nodes, _ in levels]
+    nodes = torch.cat([nodes for nodes, _ in levels]).to(values.device)
+    parents = [parent.to(values.device) for _, parent in levels]
+    starts = torch.tensor([0, 0, *sizes[:-2]]).cumsum(0)  # of the level above
+    above = torch.cat([start + parent for start, (_, parent) in zip(starts, levels, strict=False)])
+    # All at once, then split: one index per level would cost a gradient of all pixels each.
+    f, up = f[nodes], list(phi[nodes].split(sizes))
+    weights = ((f - f[above.to(values.device)]).square().sum(1, keepdim=True) / -sigma).exp().split(sizes)
+    for level in range(len(levels) - 1, 0, -1):
+        up[level - 1] = up[level - 1].index_add(0, parents[level], weights[level] * up[level])
+    total = up[:1]
+    for level in range(1, len(levels)):
+        w = weights[level]
+        total.append((1 - w.square()) * up[level] + w * total[-1][parents[level]])
+    filtered = torch.cat(total)[nodes.argsort()].reshape(shape[0], n_nodes, n_channels + 1).transpose(1, 2)
+    return (filtered[:, :-1] / filtered[:, -1:]).reshape(shape)
