@@ -7,6 +7,7 @@ out, and split the work over threads so that the result does not depend on how.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ available_workers = _workers.available_cpus
 
 # Up to here, one thread is faster without tiles: its working arrays fit the cache.
 _UNTILED_PIXELS = 1 << 19
+# Binary logarithm of the pixels in a tile, at most: what one thread works on should fit the L2 cache.
+_TILE_BITS = 14
 
 
 class TreeArrays(NamedTuple):
@@ -86,45 +89,102 @@ def grid_trees(
 
     def build(b: int, *tree: Array) -> bool:
         mask = np.empty(0, np.uint8) if masks is None else masks[b % len(masks)].view(np.uint8)
-        edges, runs = _edges_and_runs(images[b], shape, mask, grid, index_dtype, threads)
-        return _mst.connect(*edges, no_ends, grid.strides, grid.id_bits, runs, *tree)
+        weights = np.empty((len(grid.offsets), n_nodes), images.dtype)
+        weigh = functools.partial(_mst.weigh_slabs, images[b], mask, grid, weights)
+        _workers.run_ranges(weigh, shape[0] if len(shape) > 1 else 1, threads)
+        tiled = threads > 1 or n_nodes > _UNTILED_PIXELS
+        runs = _solve_tiles(weights, shape, grid, index_dtype, threads) if tiled else None
+        items, n_items = _unmarked_edges(
+            weights, grid, n_nodes if runs is None else len(runs.starts), tree[0], threads
+        )
+        return _connect(items, n_items, (no_ends, grid.strides, grid.id_bits), runs, tree, threads)
 
     return _build_trees(n_trees, n_nodes, index_dtype, images.dtype, build, workers)
 
 
-def _edges_and_runs(
-    image: Array,
-    shape: tuple[int, ...],
-    mask: Array,
-    grid: _grid.Grid,
-    index_dtype: np.dtype[Any],
+class _Runs(NamedTuple):
+    """Stretches of the line that tiles have settled; see `_mst.solve_tile`."""
+
+    starts: Array
+    """Where each run (R) starts in the following three."""
+    pixels: Array
+    keys: Array
+    ids: Array
+    run_of: Array
+    """The run of every pixel (N)."""
+
+
+def _solve_tiles(
+    weights: Array, shape: tuple[int, ...], grid: _grid.Grid, index_dtype: np.dtype[Any], workers: int
+) -> _Runs:
+    """Solve the tiles of a pixel graph; its weights are marked but for the edges between runs."""
+    pixels, keys, ids, run_of = (np.empty(weights.shape[1], index_dtype) for _ in range(4))
+    bits = _TILE_BITS // len(shape)
+    solve = functools.partial(_mst.solve_tiles, grid, weights, pixels, keys, ids, run_of, bits)
+    n_tiles = math.prod(-(-extent // (1 << bits)) for extent in shape)
+    n_runs = _workers.run_ranges(solve, n_tiles, workers)
+    starts = np.empty(sum(n_runs), index_dtype)
+    _mst.number_runs(run_of, starts)
+    return _Runs(starts, pixels, keys, ids, run_of)
+
+
+def _item_buffers(n_items: int, n_runs: int, index_dtype: np.dtype[Any]) -> Array:
+    """Return two rows with room for items and to sort them in, or for what `_mst.connect` makes of runs."""
+    words = 1 if index_dtype == np.int32 else 2
+    return np.empty((2, words * max(n_items + 1, 2 * n_runs)), np.uint64)
+
+
+def _unmarked_edges(
+    weights: Array, grid: _grid.Grid, n_runs: int, like: Array, workers: int
+) -> tuple[Array, int]:
+    """Return a pixel graph's unmarked edges as items, and how many there are."""
+    ranges = _workers.ranges(weights.shape[1], workers)
+    counts = _workers.run(
+        [functools.partial(_mst.count_unmarked, weights, *bounds) for bounds in ranges], workers
+    )
+    items = _item_buffers(sum(counts), n_runs, like.dtype)
+    collect = functools.partial(_mst.collect_unmarked, weights, grid.id_bits, items[0], like)
+    places = itertools.pairwise(itertools.accumulate(counts, initial=0))
+    _workers.run(
+        [functools.partial(collect, *place, *bounds) for place, bounds in zip(places, ranges, strict=True)],
+        workers,
+    )
+    return items, sum(counts)
+
+
+def _connect(
+    items: Array,
+    n_items: int,
+    graph: tuple[Array, Array, int],
+    runs: _Runs | None,
+    tree: tuple[Array, ...],
     workers: int,
-) -> tuple[tuple[Array, int], tuple[Array, ...] | None]:
-    """Return the edges of a pixel graph that `_mst.connect` has to look at, and the runs they connect."""
-    n_nodes = len(image)
-    weights = np.empty((len(grid.offsets), n_nodes), image.dtype)
-    weigh = functools.partial(_mst.weigh_slabs, image, mask, grid, weights)
-    _workers.run_ranges(weigh, shape[0] if len(shape) > 1 else 1, workers)
-    runs = None
-    if workers > 1 or n_nodes > _UNTILED_PIXELS:
-        pixels, keys, ids, run_of = (np.empty(n_nodes, index_dtype) for _ in range(4))
-        solve = functools.partial(_mst.solve_tiles, grid, weights, pixels, keys, ids, run_of)
-        side = 1 << _mst.tile_bits(len(shape))
-        runs_of_ranges = _workers.run_ranges(
-            solve, math.prod(-(-extent // side) for extent in shape), workers
+) -> bool:
+    """Connect runs, or nodes where there are none, by edges, and fill a tree; are all its weights finite?
+
+    `graph` is (ends, strides, id_bits): what the ids of edges stand for.
+    """
+    order, gaps, gap_edges = tree
+    if runs is None:
+        row = _mst.connect(items, n_items, *graph, len(order), order[:0])
+        return _mst.lay_out_nodes(items[row], items[1 - row].view(order.dtype), *graph, *tree)
+    row = _mst.connect(items, n_items, *graph, len(runs.starts), runs.run_of)
+    chain = np.empty((len(runs.starts), 3), order.dtype)
+    _mst.chain_runs(items[1 - row].view(order.dtype), runs.starts, runs.keys, chain)
+
+    def write(first: int, last: int) -> bool:
+        return _mst.write_runs(
+            items[row], chain, runs.pixels, runs.keys, runs.ids, *graph, order, gaps, gap_edges, first, last
         )
-        starts = np.empty(sum(runs_of_ranges), index_dtype)
-        _mst.number_runs(run_of, starts)
-        runs = (starts, pixels, keys, ids, run_of)
-    n_runs = n_nodes if runs is None else len(runs[0])
-    return _mst.unmarked_edges(weights, grid.id_bits, n_runs, np.empty(0, index_dtype)), runs
+
+    return all(_workers.run_ranges(write, len(chain), workers))
 
 
 def _connect_nodes(edges: Array, weights: Array, *tree: Array) -> bool:
     """Fill a tree from canonical edges (E, 2) and their weights (E)."""
-    return _mst.connect(
-        *_mst.listed_edges(weights, edges, len(tree[0])), edges, np.empty(0, np.intp), 0, None, *tree
-    )
+    items = _item_buffers(len(edges), len(tree[0]), edges.dtype)
+    _mst.listed_edges(weights, edges, items[0])
+    return _connect(items, len(edges), (edges, np.empty(0, np.intp), 0), None, tree, workers=1)
 
 
 def edge_list_tree(ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArrays, bool]:

@@ -7,7 +7,6 @@ from aproarray._grid import Grid
 Array = NDArray[Any]
 
 def weigh_slabs(image: Array, mask: Array, grid: Grid, weights: Array, first: int, last: int) -> None: ...
-def tile_bits(ndim: int) -> int: ...
 def solve_tiles(
     grid: Grid,
     weights: Array,
@@ -15,22 +14,44 @@ def solve_tiles(
     run_keys: Array,
     run_ids: Array,
     run_of: Array,
+    bits: int,
     first: int,
     last: int,
 ) -> int: ...
 def number_runs(run_of: Array, starts: Array) -> None: ...
-def unmarked_edges(weights: Array, id_bits: int, n_runs: int, like: Array) -> tuple[Array, int]: ...
-def listed_edges(weights: Array, ends: Array, n_nodes: int) -> tuple[Array, int]: ...
+def count_unmarked(weights: Array, first: int, last: int) -> int: ...
+def collect_unmarked(
+    weights: Array, id_bits: int, items: Array, like: Array, place: int, stop: int, first: int, last: int
+) -> None: ...
+def listed_edges(weights: Array, ends: Array, items: Array) -> None: ...
 def connect(
+    items: Array, n_items: int, ends: Array, strides: Array, id_bits: int, n_runs: int, run_of: Array
+) -> int: ...
+def lay_out_nodes(
     items: Array,
-    n_items: int,
+    lists: Array,
     ends: Array,
     strides: Array,
     id_bits: int,
-    runs: tuple[Array, ...] | None,
     order: Array,
     gaps: Array,
     gap_edges: Array,
+) -> bool: ...
+def chain_runs(lists: Array, starts: Array, run_keys: Array, chain: Array) -> None: ...
+def write_runs(
+    items: Array,
+    chain: Array,
+    run_pixels: Array,
+    run_keys: Array,
+    run_ids: Array,
+    ends: Array,
+    strides: Array,
+    id_bits: int,
+    order: Array,
+    gaps: Array,
+    gap_edges: Array,
+    first: int,
+    last: int,
 ) -> bool: ...
 def canonical_edges(ends: Array, n: int) -> tuple[Array, Array]: ...
 def sort_by_weight(weights: Array, rows: Array) -> None: ...

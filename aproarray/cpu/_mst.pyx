@@ -20,7 +20,7 @@ from libc.string cimport memcpy, memset
 import numpy as np
 
 from aproarray.cpu._prefetch cimport prefetch
-from aproarray.cpu._unionfind cimport find, node_t
+from aproarray.cpu._unionfind cimport find, find_together, make_sets, node_t
 
 ctypedef fused real:
     float
@@ -33,11 +33,13 @@ cdef extern from *:
 cdef enum:
     MAX_RADIX = 1 << 11
     MAX_DIGITS = 8
-    AHEAD = 16  # edges whose ends are prefetched before their turn
+    TOGETHER = 8  # edges whose ends are looked up together
+    GROUPS = 6  # of edges, at different stages of getting ready
+    AHEAD = 12  # runs that are prefetched before their turn
     CHUNK = 256
     MAX_NDIM = 8
     MAX_OFFSETS = 64
-    TILE_DIGIT_BITS = 8
+    TILE_DIGIT_BITS = 11
     DIGIT_BITS = 11
 
 
@@ -50,6 +52,11 @@ cdef inline uint64_t bits_of(real weight) noexcept nogil:
     else:
         memcpy(&both, &weight, sizeof(both))
         return both
+
+
+cdef inline bint is_negative(real weight) noexcept nogil:
+    """Whether the sign is set, of -0 as well."""
+    return bits_of(weight) >> (31 if real is float else 63)
 
 
 cdef inline real from_bits(uint64_t bits, const real *_kind) noexcept nogil:
@@ -325,13 +332,6 @@ cdef void place_tile(TileView *view, Py_ssize_t tile) noexcept nogil:
         tile //= across
 
 
-cdef inline bint is_marked(node_t bits, const real *_kind) noexcept nogil:
-    if real is float:
-        return (<uint64_t> bits >> 31) & 1
-    else:
-        return bits < 0
-
-
 cdef Py_ssize_t gather_tile(
     const TileView *view, const real *weights, uint64_t *items, node_t *bound
 ) noexcept nogil:
@@ -343,7 +343,8 @@ cdef Py_ssize_t gather_tile(
     cdef Py_ssize_t row, rest, axis, k, x, there, step, back, first, stop, u, local, count = 0
     cdef bint ahead_inside[MAX_OFFSETS]
     cdef bint behind_inside, behind_in_image
-    cdef node_t bits, kind = 0
+    cdef node_t kind = 0
+    cdef real weight
     cdef node_t furthest = LARGEST32 if node_t is int32_t else LARGEST64
     for axis in range(last):
         n_rows *= view.extent[axis]
@@ -385,31 +386,43 @@ cdef Py_ssize_t gather_tile(
                 back = view.corner[last] + x - step
                 if back < 0 or back >= view.shape[last]:
                     continue
-                bits = <node_t> bits_of(weights[k * view.n + u + x - view.strides[k]])
-                if not is_marked(bits, weights):
-                    bound[local + x] = min(bound[local + x], bits)
+                weight = weights[k * view.n + u + x - view.strides[k]]
+                if not is_negative(weight):
+                    bound[local + x] = min(bound[local + x], <node_t> bits_of(weight))
         for x in range(width):
             for k in range(view.n_offsets):
-                bits = <node_t> bits_of(weights[k * view.n + u + x])
+                weight = weights[k * view.n + u + x]
                 step = x + view.offsets[k * ndim + last]
                 if ahead_inside[k] and 0 <= step < width:
                     # Written in any case, kept if unmarked: no branch, which could not be predicted.
-                    put(items, count, <uint64_t> bits, <uint64_t> (local + x) << view.id_bits | k, kind)
-                    count += not is_marked(bits, weights)
-                elif not is_marked(bits, weights):
-                    bound[local + x] = min(bound[local + x], bits)
+                    put(items, count, bits_of(weight), <uint64_t> (local + x) << view.id_bits | k, kind)
+                    count += not is_negative(weight)
+                elif not is_negative(weight):
+                    bound[local + x] = min(bound[local + x], <node_t> bits_of(weight))
     return count
 
 
+cdef inline void mark_edge(real *weight, int64_t mask) noexcept nogil:
+    """Set the sign of a weight if the mask's is set."""
+    cdef uint32_t single
+    cdef uint64_t both
+    if real is float:
+        memcpy(&single, weight, sizeof(single))
+        single |= <uint32_t> mask & <uint32_t> 1 << 31
+        memcpy(weight, &single, sizeof(single))
+    else:
+        memcpy(&both, weight, sizeof(both))
+        both |= <uint64_t> mask & <uint64_t> 1 << 63
+        memcpy(weight, &both, sizeof(both))
+
+
 cdef struct TileWork:
-    # Scratch of one thread: two buffers for a tile's edges, then node_t[n_local] each.
+    # Scratch of one thread: two buffers for a tile's edges, node_t[2 * n_local] twice and node_t[n_local].
     uint64_t *items
     uint64_t *other
-    void *parent
+    void *sets
+    void *links
     void *bound
-    void *following
-    void *key
-    void *id
 
 
 cdef Py_ssize_t solve_tile(
@@ -418,53 +431,54 @@ cdef Py_ssize_t solve_tile(
 ) noexcept nogil:
     """Kruskal over one tile: mark all edges but those put off, write the runs from `start` on.
 
-    A run is a stretch of run_pixels, each with the weight and the edge of the gap behind it; -1 in
-    place of a weight ends it. run_of is ~start for the first pixel of a run, which also is its smallest,
-    and that first pixel for the others. Returns the number of runs.
+    A run is a stretch of run_pixels, each with the weight and the edge of the gap before it; the first one
+    has minus the length of the run in place of a weight. run_of is ~start for the first pixel of a run,
+    which also is its smallest, and that first pixel for the others. Returns the number of runs.
     """
-    cdef node_t *parent = <node_t *> work.parent
+    cdef node_t *sets = <node_t *> work.sets
+    cdef node_t *links = <node_t *> work.links
     cdef node_t *bound = <node_t *> work.bound
-    cdef node_t *following = <node_t *> work.following
-    cdef node_t *keys = <node_t *> work.key
-    cdef node_t *ids = <node_t *> work.id
-    cdef node_t a, b, tail, key, kind = 0
-    cdef Py_ssize_t i, count, k, local, row, n_rows = 1, rest, axis, there, x, head, pixel
+    cdef node_t a, b, low, high, low_last, high_last, lightest, final, apart, key, kind = 0
+    cdef node_t sign = <node_t> 1 << (31 if node_t is int32_t else 63)
+    cdef node_t[2 * TOGETHER] ends
+    cdef Py_ssize_t i, count, local, row, n_rows = 1, rest, axis, there, x, head, pixel
     cdef Py_ssize_t n_runs = 0
     cdef Py_ssize_t last = view.ndim - 1
     cdef uint64_t id, k_mask = (<uint64_t> 1 << view.id_bits) - 1
     cdef uint64_t *items
-    for i in range(view.n_local):
-        parent[i] = ~(<node_t> i)
-        following[i] = -1
+    make_sets(sets, view.n_local)
     count = gather_tile(view, weights, work.items, bound)
     items = radix_sort(work.items, work.other, count, TILE_DIGIT_BITS, kind)
     for i in range(count):
+        if i % TOGETHER == 0:
+            for x in range(min(<Py_ssize_t> TOGETHER, count - i)):
+                id = id_of(items, i + x, kind)
+                ends[2 * x] = <node_t> (id >> view.id_bits)
+                ends[2 * x + 1] = <node_t> (ends[2 * x] + view.local_strides[id & k_mask])
+            find_together(sets, ends, <int> (2 * x + 2))
         id = id_of(items, i, kind)
         key = <node_t> key_of(items, i, kind)
-        k = id & k_mask
-        local = id >> view.id_bits
-        a = find(parent, <node_t> local)
-        b = find(parent, <node_t> (local + view.local_strides[k]))
-        if a != b:
-            tail = max(a, b)
-            a = min(a, b)
-            b = tail
-            if key < min(bound[a], bound[b]):
-                tail = ~parent[a]
-                following[tail] = b
-                keys[tail] = key
-                ids[tail] = <node_t> id
-                bound[a] = min(bound[a], bound[b])
-                parent[a] = parent[b]
-                parent[b] = a
-                bound[b] = -2  # no first pixel any more
-            else:
-                # Whatever comes later is heavier than this edge, which leaves both sides.
-                bound[a] = -1
-                parent[b] = a
-                continue
-        pixel = view.base + view.pixel_of[local]
-        weights[k * view.n + pixel] = -weights[k * view.n + pixel]
+        a = find(sets, ends[2 * (i % TOGETHER)])
+        b = find(sets, ends[2 * (i % TOGETHER) + 1])
+        low = min(a, b)
+        high = max(a, b)
+        lightest = min(bound[low], bound[high])
+        # What comes of an edge cannot be predicted: masks (0 or -1) instead of branches. What is written
+        # behind the end of a list does no harm.
+        final = -<node_t> (key < lightest)
+        apart = -<node_t> (low != high)
+        low_last = sets[2 * low + 1]
+        high_last = sets[2 * high + 1]
+        links[2 * low_last] = high
+        links[2 * low_last + 1] = <node_t> i
+        sets[2 * high] = low
+        sets[2 * high + 1] = high_last | (final & apart)  # -1: no head of a run any more
+        sets[2 * low + 1] = (high_last & final) | (low_last & ~final)
+        # Whatever comes after an edge that is put off is heavier than it, and it leaves both sides.
+        bound[low] = lightest | (sign & apart & ~final)
+        mark_edge(
+            weights + (id & k_mask) * view.n + view.base + view.pixel_of[id >> view.id_bits], final | ~apart
+        )
 
     for axis in range(last):
         n_rows *= view.extent[axis]
@@ -476,56 +490,51 @@ cdef Py_ssize_t solve_tile(
             rest //= view.extent[axis]
             local += there << (view.bits * (last - axis))
         for x in range(view.extent[last]):
-            if bound[local + x] == -2:
-                continue
-            head = view.base + view.pixel_of[local + x]
-            run_of[head] = ~(<node_t> start)
             a = <node_t> (local + x)
-            while True:
-                pixel = view.base + view.pixel_of[a]
-                if pixel != head:
-                    run_of[pixel] = <node_t> head
-                run_pixels[start] = <node_t> pixel
-                b = following[a]
-                if b < 0:
-                    run_keys[start] = -1
-                    start += 1
-                    break
-                run_keys[start] = keys[a]
-                id = <uint64_t> ids[a]
+            b = sets[2 * a + 1]
+            if b < 0:
+                continue
+            head = view.base + view.pixel_of[a]
+            run_of[head] = ~(<node_t> start)
+            run_pixels[start] = <node_t> head
+            there = start
+            while a != b:
+                i = links[2 * a + 1]
+                a = links[2 * a]
+                start += 1
+                id = id_of(items, i, kind)
+                run_keys[start] = <node_t> key_of(items, i, kind)
                 run_ids[start] = <node_t> (
                     <uint64_t> (view.base + view.pixel_of[id >> view.id_bits]) << view.id_bits | (id & k_mask)
                 )
-                start += 1
-                a = b
+                pixel = view.base + view.pixel_of[a]
+                run_pixels[start] = <node_t> pixel
+                run_of[pixel] = <node_t> head
+            start += 1
+            run_keys[there] = <node_t> (there - start)
             n_runs += 1
     return n_runs
-
-
-def tile_bits(Py_ssize_t ndim):
-    """Binary logarithm of a tile's side: tiles have at most 4096 pixels."""
-    return 12 // ndim
 
 
 def solve_tiles(
     grid, real[:, ::1] weights,
     node_t[::1] run_pixels, node_t[::1] run_keys, node_t[::1] run_ids, node_t[::1] run_of,
-    Py_ssize_t first, Py_ssize_t last,
+    int bits, Py_ssize_t first, Py_ssize_t last,
 ):
     """Solve tiles [first, last) of a pixel graph; return the number of runs. See `solve_tile`.
 
-    A tile writes its runs from the position on that is the number of pixels in the tiles before it.
+    A tile has 2^bits pixels along each axis. It writes its runs from the position on that is the number of
+    pixels in the tiles before it.
     """
     cdef const Py_ssize_t[::1] shape = grid.shape
     cdef const Py_ssize_t[:, ::1] offsets = grid.offsets
     cdef const Py_ssize_t[::1] strides = grid.strides
     cdef Py_ssize_t ndim = shape.shape[0], n = run_of.shape[0], axis, k, i, rest, start = 0, size, tile
     cdef Py_ssize_t n_runs = 0
-    cdef int bits = tile_bits(ndim)
     cdef Py_ssize_t n_local = <Py_ssize_t> 1 << (bits * ndim)
     cdef Py_ssize_t[::1] pixel_strides = np.ones(ndim, np.intp)
     cdef Py_ssize_t[::1] pixel_of = np.empty(n_local, np.intp)
-    cdef node_t[:, ::1] scratch = np.empty((5, n_local), np.asarray(run_of).dtype)
+    cdef node_t[:, ::1] scratch = np.empty((5, n_local), np.asarray(run_of).dtype)  # for TileWork
     cdef uint64_t[:, ::1] items = np.empty((2, 2 * (n_local * offsets.shape[0] + 1)), np.uint64)
     cdef TileView view
     cdef TileWork work
@@ -554,11 +563,9 @@ def solve_tiles(
             view.local_strides[k] += offsets[k, axis] * (<Py_ssize_t> 1 << (bits * (ndim - 1 - axis)))
     work.items = &items[0, 0]
     work.other = &items[1, 0]
-    work.parent = &scratch[0, 0]
-    work.bound = &scratch[1, 0]
-    work.following = &scratch[2, 0]
-    work.key = &scratch[3, 0]
-    work.id = &scratch[4, 0]
+    work.sets = &scratch[0, 0]
+    work.links = &scratch[2, 0]
+    work.bound = &scratch[4, 0]
     with nogil:
         for tile in range(last):
             place_tile(&view, tile)
@@ -605,138 +612,105 @@ cdef inline void ends_of(const Graph *graph, uint64_t id, node_t *u, node_t *v) 
 
 cdef void kruskal(
     const uint64_t *items, Py_ssize_t n_items, Py_ssize_t n_runs, const Graph *graph, const node_t *run_of,
-    node_t *parent, node_t *links,
+    node_t *sets, node_t *links,
 ) noexcept nogil:
     """Merge runs into lists, by edges sorted by (weight, id). `run_of` NULL: every node is a run.
 
-    A list starts with its root, which keeps the list's last run (~parent). A merge puts the list with
-    the larger root behind the other one: links[3 r] says which run follows r, by which edge and weight.
+    A list starts with its root, which keeps the list's last run. A merge puts the list with the larger
+    root behind the other one: links[2 r] says which run follows r, by which item. Whether an edge merges
+    anything cannot be predicted, so that there is no branch: one that does not only writes a link
+    behind a list's end.
+
+    Where the ends of edges lie is known long before their turn, and nowhere near one another: while
+    one group of edges is merged, the memory that later ones need is on its way.
     """
-    cdef Py_ssize_t i, taken = 0
-    cdef uint64_t id
-    cdef node_t a, b, run, kind = 0
+    cdef Py_ssize_t n_groups = (n_items + TOGETHER - 1) // TOGETHER, group, i
+    cdef node_t[GROUPS][2 * TOGETHER] ring
+    cdef node_t *ends
+    cdef node_t low, high, kind = 0
     cdef node_t *link
-    for i in range(n_runs):
-        parent[i] = ~(<node_t> i)
-    for i in range(n_items):
-        # Where the ends of an edge lie is known long before its turn, and nowhere near one another.
-        if run_of != NULL and i + 2 * AHEAD < n_items:
-            ends_of(graph, id_of(items, i + 2 * AHEAD, kind), &a, &b)
-            prefetch(run_of + a)
-            prefetch(run_of + b)
-        if i + AHEAD < n_items:
-            ends_of(graph, id_of(items, i + AHEAD, kind), &a, &b)
-            prefetch(parent + (a if run_of == NULL else run_of[a]))
-            prefetch(parent + (b if run_of == NULL else run_of[b]))
-        id = id_of(items, i, kind)
-        ends_of(graph, id, &a, &b)
-        a = find(parent, a if run_of == NULL else run_of[a])
-        b = find(parent, b if run_of == NULL else run_of[b])
-        if a == b:
+    cdef int x
+    make_sets(sets, n_runs)
+    for group in range(1 - GROUPS, n_groups):
+        if group + 5 < n_groups:
+            i = (group + 5) * TOGETHER
+            ends = ring[(group + 5) % GROUPS]
+            for x in range(TOGETHER):
+                ends_of(graph, id_of(items, min(i + x, n_items - 1), kind), ends + 2 * x, ends + 2 * x + 1)
+            for x in range(2 * TOGETHER):
+                prefetch(sets + 2 * ends[x] if run_of == NULL else run_of + ends[x])
+        if run_of != NULL and 0 <= group + 3 < n_groups:
+            ends = ring[(group + 3) % GROUPS]
+            for x in range(2 * TOGETHER):
+                ends[x] = run_of[ends[x]]
+                prefetch(sets + 2 * ends[x])
+        if 0 <= group + 2 < n_groups:
+            ends = ring[(group + 2) % GROUPS]
+            for x in range(2 * TOGETHER):
+                prefetch(sets + 2 * sets[2 * ends[x]])
+        if 0 <= group + 1 < n_groups:
+            ends = ring[(group + 1) % GROUPS]
+            find_together(sets, ends, 2 * TOGETHER)
+            for x in range(TOGETHER):
+                prefetch(links + 2 * sets[2 * min(ends[2 * x], ends[2 * x + 1]) + 1])
+        if group < 0:
             continue
-        run = max(a, b)
-        a = min(a, b)
-        b = run
-        link = links + 3 * (~parent[a])
-        link[0] = b
-        link[1] = <node_t> id
-        link[2] = <node_t> key_of(items, i, kind)
-        parent[a] = parent[b]
-        parent[b] = a
-        taken += 1
-        if taken == n_runs - 1:
-            break
+        ends = ring[group % GROUPS]
+        for x in range(<int> min(<Py_ssize_t> TOGETHER, n_items - group * TOGETHER)):
+            ends[2 * x] = find(sets, ends[2 * x])
+            ends[2 * x + 1] = find(sets, ends[2 * x + 1])
+            low = min(ends[2 * x], ends[2 * x + 1])
+            high = max(ends[2 * x], ends[2 * x + 1])
+            link = links + 2 * sets[2 * low + 1]
+            link[0] = high
+            link[1] = <node_t> (group * TOGETHER + x)
+            sets[2 * low + 1] = sets[2 * high + 1]
+            sets[2 * high] = low
 
 
-cdef inline void write_gap(
-    Py_ssize_t place, const Graph *graph, node_t key, node_t id_bits, real *gaps, node_t *gap_edges
+cdef inline bint write_gap(
+    Py_ssize_t place, const Graph *graph, uint64_t key, uint64_t id, real *gaps, node_t *gap_edges
 ) noexcept nogil:
-    cdef uint64_t id = <uint32_t> id_bits if node_t is int32_t else <uint64_t> id_bits
-    gaps[place] = from_bits(<uint64_t> key, gaps)
+    """Write the gap behind a place; is it finite?"""
+    gaps[place] = from_bits(key, gaps)
     ends_of(graph, id, gap_edges + 2 * place, gap_edges + 2 * place + 1)
+    return gaps[place] < <real> INFINITY
 
 
-cdef bint lay_out(
-    Py_ssize_t n_runs, const Graph *graph, const node_t *starts,
-    const node_t *run_pixels, const node_t *run_keys, const node_t *run_ids,
-    const node_t *parent, const node_t *links, node_t *order, real *gaps, node_t *gap_edges,
-) noexcept nogil:
-    """Write the lists' runs one after the other, by their first pixels; are all weights finite?"""
-    cdef Py_ssize_t root, place = 0, at
-    cdef node_t run, last
-    cdef bint finite = True
-    for root in range(n_runs):
-        if parent[root] >= 0:
-            continue
-        if place:
-            gaps[place - 1] = <real> INFINITY
-            gap_edges[2 * place - 2] = -1
-            gap_edges[2 * place - 1] = -1
-        run = <node_t> root
-        last = ~parent[root]
-        while True:
-            if starts == NULL:
-                order[place] = run
-                place += 1
-            else:
-                at = starts[run]
-                order[place] = run_pixels[at]
-                place += 1
-                while run_keys[at] >= 0:
-                    write_gap(place - 1, graph, run_keys[at], run_ids[at], gaps, gap_edges)
-                    finite = finite and gaps[place - 1] < <real> INFINITY
-                    at += 1
-                    order[place] = run_pixels[at]
-                    place += 1
-            if run == last:
-                break
-            write_gap(place - 1, graph, links[3 * run + 2], links[3 * run + 1], gaps, gap_edges)
-            finite = finite and gaps[place - 1] < <real> INFINITY
-            run = links[3 * run]
-    return finite
+cdef inline void write_missing_gap(Py_ssize_t place, real *gaps, node_t *gap_edges) noexcept nogil:
+    gaps[place] = <real> INFINITY
+    gap_edges[2 * place] = -1
+    gap_edges[2 * place + 1] = -1
 
 
-cdef Py_ssize_t collect_grid(
-    const real *weights, Py_ssize_t n, Py_ssize_t n_offsets, int id_bits, uint64_t *items, node_t kind
-) noexcept nogil:
-    """Write the unmarked edges in the order of their ids; return how many there are."""
-    cdef Py_ssize_t u, k, count = 0
-    cdef uint64_t bits
-    for u in range(n):
-        for k in range(n_offsets):
-            bits = bits_of(weights[k * n + u])
-            put(items, count, bits, <uint64_t> u << id_bits | <uint64_t> k, kind)
-            count += not (bits >> (31 if real is float else 63))
+def count_unmarked(const real[:, ::1] weights, Py_ssize_t first, Py_ssize_t last):
+    """Return how many edges of pixels [first, last) are not marked."""
+    cdef Py_ssize_t k, u, count = 0
+    with nogil:
+        for k in range(weights.shape[0]):
+            for u in range(first, last):
+                count += not is_negative(weights[k, u])
     return count
 
 
-cdef Py_ssize_t count_unmarked(const real *weights, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i, count = 0
-    for i in range(n):
-        count += not (bits_of(weights[i]) >> (31 if real is float else 63))
-    return count
+def collect_unmarked(
+    const real[:, ::1] weights, int id_bits, uint64_t[::1] items, node_t[::1] like,
+    Py_ssize_t place, Py_ssize_t stop, Py_ssize_t first, Py_ssize_t last,
+):
+    """Write the unmarked edges of pixels [first, last) to items [place, stop), in the order of their ids.
 
-
-cdef object item_buffers(Py_ssize_t n_items, Py_ssize_t n_runs, node_t _kind):
-    """Return room for items and to sort them in, either of which can hold what `kruskal` works on."""
-    cdef Py_ssize_t words = 1 if node_t is int32_t else 2
-    return np.empty((2, words * max(n_items + 1, 2 * n_runs)), np.uint64)
-
-
-def unmarked_edges(real[:, ::1] weights, int id_bits, Py_ssize_t n_runs, node_t[::1] like):
-    """Return a pixel graph's unmarked edges as items (see `item_buffers`), and how many there are.
-
-    `like` is any array of the type that says how wide items are.
+    `like` is any array of the type that says how wide items are (see `item_buffers`).
     """
+    cdef Py_ssize_t u, k
     cdef node_t kind = 0
-    cdef Py_ssize_t n = weights.shape[1], size = weights.shape[0] * n, n_items
-    cdef uint64_t[:, ::1] items
     with nogil:
-        n_items = count_unmarked(&weights[0, 0], size)
-    items = item_buffers(n_items, n_runs, kind)
-    with nogil:
-        collect_grid(&weights[0, 0], n, weights.shape[0], id_bits, &items[0, 0], kind)
-    return np.asarray(items), n_items
+        for u in range(first, last):
+            for k in range(weights.shape[0]):
+                # Written in any case, kept if unmarked: no branch, which could not be predicted.
+                if place == stop:
+                    break
+                put(&items[0], place, bits_of(weights[k, u]), <uint64_t> u << id_bits | <uint64_t> k, kind)
+                place += not is_negative(weights[k, u])
 
 
 cdef void canonical_ends(
@@ -798,58 +772,157 @@ def canonical_edges(const node_t[:, ::1] ends, Py_ssize_t n):
     return np.asarray(result)[:n_edges], np.asarray(rows)[:n_edges]
 
 
-def listed_edges(const real[::1] weights, const node_t[:, ::1] ends, Py_ssize_t n_nodes):
-    """Return edges as items (see `item_buffers`), their rows being their ids, and how many there are."""
+def listed_edges(const real[::1] weights, const node_t[:, ::1] ends, uint64_t[::1] items):
+    """Write edges (E, 2) and their weights (E) to items; their rows are their ids."""
     cdef node_t kind = 0
-    cdef Py_ssize_t n_items = ends.shape[0], e
-    cdef uint64_t[:, ::1] items = item_buffers(n_items, n_nodes, kind)
+    cdef Py_ssize_t e
     with nogil:
-        for e in range(n_items):
-            put(&items[0, 0], e, bits_of(weights[e]), e, kind)
-    return np.asarray(items), n_items
+        for e in range(ends.shape[0]):
+            put(&items[0], e, bits_of(weights[e]), e, kind)
+
+
+cdef Graph graph_of(const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, int id_bits) noexcept:
+    cdef Graph graph
+    graph.ends = &ends[0, 0] if ends.shape[0] else NULL
+    graph.strides = &strides[0]
+    graph.id_bits = id_bits
+    return graph
 
 
 def connect(
     uint64_t[:, ::1] items, Py_ssize_t n_items,
     const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, int id_bits,
-    runs, node_t[::1] order, real[::1] gaps, node_t[:, ::1] gap_edges,
+    Py_ssize_t n_runs, const node_t[::1] run_of,
 ):
-    """Connect runs by edges, which are rows of `ends` or, if that has none, of the pixel graph.
+    """Sort edges and merge runs into lists; return which of the two rows of `items` then holds the edges.
 
-    `runs` are (starts, run_pixels, run_keys, run_ids, run_of), or None: every node is a run. Fills
-    order (N), gaps (N-1) and gap_edges (N-1, 2); returns whether all weights are finite.
+    The other row holds the lists, as numbers of the nodes' type. Edges are rows of `ends` or, if that has
+    none, of the pixel graph. `run_of` (N) is the run of every node; with no entries, every node is a run.
     """
-    cdef Py_ssize_t n_runs = order.shape[0]
-    cdef node_t[::1] starts, run_pixels, run_keys, run_ids, run_of
-    cdef node_t *parent
-    cdef node_t *start_data = NULL
-    cdef node_t *pixel_data = NULL
-    cdef node_t *key_data = NULL
-    cdef node_t *id_data = NULL
-    cdef node_t *run_of_data = NULL
+    cdef const node_t *run_of_data = &run_of[0] if run_of.shape[0] else NULL
     cdef uint64_t *by_weight
-    cdef Graph graph
+    cdef node_t *sets
     cdef node_t kind = 0
-    cdef bint finite
-    if runs is not None:
-        starts, run_pixels, run_keys, run_ids, run_of = runs
-        n_runs = starts.shape[0]
-        start_data = &starts[0]
-        pixel_data = &run_pixels[0]
-        key_data = &run_keys[0]
-        id_data = &run_ids[0]
-        run_of_data = &run_of[0]
-    graph.ends = &ends[0, 0] if ends.shape[0] else NULL
-    graph.strides = &strides[0]
-    graph.id_bits = id_bits
+    cdef Graph graph = graph_of(ends, strides, id_bits)
     with nogil:
         by_weight = radix_sort(&items[0, 0], &items[1, 0], n_items, DIGIT_BITS, kind)
-        parent = <node_t *> (&items[1, 0] if by_weight == &items[0, 0] else &items[0, 0])
-        kruskal(by_weight, n_items, n_runs, &graph, run_of_data, parent, parent + n_runs)
-        finite = lay_out(
-            n_runs, &graph, start_data, pixel_data, key_data, id_data,
-            parent, parent + n_runs, &order[0], &gaps[0], &gap_edges[0, 0],
-        )
+        sets = <node_t *> (&items[1, 0] if by_weight == &items[0, 0] else &items[0, 0])
+        kruskal(by_weight, n_items, n_runs, &graph, run_of_data, sets, sets + 2 * n_runs)
+    return 0 if by_weight == &items[0, 0] else 1
+
+
+def lay_out_nodes(
+    const uint64_t[::1] items, const node_t[::1] lists,
+    const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, int id_bits,
+    node_t[::1] order, real[::1] gaps, node_t[:, ::1] gap_edges,
+):
+    """Write the lists that `connect` made of nodes one after the other, by their first nodes.
+
+    Fills order (N), gaps (N-1) and gap_edges (N-1, 2); returns whether all weights are finite.
+    """
+    cdef Graph graph = graph_of(ends, strides, id_bits)
+    cdef Py_ssize_t n = order.shape[0], root, place = 0, at
+    cdef const node_t *sets = &lists[0]
+    cdef const node_t *links = &lists[2 * n]
+    cdef node_t node, last, kind = 0
+    cdef bint finite = True
+    with nogil:
+        for root in range(n):
+            if sets[2 * root] != root:
+                continue
+            if place:
+                write_missing_gap(place - 1, &gaps[0], &gap_edges[0, 0])
+            node = <node_t> root
+            last = sets[2 * root + 1]
+            order[place] = node
+            while node != last:
+                at = links[2 * node + 1]
+                finite &= write_gap(
+                    place, &graph, key_of(&items[0], at, kind), id_of(&items[0], at, kind),
+                    &gaps[0], &gap_edges[0, 0],
+                )
+                node = links[2 * node]
+                place += 1
+                order[place] = node
+            place += 1
+    return finite
+
+
+def chain_runs(
+    const node_t[::1] lists, const node_t[::1] starts, const node_t[::1] run_keys, node_t[:, ::1] chain
+):
+    """Say in which order and where `write_runs` has to write runs: the lists, by their first pixels.
+
+    A row of chain (R, 3) is where a run starts in `run_keys`, its place on the line, and the item of the
+    gap before it (-1: none).
+    """
+    cdef Py_ssize_t n = starts.shape[0], root, i = 0, place = 0
+    cdef const node_t *sets = &lists[0]
+    cdef const node_t *links = &lists[2 * n]
+    cdef node_t run, last
+    with nogil:
+        for root in range(n):
+            if sets[2 * root] != root:
+                continue
+            run = <node_t> root
+            last = sets[2 * root + 1]
+            chain[i, 0] = run
+            chain[i, 2] = -1
+            while run != last:
+                i += 1
+                chain[i, 2] = links[2 * run + 1]
+                run = links[2 * run]
+                chain[i, 0] = run
+            i += 1
+        # The walk from link to link is slow; what else there is to look up can be asked for ahead.
+        for i in range(n):
+            if i + 2 * AHEAD < n:
+                prefetch(&starts[chain[i + 2 * AHEAD, 0]])
+            if i + AHEAD < n:
+                prefetch(&run_keys[starts[chain[i + AHEAD, 0]]])
+            chain[i, 0] = starts[chain[i, 0]]
+            chain[i, 1] = <node_t> place
+            place -= run_keys[chain[i, 0]]
+
+
+def write_runs(
+    const uint64_t[::1] items, const node_t[:, ::1] chain,
+    const node_t[::1] run_pixels, const node_t[::1] run_keys, const node_t[::1] run_ids,
+    const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, int id_bits,
+    node_t[::1] order, real[::1] gaps, node_t[:, ::1] gap_edges,
+    Py_ssize_t first, Py_ssize_t last,
+):
+    """Write runs [first, last) of a chain to order, gaps and gap_edges; are their weights finite?"""
+    cdef Graph graph = graph_of(ends, strides, id_bits)
+    cdef Py_ssize_t i, k, at, place
+    cdef node_t kind = 0
+    cdef uint64_t id
+    cdef bint finite = True
+    with nogil:
+        for i in range(first, last):
+            if i + AHEAD < last:
+                at = chain[i + AHEAD, 0]
+                prefetch(&run_pixels[at])
+                prefetch(&run_keys[at])
+                prefetch(&run_ids[at])
+                if chain[i + AHEAD, 2] >= 0:
+                    prefetch(&items[chain[i + AHEAD, 2] * (1 if node_t is int32_t else 2)])
+            at = chain[i, 0]
+            place = chain[i, 1]
+            if chain[i, 2] >= 0:
+                finite &= write_gap(
+                    place - 1, &graph, key_of(&items[0], chain[i, 2], kind),
+                    id_of(&items[0], chain[i, 2], kind), &gaps[0], &gap_edges[0, 0],
+                )
+            elif place:
+                write_missing_gap(place - 1, &gaps[0], &gap_edges[0, 0])
+            order[place] = run_pixels[at]
+            for k in range(1, -run_keys[at]):
+                id = <uint32_t> run_ids[at + k] if node_t is int32_t else <uint64_t> run_ids[at + k]
+                finite &= write_gap(
+                    place + k - 1, &graph, <uint64_t> run_keys[at + k], id, &gaps[0], &gap_edges[0, 0]
+                )
+                order[place + k] = run_pixels[at + k]
     return finite
 
 
@@ -879,17 +952,18 @@ def weigh_edges(const real[:, ::1] features, const node_t[:, ::1] ends, real[::1
 def linkage(const node_t[:, ::1] edges, const real[::1] weights, double[:, ::1] result):
     """Fill result (N-1, 4) with the linkage matrix of a tree of N nodes, edges lightest first."""
     cdef Py_ssize_t n = edges.shape[0] + 1, i
-    cdef node_t[::1] parent = np.full(n, -1, np.asarray(edges).dtype)
+    cdef node_t[::1] sets = np.empty(2 * n, np.asarray(edges).dtype)
     cdef Py_ssize_t[::1] cluster = np.arange(n, dtype=np.intp)
     cdef double[::1] size = np.ones(n)
     cdef node_t a, b
     with nogil:
+        make_sets(&sets[0], n)
         for i in range(n - 1):
-            a = find(&parent[0], edges[i, 0])
-            b = find(&parent[0], edges[i, 1])
+            a = find(&sets[0], edges[i, 0])
+            b = find(&sets[0], edges[i, 1])
             if a > b:
                 a, b = b, a
-            parent[b] = a
+            sets[2 * b] = a
             size[a] += size[b]
             result[i, 0] = min(cluster[a], cluster[b])
             result[i, 1] = max(cluster[a], cluster[b])

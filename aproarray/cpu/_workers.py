@@ -36,8 +36,12 @@ def run(tasks: Sequence[Callable[[], Result]], workers: int) -> list[Result]:
     return [future.result() for future in futures]
 
 
+def ranges(stop: int, workers: int) -> list[tuple[int, int]]:
+    """Return ranges (first, last) that make up [0, stop), one for each worker."""
+    parts = max(1, min(workers, stop))
+    return list(itertools.pairwise(stop * part // parts for part in range(parts + 1)))
+
+
 def run_ranges(task: Callable[[int, int], Result], stop: int, workers: int) -> list[Result]:
     """Call task(first, last) for ranges that make up [0, stop), one for each worker."""
-    parts = max(1, min(workers, stop))
-    bounds = [stop * part // parts for part in range(parts + 1)]
-    return run([functools.partial(task, *bound) for bound in itertools.pairwise(bounds)], workers)
+    return run([functools.partial(task, *bounds) for bounds in ranges(stop, workers)], workers)
