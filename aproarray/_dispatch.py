@@ -11,8 +11,7 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -89,7 +88,7 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
             where = ", ".join(f"{name} on {_device_name(device)}" for name, device in devices.items())
             raise TypeError(f"all arrays of one call must be on one device, but got {where}")
         first = next(iter(foreign.values()))
-        with on_stream_of(first):
+        with on_device_of(first):
             given |= {name: array_over(value, name, verb.__name__) for name, value in foreign.items()}
             result: Any = cast(Callable[..., Any], verb)(**given)
         if "out" in foreign:
@@ -155,13 +154,16 @@ def _like(array: Any, result: Any) -> Any:
     return sys.modules[_library(array)].from_dlpack(result)
 
 
-def on_stream_of(array: Any) -> AbstractContextManager[Any]:
-    """Let CuPy work on torch's current stream while a torch CUDA tensor is computed with."""
-    if _library(array) == "torch" and array.is_cuda:
-        cupy = _cupy("the array", _device(array, "the array"))
-        stream = sys.modules["torch"].cuda.current_stream(array.device)
-        external: AbstractContextManager[Any] = cupy.cuda.ExternalStream(
-            stream.cuda_stream, array.device.index
-        )
-        return external
-    return contextlib.nullcontext()
+@contextlib.contextmanager
+def on_device_of(array: Any) -> Iterator[None]:
+    """Let CuPy work on an array's CUDA device and, for a torch tensor, on torch's current stream."""
+    kind, number = _device(array, "the array")
+    if kind != _DLPACK_CUDA:
+        yield
+        return
+    cupy = _cupy("the array", (kind, number))
+    with cupy.cuda.Device(number), contextlib.ExitStack() as stack:
+        if _library(array) == "torch":
+            stream = sys.modules["torch"].cuda.current_stream(array.device)
+            stack.enter_context(cupy.cuda.ExternalStream(stream.cuda_stream, number))
+        yield

@@ -6,7 +6,8 @@ their tree or image by index. Nothing here checks arguments: that is `functional
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -32,10 +33,12 @@ def _index(tensor: Tensor) -> Any:
     return tensor.cpu().numpy()
 
 
-def _backend(tensor: Tensor) -> tuple[ModuleType, int]:
-    """Return the backend of a tensor's device and the threads it may use: torch's own number, at most."""
-    backend = _dispatch.backend(tensor=_array(tensor))
-    return backend, min(backend.available_workers(), torch.get_num_threads())
+@contextlib.contextmanager
+def _backend(tensor: Tensor) -> Iterator[tuple[ModuleType, int]]:
+    """Enter a tensor's device; its backend, and the threads it may use: torch's own number, at most."""
+    with _dispatch.on_device_of(tensor.detach()):
+        backend = _dispatch.backend(tensor=_array(tensor))
+        yield backend, min(backend.available_workers(), torch.get_num_threads())
 
 
 def _scale(zeta: Tensor) -> float:
@@ -81,9 +84,8 @@ def mst(
     image: Tensor, mask: Tensor | None, shape: Sequence[int], connectivity: int, check_finite: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return order, gaps and gap_edges of images (B, C, N), where masks (B or 1, N) are True."""
-    backend, workers = _backend(image)
     flat = image.transpose(1, 2).contiguous()
-    with _dispatch.on_stream_of(image):
+    with _backend(image) as (backend, workers):
         if check_finite and not torch.isfinite(flat.sum()):
             seen = flat if mask is None else flat.masked_fill(~mask[:, :, None], 0)
             if not torch.isfinite(seen).all():
@@ -109,9 +111,8 @@ def _(
 @torch.library.custom_op("aproarray::reweigh", mutates_args=())
 def reweigh(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weigh trees by features (F, C, N): tree f has the edges of tree tree_of[f] of gap_edges (B, N-1, 2)."""
-    backend, workers = _backend(features)
     flat = features.transpose(1, 2).contiguous()
-    with _dispatch.on_stream_of(features):
+    with _backend(features) as (backend, workers):
         trees, _ = backend.reweighed_trees(_array(gap_edges), _index(tree_of), _array(flat), workers)
         return _tensors(trees)
 
@@ -125,10 +126,9 @@ def _(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> tuple[Tensor, Ten
 @torch.library.custom_op("aproarray::reweigh_backward", mutates_args=())
 def reweigh_backward(gap_gradient: Tensor, features: Tensor, gap_edges: Tensor) -> Tensor:
     """Return dL/dfeatures (F, C, N) from dL/dgap (F, N-1), gap_edges (F, N-1, 2) being the reweighed ones."""
-    backend, workers = _backend(features)
     flat = features.transpose(1, 2).contiguous()
     result = torch.empty_like(flat)
-    with _dispatch.on_stream_of(features):
+    with _backend(features) as (backend, workers):
         backend.feature_gradients(
             _array(gap_gradient.double().contiguous()),
             _array(flat),
@@ -165,9 +165,8 @@ def global_propagate(
 
     z is that of the trees that have items; the rest is left as it comes.
     """
-    backend, workers = _backend(values)
     result, sums = torch.empty_like(values), torch.empty_like(order, dtype=values.dtype)
-    with _dispatch.on_stream_of(values):
+    with _backend(values) as (backend, workers):
         backend.global_propagate(
             _pixels_first(values), _pixels_first(result), _array(order), _array(gaps), _index(tree_of),
             _scale(zeta), workers, _array(sums),
@@ -185,9 +184,8 @@ def global_transposed(
     grad: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor, sums: Tensor
 ) -> Tensor:
     """Return K (grad / z): dL/dvalues from dL/dresult."""
-    backend, workers = _backend(grad)
     result = torch.empty_like(grad)
-    with _dispatch.on_stream_of(grad):
+    with _backend(grad) as (backend, workers):
         backend.global_propagate(
             _pixels_first(grad), _pixels_first(result), _array(order), _array(gaps), _index(tree_of),
             _scale(zeta), workers, _array(sums), True,
@@ -212,9 +210,8 @@ def global_gap_gradient(
     sums: Tensor,
 ) -> Tensor:
     """Return dL/dgap (B, N-1), in float64."""
-    backend, workers = _backend(grad)
     gradient = torch.empty_like(gaps, dtype=torch.float64)
-    with _dispatch.on_stream_of(grad):
+    with _backend(grad) as (backend, workers):
         backend.global_gap_gradients(
             _pixels_first(grad), _pixels_first(values), _pixels_first(result), _array(order), _array(gaps),
             _index(tree_of), _scale(zeta), _array(sums), _array(gradient), workers,
@@ -273,10 +270,9 @@ def local_propagate(
     iterations: int,
 ) -> tuple[Tensor, Tensor]:
     """Return the result (I, C, N) of values, item i along image image_of[i] of (G, C', N), and W 1 (G, N)."""
-    backend, workers = _backend(values)
     result = torch.empty_like(values)
     sums = values.new_empty((image.shape[0], image.shape[2]))
-    with _dispatch.on_stream_of(values):
+    with _backend(values) as (backend, workers):
         backend.local_propagate(
             _pixels_first(values), _pixels_first(result), _pixels_first(image), tuple(shape),
             _index(image_of), None if mask is None else _array(mask.contiguous()), _scale(zeta),
@@ -313,9 +309,8 @@ def local_image_gradient(
     iterations: int,
 ) -> tuple[Tensor, Tensor]:
     """Return dL/dimage (G, C', N) and dL/dzeta."""
-    backend, workers = _backend(grad)
     by_image = image.new_empty((image.shape[0], image.shape[2], image.shape[1]), dtype=torch.float64)
-    with _dispatch.on_stream_of(grad):
+    with _backend(grad) as (backend, workers):
         by_zeta = backend.local_image_gradients(
             _pixels_first(grad), _pixels_first(values), _pixels_first(image), tuple(shape),
             _index(image_of), None if mask is None else _array(mask.contiguous()), _scale(zeta),
