@@ -152,6 +152,41 @@ def test_volumes():
     )
 
 
+def test_mirrored_lines_have_mirrored_gradients():
+    # Ever smaller steps make a stack as deep as the line is long; mirrored, they make it two deep.
+    line = torch.cumsum(torch.arange(400, 0, -1, dtype=D) / 400, 0)[None, None, None]
+    values, upstream = rand(1, 5, 1, 400), rand(1, 5, 1, 400, seed=1)
+
+    def gradients(line, values, upstream):
+        inputs = values.clone().requires_grad_(), line.clone().requires_grad_(), ZETA
+        result = global_propagate(inputs[0], mst(line), zeta=ZETA, features=inputs[1])
+        return torch.autograd.grad(result, inputs, upstream)
+
+    straight = gradients(line, values, upstream)
+    mirrored = gradients(line.flip(-1), values.flip(-1), upstream.flip(-1))
+    for ours, other in zip(straight, mirrored, strict=True):
+        torch.testing.assert_close(ours, other.flip(-1) if other.ndim else other, rtol=1e-10, atol=1e-12)
+
+
+def test_single_precision_gradients_are_those_of_double():
+    skimage = pytest.importorskip("skimage", reason="scikit-image is not installed")
+    picture = torch.from_numpy(skimage.data.astronaut()[:128, 150:278].copy()).permute(2, 0, 1)[None] / 255
+    # Noise, as ties of integers would be broken by rounding, otherwise in each precision.
+    picture = picture + 0.02 * rand(1, 3, 128, 128, seed=2, dtype=torch.float32)
+
+    def gradients(dtype):
+        image = picture.to(dtype).requires_grad_()
+        values = rand(1, 4, 128, 128, dtype=D).to(dtype).requires_grad_()
+        zeta = torch.tensor(0.05, dtype=dtype, requires_grad=True)
+        result = global_propagate(values, mst(image.detach()), zeta=zeta, features=image)
+        result = local_propagate(result, image, zeta=0.1, iterations=5)
+        upstream = rand(1, 4, 128, 128, seed=1).to(dtype)
+        return torch.autograd.grad(result, (values, image, zeta), upstream)
+
+    for single, double in zip(gradients(torch.float32), gradients(D), strict=True):
+        assert (single - double).norm() < 1e-4 * double.norm()
+
+
 def test_tied_features_have_a_one_sided_derivative():
     # |f_0 - f_1| = |f_1 - f_2|: the sum over both must be that of scaling f, which keeps the tie.
     features = torch.tensor([0.0, 1.0, 2.0], dtype=D)[None, None, None].requires_grad_()
