@@ -491,3 +491,22 @@ def test_threads_of_one_process():
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(step, range(8)))
     assert all(torch.equal(a, step(seed)) for seed, a in enumerate(together))
+
+
+@pytest.mark.parametrize("order", [[0, 0, 0, 1, 1], [1, 0, 1, 1, 0]])
+def test_masks_of_one_image_are_as_each_alone(order):
+    index = torch.tensor(order)
+    values = rand(5, 1, 4, 5, grad=True)
+    together = local_propagate(values, IMAGE, zeta=ZETA, iterations=3, image_index=index)
+    alone = torch.cat(
+        [
+            local_propagate(values[k : k + 1], IMAGE[i : i + 1], zeta=ZETA, iterations=3)
+            for k, i in enumerate(order)
+        ]
+    )
+    assert torch.equal(together, alone)
+    for ours, other in zip(
+        *(torch.autograd.grad(result.square().sum(), (values, ZETA)) for result in (together, alone)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, other, rtol=1e-12, atol=0)

@@ -341,6 +341,22 @@ def propagate(
         if sums is not None:
             sums[...] = 1
         return
+    starts = np.flatnonzero(np.diff(image_of, prepend=-1))
+    if values.shape[2] == 1 and len(starts) < len(values):
+        # Masks of one image are channels of one item: they share its weights.
+        tasks = []
+        for first, stop in itertools.pairwise([*starts, len(values)]):
+            n_parts = min(stop - first, max(1, workers // len(starts)))
+            bounds = np.linspace(first, stop, n_parts + 1).astype(int)
+            tasks += [
+                functools.partial(
+                    propagate, values[a:b].T, out[a:b].T, images, shape, image_of[a : a + 1], masks, zeta,
+                    kernel_size, iterations, 1, sums if a == first else None,
+                )
+                for a, b in itertools.pairwise(bounds)
+            ]  # fmt: skip
+        _workers.run(tasks, workers)
+        return
     n_slabs = shape[0]
     view = window(shape[1:], kernel_size)
     shifts = view.shifts.astype(np.uintp)  # modulo 2^64
