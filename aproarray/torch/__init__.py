@@ -5,9 +5,12 @@ a network is trained with.
 """
 
 try:
-    import torch  # noqa: F401
+    import torch
 except ImportError as error:
     raise ImportError("aproarray.torch needs PyTorch: pip install 'aproarray[torch]'") from error
+
+if not hasattr(torch.library, "custom_op"):
+    raise ImportError(f"aproarray.torch needs PyTorch 2.4 or later, found {torch.__version__}")
 
 from aproarray.torch.functional import Tree, global_propagate, local_propagate, mst
 from aproarray.torch.losses import (

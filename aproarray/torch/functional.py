@@ -88,6 +88,7 @@ def mst(
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
     connectivity = _validate.integer(connectivity, "connectivity", 1, spatial_ndim)
     _check_tensor(image, "image")
+    _check_device(image, image=image, mask=mask)
     if image.requires_grad and torch.is_grad_enabled():
         raise ValueError(
             "mst is not differentiable, but image requires grad: pass image.detach(), and the same tensor as "
