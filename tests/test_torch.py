@@ -333,7 +333,7 @@ def test_operators_pass_torchs_own_checks():
         (_ops.mst, (image, None, [4, 5], 1, True)),
         (_ops.reweigh, (values, gap_edges, trees)),
         (_ops.global_propagate, (values, order, gaps, trees, zeta)),
-        (_ops.local_propagate, (values, image, zeta, trees, None, [4, 5], 3, 2)),
+        (_ops.local_propagate, (values, image, zeta, trees, None, [4, 5], 3, 2, True)),
     ):
         torch.library.opcheck(operator, arguments, test_utils=tests)
 

@@ -258,6 +258,10 @@ def _global_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
 global_propagate.register_autograd(_global_gradient, setup_context=_global_setup)
 
 
+def _new_sums(values: Tensor, image: Tensor, with_sums: bool) -> Tensor:
+    return values.new_empty((image.shape[0], image.shape[2]) if with_sums else (0, 0))
+
+
 @torch.library.custom_op("aproarray::local_propagate", mutates_args=())
 def local_propagate(
     values: Tensor,
@@ -268,15 +272,19 @@ def local_propagate(
     shape: Sequence[int],
     kernel_size: int,
     iterations: int,
+    with_sums: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return the result (I, C, N) of values, item i along image image_of[i] of (G, C', N), and W 1 (G, N)."""
+    """Return the result (I, C, N) of values, item i along image image_of[i] of (G, C', N), and W 1 (G, N).
+
+    W 1, which only gradients need, is empty where it is not asked for.
+    """
     result = torch.empty_like(values)
-    sums = values.new_empty((image.shape[0], image.shape[2]))
+    sums = _new_sums(values, image, with_sums)
     with _backend(values) as (backend, workers):
         backend.local_propagate(
             _pixels_first(values), _pixels_first(result), _pixels_first(image), tuple(shape),
             _index(image_of), None if mask is None else _array(mask.contiguous()), _scale(zeta),
-            kernel_size, iterations, workers, _array(sums),
+            kernel_size, iterations, workers, *((_array(sums),) if with_sums else ()),
         )  # fmt: skip
     return result, sums
 
@@ -291,8 +299,9 @@ def _(
     shape: Sequence[int],
     kernel_size: int,
     iterations: int,
+    with_sums: bool,
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(values), values.new_empty((image.shape[0], image.shape[2]))
+    return torch.empty_like(values), _new_sums(values, image, with_sums)
 
 
 @torch.library.custom_op("aproarray::local_image_gradient", mutates_args=())
@@ -337,7 +346,7 @@ def _(
 
 
 def _local_setup(ctx: Any, inputs: Any, output: Any) -> None:
-    values, image, zeta, image_of, mask, *ctx.options = inputs
+    values, image, zeta, image_of, mask, *ctx.options, _ = inputs
     _, sums = output
     ctx.by_weight = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
     ctx.save_for_backward(image, zeta, image_of, mask, sums, *((values,) if ctx.by_weight else ()))
@@ -349,11 +358,11 @@ def _local_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
     if ctx.needs_input_grad[0]:
         # (S^-1 W)^T = S (S^-1 W) S^-1: the steps back are steps forth between a division and a product.
         of_items = sums[image_of][:, None]
-        by_values, _ = local_propagate(grad / of_items, image, zeta, image_of, mask, *ctx.options)
+        by_values, _ = local_propagate(grad / of_items, image, zeta, image_of, mask, *ctx.options, False)
         by_values = by_values * of_items
     if ctx.by_weight:
         by_image, by_zeta = local_image_gradient(grad, *more, image, zeta, image_of, mask, sums, *ctx.options)
-    return by_values, by_image, by_zeta, *(None,) * 5
+    return by_values, by_image, by_zeta, *(None,) * 6
 
 
 local_propagate.register_autograd(_local_gradient, setup_context=_local_setup)

@@ -282,9 +282,11 @@ def local_propagate(
     masks = _masks(mask, flat_image, shape, "mask")
     if iterations == 0:
         return values.clone()
+    scale = _zeta(zeta)
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (flat, flat_image, scale))
     result: Tensor = _ops.local_propagate(
-        flat.to(_compute_dtype(values)), flat_image, _zeta(zeta), image_of, masks, list(shape),
-        kernel_size, iterations,
+        flat.to(_compute_dtype(values)), flat_image, scale, image_of, masks, list(shape),
+        kernel_size, iterations, learns,
     )[0]  # fmt: skip
     return result.reshape(values.shape).to(values.dtype)
 
