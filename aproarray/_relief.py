@@ -36,7 +36,7 @@ def rgb_to_lab(rgb: Array) -> NDArray[np.float32]:
     np.divide(rgb, np.float32(12.92), out=linear, where=rgb <= 0.04045)
     xyz = linear @ _RGB_TO_XYZ.T
     f = np.where(xyz > 0.008856, np.cbrt(xyz), np.float32(7.787) * xyz + np.float32(16 / 116))
-    lab = np.empty_like(f)
+    lab = np.empty(f.shape, np.float32)
     lab[..., 0] = 116 * f[..., 1] - 16
     lab[..., 1] = 500 * (f[..., 0] - f[..., 1])
     lab[..., 2] = 200 * (f[..., 1] - f[..., 2])
@@ -88,7 +88,7 @@ def _gradient(image: Array, mask: NDArray[np.bool_] | None) -> Array:
     """Return the magnitude of the gradient of an image (..., C), from differences inside the mask alone."""
     square = np.zeros(image.shape[:-1], np.float32)
     for axis in range(image.ndim - 1):
-        if image.shape[axis] == 1:
+        if image.shape[axis] < 2:
             continue
         along = np.moveaxis(image, axis, 0)
         total = np.zeros_like(along)
@@ -126,7 +126,7 @@ def features_and_relief(colours: Array, mask: NDArray[np.bool_] | None) -> tuple
 
 
 def typical_step(features: Array, mask: NDArray[np.bool_] | None) -> float:
-    """Return the root mean square distance of neighbouring pixels in features (..., C), 0 if there are none."""
+    """Return the root mean square distance of neighbours in features (..., C), 0 if there are none."""
     total, count = 0.0, 0
     for axis in range(features.ndim - 1):
         along = np.moveaxis(features, axis, 0)

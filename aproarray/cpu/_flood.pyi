@@ -8,6 +8,7 @@ def flood(relief: Array, labels: Array, steps: Array, heaviest: float) -> None: 
 def vote(
     features: Array,
     labels: Array,
+    zones: Array,
     held: Array,
     steps: Array,
     scale: float,

@@ -5,7 +5,7 @@ neighbour is a fixed step away from every pixel. Neither depends on the number o
 """
 
 from libc.math cimport exp
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
 cdef extern from *:
@@ -171,7 +171,7 @@ cdef struct Ballot:
 
 
 cdef inline void vote_at(
-    Ballot *ballot, const int32_t *labels, const float *features, int n_channels,
+    Ballot *ballot, const int32_t *labels, const int32_t *zones, const float *features, int n_channels,
     const Py_ssize_t *steps, int n_steps, Py_ssize_t pixel, double scale,
 ) noexcept nogil:
     cdef int s, c
@@ -185,7 +185,7 @@ cdef inline void vote_at(
     for s in range(n_steps):
         there = pixel + steps[s]
         label = labels[there]
-        if label <= 0:
+        if label <= 0 or (zones != NULL and zones[there] != zones[pixel]):
             continue
         distance = 0
         for c in range(n_channels):
@@ -201,20 +201,23 @@ cdef inline void vote_at(
 
 
 def vote(
-    const float[:, ::1] features, int32_t[::1] labels, const unsigned char[::1] held,
-    const Py_ssize_t[::1] steps, double scale, int iterations, int n_labels, float[:, ::1] shares,
+    const float[:, ::1] features, int32_t[::1] labels, const int32_t[::1] zones,
+    const unsigned char[::1] held, const Py_ssize_t[::1] steps, double scale, int iterations,
+    int n_labels, float[:, ::1] shares,
 ):
     """Give pixels the label of the largest vote over their window, `iterations` times, all at once.
 
     A neighbour at squared distance d in `features` (N, C) votes with exp(-d scale), the pixel itself
-    with 1; `steps` lead to the others of the window. Ties keep the label. Only pixels that are not
-    `held` and have a label change. `shares` (N, n_labels, or no rows) receives the votes of the last
+    with 1; `steps` lead to the others of the window. Pixels of different `zones` (no entries: there is
+    one) do not hear one another. Ties keep the label. Only pixels that are not `held` and have a label
+    change. `shares` (N, n_labels, or no rows) receives the votes of the last
     iteration, as shares.
     """
-    cdef Py_ssize_t n = labels.shape[0], i, j, pixel, n_active = 0, n_next, n_changed
+    cdef Py_ssize_t n = labels.shape[0], i, pixel, n_active = 0, n_next, n_changed
     cdef int n_steps = <int> steps.shape[0], n_channels = <int> features.shape[1], s, iteration, m
     cdef int32_t best
     cdef bint last, wanted = shares.shape[0] > 0
+    cdef const int32_t *zones_data = &zones[0] if zones.shape[0] else NULL
     cdef Ballot ballot
     cdef Py_ssize_t *active
     cdef Py_ssize_t *following
@@ -249,7 +252,8 @@ def vote(
             for i in range(n_active):
                 pixel = active[i]
                 vote_at(
-                    &ballot, &labels[0], &features[0, 0], n_channels, &steps[0], n_steps, pixel, scale,
+                    &ballot, &labels[0], zones_data, &features[0, 0], n_channels, &steps[0], n_steps, pixel,
+                    scale,
                 )
                 best = labels[pixel]
                 for m in range(ballot.n_met):
