@@ -8,7 +8,17 @@ Arrays are NumPy's, or of any library that speaks DLPack (torch, JAX): results c
 """
 
 from aproarray._api import global_propagate, local_propagate, mst
+from aproarray._labels import LabelPropagator, affinity_map, propagate_labels, refine
 from aproarray._tree import SpanningTree
 
-__all__ = ["SpanningTree", "global_propagate", "local_propagate", "mst"]
+__all__ = [
+    "LabelPropagator",
+    "SpanningTree",
+    "affinity_map",
+    "global_propagate",
+    "local_propagate",
+    "mst",
+    "propagate_labels",
+    "refine",
+]
 __version__ = "0.1.0"

@@ -1,19 +1,40 @@
-"""The command line: `aproarray demo`, or `python -m aproarray demo`, runs an example of examples/."""
+"""The command line: `aproarray COMMAND`, or `python -m aproarray COMMAND`."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+# What reading and writing images needs beyond numpy: the extra `cli`.
+_IMAGE_MODULES = {"PIL": "Pillow", "tifffile": "tifffile"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Run the command line and return its exit code: 0, 1 if something failed (2: wrong usage)."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in _IMAGE_MODULES:
+            raise
+        return _fail(
+            f"reading and writing images needs {_IMAGE_MODULES[module]}: pip install 'aproarray[cli]'"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="aproarray", description="Affinity propagation on arrays.")
     commands = parser.add_subparsers(metavar="command", required=True)
+
     demo = commands.add_parser(
         "demo",
         help="propagate scribbles over a photograph and draw what happens",
@@ -26,17 +47,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="where to save the figure, a .png, .pdf or .svg (default: %(default)s)",
     )
-    out = parser.parse_args(arguments).out
+    demo.set_defaults(run=_demo)
 
-    try:
-        _example("scribbles").main(out)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("matplotlib", "skimage"):
-            raise
-        return _fail("the demo needs matplotlib and scikit-image: pip install 'aproarray[examples]'")
-    except OSError as error:
-        return _fail(f"cannot save {out}: {error.strerror or error}")
-    return 0
+    propagate = commands.add_parser(
+        "propagate",
+        help="from scribbles or points to masks",
+        description="Propagate the labels of scribbles to all pixels. SCRIBBLES is an image of that size: "
+        "integers (0: unlabelled), or colours, each of which is a class (black or transparent: unlabelled). "
+        "A .png of coloured scribbles gets their colours, other outputs get class numbers.",
+    )
+    _add_files(propagate, "scribbles", "SCRIBBLES", "a file, or a folder with a file of each image's name")
+    propagate.add_argument(
+        "--overlay", action="store_true", help="write the labels painted over the image, not the labels"
+    )
+    propagate.set_defaults(run=_propagate)
+
+    refine = commands.add_parser(
+        "refine",
+        help="make coarse class scores follow an image",
+        description="Refine soft class scores, an array (H, W, classes) of any size. "
+        "A .npy output gets the refined scores, others the number of the best class, from 0.",
+    )
+    _add_files(refine, "scores", "SCORES", "a .npy file, or a folder with a .npy of each image's name")
+    refine.add_argument(
+        "--mode",
+        choices=("local", "global", "global-local", "local-global", "parallel"),
+        default="local",
+        help="which propagation (default: %(default)s)",
+    )
+    refine.set_defaults(run=_refine)
+
+    affinity = commands.add_parser(
+        "affinity",
+        help="draw how alike all pixels are to one",
+        description="Compute the affinity of one pixel to all: 0 to 1 in a .npy, grey in other files.",
+    )
+    _add_files(affinity)
+    affinity.add_argument(
+        "--at", nargs="+", type=int, required=True, metavar="INDEX", help="the pixel: ROW COLUMN"
+    )
+    affinity.add_argument(
+        "--kind", choices=("global", "local"), default="global", help="which affinity (default: %(default)s)"
+    )
+    affinity.set_defaults(run=_affinity)
+    return parser
+
+
+def _add_files(
+    command: argparse.ArgumentParser, name: str = "", metavar: str = "", description: str = ""
+) -> None:
+    command.add_argument("image", metavar="IMAGE", help="a file, a folder, or a glob pattern in quotes")
+    if name:
+        command.add_argument(name, type=Path, metavar=metavar, help=description)
+    command.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="OUT",
+        help="a .png, .tif or .npy; for a folder or a pattern, a folder, in which .png files are written",
+    )  # fmt: skip
+    command.add_argument(
+        "--json", action="store_true", help="print a line of JSON for each image, errors included"
+    )
 
 
 def _picture(argument: str) -> Path:
@@ -47,6 +116,18 @@ def _picture(argument: str) -> Path:
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"no folder {path.parent} to save {path.name} in")
     return path
+
+
+def _demo(options: argparse.Namespace) -> int:
+    try:
+        _example("scribbles").main(options.out)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("matplotlib", "skimage"):
+            raise
+        return _fail("the demo needs matplotlib and scikit-image: pip install 'aproarray[examples]'")
+    except OSError as error:
+        return _fail(f"cannot save {options.out}: {error.strerror or error}")
+    return 0
 
 
 def _example(name: str) -> ModuleType:
@@ -61,6 +142,123 @@ def _example(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _propagate(options: argparse.Namespace) -> int:
+    from aproarray import _files, propagate_labels
+
+    def work(image_path: Path, scribbles_path: Path, out: Path) -> dict[str, Any]:
+        image = _files.read_image(image_path)
+        scribbles = _files.read_scribbles(scribbles_path, image.shape)
+        labels = propagate_labels(image, scribbles.labels)
+        if options.overlay:
+            _files.write(out, _files.overlay(image, labels, scribbles.colours))
+        else:
+            _files.write_labels(out, labels, scribbles.colours)
+        return {"pixels": {str(label): int((labels == label).sum()) for label in _distinct(labels)}}
+
+    return _for_each(options, options.scribbles, _files.LABEL_SUFFIXES, work)
+
+
+def _refine(options: argparse.Namespace) -> int:
+    from aproarray import _files, refine
+
+    def work(image_path: Path, scores_path: Path, out: Path) -> dict[str, Any]:
+        scores = refine(_files.read(scores_path), _files.read_image(image_path), mode=options.mode)
+        if out.suffix.lower() == ".npy":
+            _files.write(out, scores)
+        else:
+            _files.write_labels(out, scores.argmax(-1) if scores.ndim == 3 else scores > 0.5)
+        return {"shape": list(scores.shape)}
+
+    return _for_each(options, options.scores, (".npy",), work)
+
+
+def _affinity(options: argparse.Namespace) -> int:
+    from aproarray import _files, affinity_map
+
+    def work(image_path: Path, _: Path, out: Path) -> dict[str, Any]:
+        image = _files.read_image(image_path)
+        affinity = affinity_map(image, tuple(options.at), kind=options.kind, spatial_ndim=len(options.at))
+        _files.write(out, affinity if out.suffix.lower() == ".npy" else _files.grey(affinity))
+        return {"at": options.at}
+
+    return _for_each(options, None, (), work)
+
+
+def _distinct(labels: Any) -> list[int]:
+    import numpy as np
+
+    return [int(label) for label in np.unique(labels)]
+
+
+def _for_each(
+    options: argparse.Namespace,
+    evidence: Path | None,
+    suffixes: tuple[str, ...],
+    work: Callable[[Path, Path, Path], dict[str, Any]],
+) -> int:
+    """Do the work for each image and what belongs to it; go on after an error, and return the exit code."""
+    from aproarray import _files
+
+    try:
+        images = _files.listed(options.image)
+    except FileNotFoundError as error:
+        return _report(options, {"image": options.image, "error": str(error)})
+    several = len(images) > 1 or not Path(options.image).is_file()
+    if several and options.out.suffix and not options.out.is_dir():
+        return _report(
+            options,
+            {
+                "image": options.image,
+                "error": f"{len(images)} images need a folder to write to, got {options.out}",
+            },
+        )
+    if several:
+        options.out.mkdir(parents=True, exist_ok=True)
+    code = 0
+    for number, image in enumerate(images, 1):
+        if several and sys.stderr.isatty():
+            print(f"\r{number}/{len(images)} {image.name}\033[K", end="", file=sys.stderr, flush=True)
+        out = options.out / f"{image.stem}.png" if several or options.out.is_dir() else options.out
+        start = time.perf_counter()
+        report: dict[str, Any] = {"image": str(image), "out": str(out)}
+        try:
+            if out.suffix.lower() not in _files.LABEL_SUFFIXES:
+                raise ValueError(f"{out} must end in {', '.join(_files.LABEL_SUFFIXES)}")
+            if not out.parent.is_dir():
+                raise FileNotFoundError(f"no folder {out.parent} to save {out.name} in")
+            own = image if evidence is None else _belonging(evidence, image, suffixes)
+            if out.exists() and any(out.samefile(path) for path in (image, own)):
+                raise ValueError(f"{out} would be written over what is read from it")
+            report |= work(image, own, out)
+            report["seconds"] = round(time.perf_counter() - start, 3)
+        except (OSError, TypeError, ValueError) as error:
+            report["error"] = f"{image}: {error}"
+        code |= _report(options, report)
+    if several and sys.stderr.isatty():
+        print(file=sys.stderr)
+    return code
+
+
+def _belonging(evidence: Path, image: Path, suffixes: tuple[str, ...]) -> Path:
+    """Return the file of evidence that belongs to an image."""
+    if not evidence.is_dir():
+        return evidence
+    for suffix in suffixes:
+        path = evidence / (image.stem + suffix)
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"no {image.stem}{{{','.join(suffixes)}}} in {evidence}")
+
+
+def _report(options: argparse.Namespace, report: dict[str, Any]) -> int:
+    """Say how an image went, as JSON if asked for and in words only if it failed; return the exit code."""
+    if options.json:
+        print(json.dumps(report), flush=True)
+    elif "error" in report:
+        _fail(report["error"])
+    return int("error" in report)
 
 
 def _fail(message: str) -> int:

@@ -45,6 +45,16 @@ def values(shape: tuple[int, ...]) -> Array:
     return np.random.default_rng(1).random(shape, np.float32)
 
 
+def strokes(shape: tuple[int, int], n_labels: int) -> Array:
+    """Return seeds: a stroke of 40 x 3 pixels for each label at random places, 0 elsewhere."""
+    rng = np.random.default_rng(3)
+    seeds = np.zeros(shape, np.int32)
+    for label in range(1, n_labels + 1):
+        row, column = rng.integers(0, shape[0] - 3), rng.integers(0, shape[1] - 40)
+        seeds[row : row + 3, column : column + 40] = label
+    return seeds
+
+
 def adversarial(side: int) -> dict[str, Array]:
     """Return grey images that are hard for sorting, union-find, stacks or tiles, by name."""
     rows, columns = np.indices((side, side))

@@ -211,6 +211,36 @@ def torch_gradients(repeats: int) -> Iterator[Row]:
     )
 
 
+def labels(repeats: int) -> Iterator[Row]:
+    try:
+        from skimage.segmentation import random_walker
+    except ImportError as error:
+        raise Skip(f"scikit-image cannot be imported ({error})") from error
+    # What they compute is not the same: docs/quality.md says how good each is.
+    image = inputs.mosaic(256)  # theirs takes minutes for larger ones
+    for n_labels in (5, 20):
+        strokes = inputs.strokes((256, 256), n_labels)
+
+        def ours(strokes: inputs.Array = strokes) -> inputs.Array:
+            return aproarray.propagate_labels(image, strokes)
+
+        def theirs(strokes: inputs.Array = strokes) -> inputs.Array:
+            return random_walker(image, strokes, beta=130, mode="cg_j", tol=1e-3, channel_axis=-1)
+
+        with one_cpu():
+            what = f"propagate_labels, 256 x 256, {n_labels} labels"
+            yield speedup(what, "skimage random_walker, cg_j", ours, theirs, min(repeats, 3))
+    large, strokes = inputs.mosaic(1024), inputs.strokes((1024, 1024), 5)
+    propagator = aproarray.LabelPropagator(large)
+    yield cost(
+        "another stroke, 1024 x 1024, 5 labels",
+        "the first call",
+        lambda: propagator.propagate(strokes),
+        lambda: aproarray.propagate_labels(large, strokes),
+        repeats,
+    )
+
+
 def memcpy(repeats: int) -> Iterator[Row]:
     image, values = inputs.astronaut(), inputs.values((512, 512, 21))
     out, copy = np.empty_like(values), np.empty_like(values)
@@ -318,6 +348,7 @@ ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
     "csgraph": csgraph,
     "torch-unfold": torch_unfold,
     "torch-gradients": torch_gradients,
+    "labels": labels,
     "memcpy": memcpy,
     "scale": scale,
     "workers": workers,

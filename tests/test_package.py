@@ -50,7 +50,16 @@ def test_types_are_shipped():
 
 
 def test_public_names():
-    assert sorted(aproarray.__all__) == ["SpanningTree", "global_propagate", "local_propagate", "mst"]
+    assert sorted(aproarray.__all__) == [
+        "LabelPropagator",
+        "SpanningTree",
+        "affinity_map",
+        "global_propagate",
+        "local_propagate",
+        "mst",
+        "propagate_labels",
+        "refine",
+    ]
     for module in (aproarray, reference):
         for name in module.__all__:
             assert inspect.getdoc(getattr(module, name)), name

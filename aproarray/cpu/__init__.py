@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aproarray import _grid
-from aproarray.cpu import _gradient, _mst, _sweep, _workers
+from aproarray.cpu import _flood, _gradient, _mst, _sweep, _workers
 
 sweeps = _sweep
 if _sweep.has_avx2():
@@ -24,6 +24,8 @@ if _sweep.has_avx2():
 
 Array = NDArray[Any]
 available_workers = _workers.available_cpus
+flood = _flood.flood
+vote = _flood.vote
 
 
 # Up to here, one thread is faster without tiles: its working arrays fit the cache.
