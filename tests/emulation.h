@@ -21,7 +21,7 @@
 
 #define EMULATED
 #define __global__
-#define __device__ static inline
+#define __device__ inline
 #define __constant__
 #define __shared__ static  // blocks take turns only where nothing in shared memory lives on
 #define __launch_bounds__(...)

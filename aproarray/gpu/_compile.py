@@ -38,6 +38,11 @@ class Kernel:
         """Return how many blocks work on n things."""
         return max(1, min(self._most_blocks, -(-n // BLOCK)))
 
+    @staticmethod
+    def n_tiles(n: int) -> int:
+        """Return how many tiles of one thing per thread n things make."""
+        return -(-n // BLOCK)
+
     def __call__(self, n: int, *arguments: Any) -> None:
         """Launch enough threads for n things. A cooperative kernel's last argument is its barrier."""
         if self._cooperative:
