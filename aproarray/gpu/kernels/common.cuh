@@ -12,8 +12,11 @@ typedef unsigned long long u64;
 #define FULL_WARP 0xFFFFFFFFu
 #define N_WARPS (BLOCK / 32)
 
-// A kernel's bounds keep its registers low enough for 1024 threads on a multiprocessor.
-#define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK, 1024 / BLOCK)
+// Registers are kept low enough for so many blocks on a multiprocessor.
+#ifndef RESIDENT
+#define RESIDENT (1024 / BLOCK)
+#endif
+#define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT)
 
 // The kernel's threads in a row: where each begins a loop over n things, and its step.
 #define THREAD ((u64)blockIdx.x * BLOCK + threadIdx.x)
@@ -76,6 +79,16 @@ template <typename Real> __device__ auto square_distance(const Real *u, const Re
     const auto bits = bits_of(total);
     return bits < smallest_normal_bits(bits) ? 0 : bits;
 }
+
+__device__ float falling_exponential(float x) { return expf(-x); }
+__device__ double falling_exponential(double x) { return exp(-x); }
+
+// An (items, pixels, channels) array of any strides.
+template <typename T> struct Strided {
+    const T *values;
+    long long item, pixel, channel;
+    __device__ T operator()(u64 i, u64 p, u64 c) const { return values[i * item + p * pixel + c * channel]; }
+};
 
 // The sum of `value` over the threads before this one in its block, and over all of the block (`total`).
 template <typename T> __device__ T block_scan(T value, T *total) {
