@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +21,17 @@ def _kind(array: Any) -> str:
     return f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
 
 
+def is_cupy(array: Any) -> bool:
+    """Return whether this is a CuPy array; where CuPy has not been imported, there are none."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
+
+
+def on_host(array: Any) -> Any:
+    """Return a CuPy array as a NumPy array, which waits for the device, and anything else as it is."""
+    return array.get() if is_cupy(array) else array
+
+
 def backend(**arrays: Any) -> ModuleType:
     """Return the backend module that serves these arrays (None: not given), by their types alone."""
     given = {name: array for name, array in arrays.items() if array is not None}
@@ -26,9 +39,11 @@ def backend(**arrays: Any) -> ModuleType:
     if len(set(libraries.values())) > 1:
         kinds = ", ".join(f"{name} is a {_kind(array)}" for name, array in given.items())
         raise TypeError(f"all arrays of one call must be of one library, but {kinds}")
+    if given and all(is_cupy(array) for array in given.values()):
+        return importlib.import_module("aproarray.gpu")
     for name, array in given.items():
         if libraries[name] != "numpy":
-            raise TypeError(f"{name} must be a NumPy array, got a {_kind(array)}")
+            raise TypeError(f"{name} must be a NumPy or CuPy array, got a {_kind(array)}")
         if isinstance(array, np.ma.MaskedArray):
             raise TypeError(
                 f"{name} is a numpy.ma.MaskedArray, whose mask would be lost: pass {name}.data, and "

@@ -9,7 +9,7 @@ import cupy
 import numpy as np
 
 from aproarray.gpu._compile import kernel
-from aproarray.gpu._trees import _KEY, _NULL, _REAL, items_at_once
+from aproarray.gpu._trees import _KEY, _NULL, _REAL, _sort, items_at_once
 
 # What one launch may take for sums, in bytes: more channels and items than fit take turns.
 _WORKING_BYTES = 1 << 30
@@ -219,3 +219,93 @@ def global_propagate(
         )  # fmt: skip
         if not isinstance(picked, slice):
             out[picked, :, channels] = target
+
+
+def global_gap_gradients(
+    grad: Any,
+    values: Any,
+    result: Any,
+    order: Any,
+    gaps: Any,
+    tree_of: Any,
+    zeta: float,
+    sums: Any,
+    out: Any,
+    workers: int,
+) -> None:
+    """Fill out (B, N-1), float64, with dL/dgap, for grad (I, N, C) = dL/dresult.
+
+    result (I, N, C) is what `global_propagate` made of values, and sums (B, N) is its z. Where gaps
+    tie, which side an edge is on is settled as if the later one was the heavier.
+    """
+    del workers
+    out[...] = 0
+    n_trees, n = order.shape
+    if n == 1 or values.size == 0:
+        return
+    names = {"REAL": _REAL[values.dtype], "GAP": _REAL[gaps.dtype]}
+    n_groups = _n_groups(n)
+    inverse = np.float64(_inverse(zeta))
+    # A tree at a time, item by item: sums of several items are added in their order.
+    for tree in range(n_trees):
+        line, z = None, sums[tree : tree + 1].astype(np.float64)
+        for item in np.flatnonzero(tree_of == tree).tolist():
+            if line is None:
+                line = _line(order[tree : tree + 1], gaps[tree : tree + 1])
+            one = slice(item, item + 1)
+            for first in range(0, values.shape[2], _GRADIENT_CHANNELS):
+                channels = slice(first, first + _GRADIENT_CHANNELS)
+                a, phi, y = (array[one, :, channels] for array in (grad, values, result))
+                width = np.uint32(a.shape[2])
+                one_tree = (_NULL, np.uint32(1), line.order)
+                groups = []
+                for array, divisors in ((a, z), (phi, _NULL)):
+                    sums_of_groups = cupy.empty((n_groups, a.shape[2]), np.float64)
+                    kernel("global", "group_positions", **names)(
+                        -(-n // 8) * a.shape[2], *_strided(array), *one_tree, divisors, np.uint32(1),
+                        np.uint32(n), width, np.uint32(n_groups), sums_of_groups,
+                    )  # fmt: skip
+                    groups.append(sums_of_groups)
+                b, b_groups = cupy.empty(n, np.float64), cupy.empty(n_groups, np.float64)
+                kernel("global", "weigh_results", **names)(
+                    n, *_strided(a), *_strided(y), *one_tree, z, np.uint32(1), np.uint32(n), width, b
+                )
+                kernel("global", "group_rows", **names)(
+                    -(-n // 8), b, np.uint32(1), np.uint32(n), np.uint32(1), np.uint32(n_groups), b_groups
+                )
+                kernel("global", "gap_gradients", **names)(
+                    n, *_strided(a), *_strided(phi), line.order, z, b, *groups, b_groups,
+                    line.gaps, line.lows, line.cuts, line.highs, inverse, np.uint32(n), width,
+                    out[tree : tree + 1],
+                )  # fmt: skip
+
+
+# Channels whose sums are kept at once for gradients, which a thread adds up one after the other.
+_GRADIENT_CHANNELS = 64
+
+
+def feature_gradients(
+    gap_gradients: Any, features: Any, gap_edges: Any, out: Any, workers: int
+) -> None:
+    """Fill out (F, N, C) with dL/dfeatures, from dL/dgap (F, N-1) of the trees they weigh."""
+    del workers
+    n_items, n, channels = features.shape
+    out[...] = 0
+    if n == 1 or features.size == 0:
+        return
+    # Each pixel adds up its edges in the order of the gaps: ends are sorted by (pixel, gap).
+    names = {"REAL": _REAL[features.dtype]}
+    for f in range(n_items):
+        ends = cupy.ascontiguousarray(gap_edges[f], np.int32).reshape(-1).view(np.uint32)
+        pixels = ends.copy()
+        places = _sort(pixels, 32)
+        target = cupy.empty((n, channels), features.dtype)
+        starts = cupy.empty(n + 1, np.uint32)
+        kernel("ends", "first_ends", **names)(
+            len(pixels) + 1, pixels, np.uint32(len(pixels)), np.uint32(n), starts
+        )
+        kernel("ends", "gather_gradients", **names)(
+            n * channels, cupy.ascontiguousarray(gap_gradients[f], np.float64),
+            cupy.ascontiguousarray(features[f]), ends, places, starts, np.uint32(n), np.uint32(channels), target,
+        )  # fmt: skip
+        out[f] = target

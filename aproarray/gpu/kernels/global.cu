@@ -215,41 +215,33 @@ KERNEL weigh_results(
     }
 }
 
-// Adds dL/dgap of one item of each tree in `items` to out (trees, n - 1). a = grad / z.
+// Adds dL/dgap of one item over one tree to out (n - 1). a = grad / z.
 //
 // With sums over the two sides of a merge: -(k / zeta^2) (A_L Phi_R + A_R Phi_L - B_L n_R - B_R n_L).
 KERNEL gap_gradients(
     const REAL *grad, long long item_stride, long long pixel_stride, long long channel_stride,
     const REAL *values, long long value_item_stride, long long value_pixel_stride, long long value_channel_stride,
     const int *order, const double *z, const double *b,
-    const double *grad_groups, const double *value_groups, const double *b_groups, u32 n_groups,
+    const double *grad_groups, const double *value_groups, const double *b_groups,
     const GAP *gaps, const u32 *lows, const u32 *cuts, const u32 *highs,
-    double inverse_zeta, u32 tree, u32 item, u32 n, u32 channels, double *out
+    double inverse_zeta, u32 n, u32 channels, double *out
 ) {
-    FOR_EACH(local, n - 1) {
-        const u64 row = (u64)tree * (n - 1) + local;
-        const u32 start = tree * n, cut = cuts[row];
-        const double kappa = affinity((double)gaps[cut - tree], inverse_zeta);
+    FOR_EACH(row, n - 1) {
+        const u32 cut = cuts[row], low = lows[row], middle = cut + 1, high = highs[row] + 1;
+        const double kappa = affinity((double)gaps[cut], inverse_zeta);
         if (kappa == 0) continue;
-        const u32 low = lows[row] - start, middle = cut - start + 1, high = highs[row] - start + 1;
         double sum = 0;
         for (u32 c = 0; c < channels; c++) {
-            const Leaves a = {
-                grad + item * item_stride + c * channel_stride, pixel_stride, order + (u64)tree * n, z + (u64)tree * n
-            };
-            const Leaves phi = {
-                values + item * value_item_stride + c * value_channel_stride, value_pixel_stride,
-                order + (u64)tree * n, 0
-            };
-            const double *ga = grad_groups + (u64)item * n_groups * channels;
-            const double *gv = value_groups + (u64)item * n_groups * channels;
-            sum += range_sum(a, ga, n, channels, c, low, middle) * range_sum(phi, gv, n, channels, c, middle, high) +
-                   range_sum(a, ga, n, channels, c, middle, high) * range_sum(phi, gv, n, channels, c, low, middle);
+            const Leaves a = {grad + c * channel_stride, pixel_stride, order, z};
+            const Leaves phi = {values + c * value_channel_stride, value_pixel_stride, order, 0};
+            sum += range_sum(a, grad_groups, n, channels, c, low, middle) *
+                       range_sum(phi, value_groups, n, channels, c, middle, high) +
+                   range_sum(a, grad_groups, n, channels, c, middle, high) *
+                       range_sum(phi, value_groups, n, channels, c, low, middle);
         }
-        const Rows rows = {b + (u64)item * n, 1};
-        const double *gb = b_groups + (u64)item * n_groups;
-        sum -= range_sum(rows, gb, n, 1, 0, low, middle) * (high - middle) +
-               range_sum(rows, gb, n, 1, 0, middle, high) * (middle - low);
-        out[cut - tree] -= kappa * inverse_zeta * inverse_zeta * sum;
+        const Rows rows = {b, 1};
+        sum -= range_sum(rows, b_groups, n, 1, 0, low, middle) * (high - middle) +
+               range_sum(rows, b_groups, n, 1, 0, middle, high) * (middle - low);
+        out[cut] -= kappa * inverse_zeta * inverse_zeta * sum;
     }
 }
