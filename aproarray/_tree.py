@@ -208,7 +208,9 @@ class SpanningTree:
         finite = self.gaps[np.isfinite(self.gaps)]
         weights = f"{float(finite.min()):.3g}..{float(finite.max()):.3g}" if finite.size else "none"
         batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
-        components = np.array2string(np.asarray(_dispatch.on_host(self.n_components)), separator=", ", threshold=8)
+        components = np.array2string(
+            np.asarray(_dispatch.on_host(self.n_components)), separator=", ", threshold=8
+        )
         return (
             f"SpanningTree(shape={self.shape}{batch}, n_components={components}, "
             f"weights={weights} {self.gaps.dtype})"
@@ -401,9 +403,10 @@ class SpanningTree:
             return None
         if self.mask.shape == self.shape:
             return self._flat_mask()[None]
-        return self.mask.reshape(math.prod(self.batch_shape), self.order.shape[-1])[
+        masks: NDArray[np.bool_] = self.mask.reshape(math.prod(self.batch_shape), self.order.shape[-1])[
             self._backend.xp.asarray(tree_of)
         ]
+        return masks
 
     def _check_single(self, method: str) -> None:
         if self.batch_shape:
@@ -420,7 +423,9 @@ class SpanningTree:
         coordinates = xp.broadcast_arrays(*(xp.asarray(axis) for axis in index))
         for axis, (coordinate, extent) in enumerate(zip(coordinates, self.shape, strict=True)):
             label = f"{name}[{axis}]"
-            _validate.in_range(_validate.integer_array(coordinate, label, coordinate.shape, xp), extent, label)
+            _validate.in_range(
+                _validate.integer_array(coordinate, label, coordinate.shape, xp), extent, label
+            )
         nodes: NDArray[np.intp] = xp.asarray(xp.ravel_multi_index(tuple(coordinates), self.shape), np.intp)
         return nodes
 

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -101,9 +102,10 @@ def _method(name: str) -> Any:
     return call
 
 
-for _name in (
-    "all any argmax astype copy fill item max mean min ravel reshape sum tolist transpose view squeeze"
-).split():
+_METHODS = """
+    all any argmax astype copy fill item max mean min ravel reshape squeeze sum tolist transpose view
+"""
+for _name in _METHODS.split():
     setattr(ndarray, _name, _method(_name))
 for _name in ("dtype", "itemsize", "nbytes", "ndim", "shape", "size", "strides"):
     setattr(ndarray, _name, property(lambda self, name=_name: getattr(self._host, name)))
@@ -138,11 +140,11 @@ def _function(name: str) -> Any:
     return call
 
 
-for _name in (
-    "arange array_equal ascontiguousarray broadcast_arrays concatenate count_nonzero cumsum exp flatnonzero "
-    "full full_like isfinite isinf maximum may_share_memory moveaxis nonzero ones ravel_multi_index repeat "
-    "sort stack where zeros zeros_like"
-).split():
+_FUNCTIONS = """
+    arange array_equal ascontiguousarray broadcast_arrays concatenate cumsum may_share_memory moveaxis ones
+    ravel_multi_index sort where zeros
+"""
+for _name in _FUNCTIONS.split():
     globals()[_name] = _function(_name)
 
 
@@ -179,6 +181,22 @@ class RawModule:
         return SimpleNamespace(kernel=_Function(_library(self._code, self._options), name))
 
 
+def _build(kind: str, source: Path, target: Path) -> None:
+    flags = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", *kind.split()]
+    command = ["g++", *flags, str(source), "-o", str(target)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(result.stderr)
+
+
+@functools.cache
+def _compiled_header() -> None:
+    """Compile emulation.h once for all kernels."""
+    header = Path(_folder.name) / "emulation.h"
+    shutil.copy(Path(__file__).parent / "emulation.h", header)
+    _build("-x c++-header", header, header.with_suffix(".h.gch"))
+
+
 @functools.cache
 def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
     names = re.findall(r"^KERNEL (\w+)\(", code, re.MULTILINE)
@@ -188,20 +206,21 @@ def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
         f'extern "C" int kinds_{name}(int *sizes) {{ return emulation::kinds({name}, sizes); }}\n'
         for name in names
     )
+    defines = "".join(
+        f"#define {option.removeprefix('-D').replace('=', ' ', 1)}\n"
+        for option in options
+        if option.startswith("-D")
+    )
     stem = Path(_folder.name) / hashlib.sha256(repr((code, options)).encode()).hexdigest()[:16]
-    stem.with_suffix(".cpp").write_text(f'#include "emulation.h"\n{code}\n{calls}')
+    stem.with_suffix(".cpp").write_text(f'#include "emulation.h"\n{defines}{code}\n{calls}')
     library = stem.with_suffix(".so")
-    flags = [option for option in options if option.startswith(("-D", "-std"))]
-    build = ["g++", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing", *flags]
-    build += [f"-I{Path(__file__).parent}", str(stem.with_suffix(".cpp")), "-o", str(library)]
-    result = subprocess.run(build, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise RuntimeError(result.stderr)
+    _compiled_header()
+    _build("-shared", stem.with_suffix(".cpp"), library)
     return ctypes.CDLL(str(library))
 
 
 class _Function:
-    """A kernel. Arguments are checked as the device would not: their sizes, and that arrays are contiguous."""
+    """A kernel. Its arguments are checked as a device would not: sizes, and that arrays are contiguous."""
 
     launches = 0
 

@@ -54,7 +54,8 @@ def largest_between(gaps: Any, first: Any, last: Any) -> Any:
     largest = kernel("largest", "largest_between", REAL=_REAL[gaps.dtype])
     largest(
         max(n, n_pairs), xp.ascontiguousarray(gaps), np.uint32(n), xp.empty(n, gaps.dtype),
-        xp.ascontiguousarray(first, np.int64), xp.ascontiguousarray(last, np.int64), np.uint32(n_pairs), result,
+        xp.ascontiguousarray(first, np.int64), xp.ascontiguousarray(last, np.int64), np.uint32(n_pairs),
+        result,
     )  # fmt: skip
     return result
 

@@ -18,14 +18,24 @@ BLOCK = 512
 DIGIT_BITS = 8
 
 
+def code_of(source: str) -> str:
+    """Return the text of kernels/<source>.cu, as it is compiled."""
+    folder = resources.files(__package__) / "kernels"
+    return "".join((folder / file).read_text(encoding="utf-8") for file in ("common.cuh", source + ".cu"))
+
+
+def options_for(**defines: Any) -> tuple[str, ...]:
+    """Return the compiler's options. Nothing here may change what a weight is, see exact_add."""
+    constants = {"BLOCK": BLOCK, "DIGIT_BITS": DIGIT_BITS, **defines}
+    return ("-std=c++17", *(f"-D{name}={value}" for name, value in constants.items()))
+
+
 class Kernel:
     """A kernel on one device, launched over things to do: ``kernel(n, *arguments)``."""
 
-    def __init__(self, source: str, name: str, defines: tuple[tuple[str, Any], ...]):
-        options = ("-std=c++17", f"-DBLOCK={BLOCK}", f"-DDIGIT_BITS={DIGIT_BITS}", *(f"-D{key}={value}" for key, value in defines))
-        folder = resources.files(__package__) / "kernels"
-        code = "".join((folder / file).read_text(encoding="utf-8") for file in ("common.cuh", source + ".cu"))
-        self._function = cupy.RawModule(code=code, options=options).get_function(name).kernel
+    def __init__(self, source: str, name: str, **defines: Any):
+        code = code_of(source)
+        self._function = cupy.RawModule(code=code, options=options_for(**defines)).get_function(name).kernel
         self._cooperative = "grid_sync(" in code[code.index(f"KERNEL {name}(") :].partition("\nKERNEL ")[0]
         per_multiprocessor = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
             self._function.ptr, BLOCK, 0
@@ -36,7 +46,7 @@ class Kernel:
 
     def n_blocks(self, n: int) -> int:
         """Return how many blocks work on n things."""
-        return max(1, min(self._most_blocks, -(-n // BLOCK)))
+        return max(1, min(int(self._most_blocks), -(-n // BLOCK)))
 
     @staticmethod
     def n_tiles(n: int) -> int:
@@ -47,9 +57,7 @@ class Kernel:
         """Launch enough threads for n things. A cooperative kernel's last argument is its barrier."""
         if self._cooperative:
             arguments = (*arguments, cupy.zeros(1, np.uint32))
-        self._function(
-            (self.n_blocks(n),), (BLOCK,), arguments, enable_cooperative_groups=self._cooperative
-        )
+        self._function((self.n_blocks(n),), (BLOCK,), arguments, enable_cooperative_groups=self._cooperative)
 
 
 def kernel(source: str, name: str, **defines: Any) -> Kernel:
@@ -59,4 +67,4 @@ def kernel(source: str, name: str, **defines: Any) -> Kernel:
 
 @functools.cache
 def _kernel(_device: int, source: str, name: str, defines: tuple[tuple[str, Any], ...]) -> Kernel:
-    return Kernel(source, name, defines)
+    return Kernel(source, name, **dict(defines))

@@ -1,4 +1,4 @@
-"""Global propagation on the device, and its gradients: sums over the chains of a line (see kernels/line.cu)."""
+"""Global propagation on the device, and its gradients: sums over the chains of a line (kernels/line.cu)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cupy
 import numpy as np
 
 from aproarray.gpu._compile import kernel
-from aproarray.gpu._trees import _KEY, _NULL, _REAL, _sort, items_at_once
+from aproarray.gpu._trees import _KEY, _NULL, _REAL, _sort, items_at_once, trees_of_items
 
 # What one launch may take for sums, in bytes: more channels and items than fit take turns.
 _WORKING_BYTES = 1 << 30
@@ -79,12 +79,12 @@ class Items(NamedTuple):
     values: Any
     trees: Any
     """Tree of each item (I,), or null: every tree has `repeat` items in a row."""
-    repeat: int
+    repeat: np.uint32
 
     @property
     def arguments(self) -> tuple[Any, ...]:
         """What kernels take: the values, their strides, and where their trees are."""
-        return (*_strided(self.values), self.trees, np.uint32(self.repeat))
+        return (*_strided(self.values), self.trees, self.repeat)
 
 
 def _strided(values: Any) -> tuple[Any, ...]:
@@ -126,8 +126,9 @@ def _sum_over(
         total, *source[-2:], groups, np.uint32(n_groups), line.row_stops, *sizes, to_branch, from_branch
     )
     kernel("global", "collect", **names)(
-        total, *of_leaves, line.row_merges, line.position_merges, to_branch, from_branch, *sizes, z, *out, z_out
-    )
+        total, *of_leaves, line.row_merges, line.position_merges, to_branch, from_branch, *sizes, z, *out,
+        z_out,
+    )  # fmt: skip
 
 
 def _inverse(zeta: float) -> float:
@@ -146,7 +147,7 @@ def _normalisers(line: Line, zeta: float) -> Any:
 
 def _parts(values: Any, tree_of: Any, n_trees: int) -> Any:
     """Yield (trees, items, channels, trees of these items) such that the work fits memory and 32 bits."""
-    n_items, n, channels = values.shape
+    _, n, channels = values.shape
     trees_at_once = items_at_once(n_trees, 2 * n, "a tree")
     columns = max(1, _WORKING_BYTES // (24 * max(n, 1)))
     for first in range(0, n_trees, trees_at_once):
@@ -159,14 +160,6 @@ def _parts(values: Any, tree_of: Any, n_trees: int) -> Any:
             for channel in range(0, channels, width):
                 # Items of these trees are consecutive unless tree_index says otherwise.
                 yield trees, items, slice(channel, channel + width)
-
-
-def _where(tree_of: Any, n_trees: int) -> tuple[Any, int]:
-    """Return what `Items` wants of the items' trees: nothing is copied to the device where it can be told."""
-    repeat = max(1, len(tree_of) // max(n_trees, 1))
-    if np.array_equal(tree_of, np.repeat(np.arange(n_trees), repeat)):
-        return _NULL, repeat
-    return cupy.asarray(np.asarray(tree_of, np.uint32)), 1
 
 
 def _slice(items: Any) -> Any:
@@ -208,7 +201,7 @@ def global_propagate(
             z = sums[trees].astype(np.float64) if transposed else _normalisers(line, zeta)
             if sums is not None and not transposed:
                 sums[trees] = z
-        where = _where(tree_of[items] - trees.start, trees.stop - trees.start)
+        where = trees_of_items(tree_of[items] - trees.start, trees.stop - trees.start)
         picked = _slice(items)
         source, target = values[picked][..., channels], out[picked][..., channels]
         if not isinstance(picked, slice):
@@ -284,9 +277,7 @@ def global_gap_gradients(
 _GRADIENT_CHANNELS = 64
 
 
-def feature_gradients(
-    gap_gradients: Any, features: Any, gap_edges: Any, out: Any, workers: int
-) -> None:
+def feature_gradients(gap_gradients: Any, features: Any, gap_edges: Any, out: Any, workers: int) -> None:
     """Fill out (F, N, C) with dL/dfeatures, from dL/dgap (F, N-1) of the trees they weigh."""
     del workers
     n_items, n, channels = features.shape
@@ -306,6 +297,7 @@ def feature_gradients(
         )
         kernel("ends", "gather_gradients", **names)(
             n * channels, cupy.ascontiguousarray(gap_gradients[f], np.float64),
-            cupy.ascontiguousarray(features[f]), ends, places, starts, np.uint32(n), np.uint32(channels), target,
+            cupy.ascontiguousarray(features[f]), ends, places, starts, np.uint32(n), np.uint32(channels),
+            target,
         )  # fmt: skip
         out[f] = target

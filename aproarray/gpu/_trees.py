@@ -31,6 +31,17 @@ def items_at_once(n_items: int, edges_of_item: int, what: str) -> int:
     return max(1, min(n_items, (MOST_EDGES - 1) // max(edges_of_item, 1)))
 
 
+def trees_of_items(tree_of: Any, n_trees: int) -> tuple[Any, np.uint32]:
+    """Return how kernels find the items' trees: a list on the device, or null and the items of each tree.
+
+    Nothing is copied where it can be told.
+    """
+    repeat = max(1, len(tree_of) // max(n_trees, 1))
+    if np.array_equal(tree_of, np.repeat(np.arange(n_trees), repeat)):
+        return _NULL, np.uint32(repeat)
+    return cupy.asarray(np.asarray(tree_of, np.uint32)), np.uint32(1)
+
+
 def _sort(keys: Any, n_bits: int, values: Any = None, n_device: Any = _NULL) -> Any:
     """Sort keys in place and stably, and return the values (None: places) that went with them."""
     n, digits = len(keys), 1 << _compile.DIGIT_BITS
@@ -40,14 +51,15 @@ def _sort(keys: Any, n_bits: int, values: Any = None, n_device: Any = _NULL) -> 
         values = cupy.empty(n, np.uint32)
     sort(
         -(-n // 4), keys, cupy.empty_like(keys), values, cupy.empty_like(values), np.uint32(n), n_device,
-        np.int32(n_bits), np.int32(number), cupy.empty(digits * sort.n_blocks(-(-n // 4)), np.uint32), cupy.empty(digits, np.uint32),
+        np.int32(n_bits), np.int32(number), cupy.empty(digits * sort.n_blocks(-(-n // 4)), np.uint32),
+        cupy.empty(digits, np.uint32),
     )  # fmt: skip
     return values
 
 
 def _key_bits(dtype: Any) -> int:
     """Return how many bits of a key matter: weights have no sign, but a missing edge has all bits set."""
-    return 8 * np.dtype(dtype).itemsize
+    return 8 * int(np.dtype(dtype).itemsize)
 
 
 def _connect(keys: Any, ends: Any, n_trees: int, n_nodes: int, dtype: Any) -> tuple[TreeArrays, Any]:
@@ -100,6 +112,11 @@ def _joined(parts: list[tuple[TreeArrays, Any]], n_nodes: int, dtype: Any) -> tu
     return TreeArrays(*map(cupy.concatenate, zip(*trees, strict=True))), sum(overflows) == 0
 
 
+def steps_of(grid: _grid.Grid) -> str:
+    """Return the steps to a pixel's later neighbours, as C++ says it."""
+    return "{" + ",".join("{" + ",".join(map(str, row)) + "}" for row in grid.offsets.tolist()) + "}"
+
+
 def grid_trees(
     images: Any, shape: tuple[int, ...], connectivity: int, masks: Any, workers: int
 ) -> tuple[TreeArrays, Any]:
@@ -109,13 +126,12 @@ def grid_trees(
     n_trees, n_nodes, channels = images.shape
     dtype, n_steps = images.dtype, len(grid.offsets)
     step = items_at_once(n_trees, n_nodes * max(n_steps, 1), f"an image of shape {shape}")
-    steps = "{" + ",".join("{" + ",".join(map(str, row)) + "}" for row in grid.offsets.tolist()) + "}"
     defines = {
         "KEY": _KEY[dtype],
         "REAL": _REAL[dtype],
         "NDIM": len(shape),
         "N_STEPS": n_steps,
-        "STEPS": steps,
+        "STEPS": steps_of(grid),
     }
     extents = tuple(map(np.uint32, (*shape, *(1,) * (_grid.MAX_NDIM - len(shape)))))
     parts = []
@@ -149,9 +165,9 @@ def _without_nodes(n_trees: int, dtype: Any) -> tuple[TreeArrays, Any]:
 
 
 def _list_trees(
-    ends: Any, list_of: Any, repeat: int, n_trees: int, n_nodes: int, features: Any, weights: Any, dtype: Any
+    ends: Any, list_of: Any, n_trees: int, n_nodes: int, features: Any, weights: Any, dtype: Any
 ) -> tuple[TreeArrays, Any]:
-    """Build trees of listed edges (L, E, 2), weighed by features (F, N, C) or by weights (F * E)."""
+    """Build trees of listed edges (L, E, 2), weighed by features (F, N, C) or, if null, by weights (E)."""
     if not n_nodes:
         return _without_nodes(n_trees, dtype)
     n_edges = n_trees * ends.shape[1]
@@ -159,9 +175,8 @@ def _list_trees(
     of_edges, ties = cupy.empty(n_edges, _BITS[dtype]), cupy.empty(n_edges, np.uint64)
     names = {"KEY": _KEY[dtype], "REAL": _REAL[dtype]}
     kernel("list", "weigh_list", **names)(
-        n_edges, ends, _NULL if list_of is None else list_of, np.uint32(repeat), np.uint32(ends.shape[1]),
-        np.uint32(n_trees), np.uint32(n_nodes), np.int32(node_bits), _NULL if features is None else features,
-        np.uint64(0 if features is None else features.shape[2]), _NULL if weights is None else weights,
+        n_edges, ends, *list_of, np.uint32(ends.shape[1]), np.uint32(n_trees), np.uint32(n_nodes),
+        np.int32(node_bits), features, np.uint64(0 if features is _NULL else features.shape[2]), weights,
         of_edges, ties,
     )  # fmt: skip
     rows = _sort(ties.copy(), 2 * node_bits)
@@ -179,21 +194,20 @@ def edge_list_tree(ends: Any, weights: Any, n_nodes: int) -> tuple[TreeArrays, A
     """Build the tree of one graph, of edges (E, 2) with weights (E), as a batch of one."""
     items_at_once(1, max(n_nodes, len(ends)), "a graph")
     ends = cupy.ascontiguousarray(ends, np.int32)[None]
-    return _list_trees(ends, None, 1, 1, n_nodes, None, weights, weights.dtype)
+    return _list_trees(ends, (_NULL, np.uint32(1)), 1, n_nodes, _NULL, weights, weights.dtype)
 
 
 def reweighed_trees(gap_edges: Any, tree_of: Any, features: Any, workers: int) -> tuple[TreeArrays, Any]:
     """Weigh trees by features (F, N, C): tree f has the edges (B, N-1, 2) of tree tree_of[f]."""
     del workers
     n_trees, n_nodes, _ = features.shape
+    gap_edges = cupy.ascontiguousarray(gap_edges, np.int32)
     step = items_at_once(n_trees, n_nodes, "a tree")
     parts = []
     for first in range(0, n_trees, step):
         some = features[first : first + step]
-        list_of = cupy.asarray(np.asarray(tree_of[first : first + step], np.int32))
-        parts.append(
-            _list_trees(gap_edges, list_of, 1, len(some), n_nodes, some, None, features.dtype)
-        )
+        list_of = trees_of_items(tree_of[first : first + step], len(gap_edges))
+        parts.append(_list_trees(gap_edges, list_of, len(some), n_nodes, some, _NULL, features.dtype))
     return _joined(parts, n_nodes, features.dtype)
 
 

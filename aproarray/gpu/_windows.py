@@ -15,7 +15,7 @@ from aproarray.gpu._trees import _NULL, _REAL, items_at_once
 
 # Pixels of a thread's column, and blocks on a multiprocessor, by (radius, bytes of a value): the weights of
 # a window have to fit the registers. Windows that are not here take the kernel for any number of axes.
-_TILES = {(1, 4): (2, 2), (2, 4): (2, 1), (3, 4): (1, 1), (1, 8): (2, 1), (2, 8): (1, 1)}
+TILES = {(1, 4): (2, 2), (2, 4): (2, 1), (3, 4): (1, 1), (1, 8): (2, 1), (2, 8): (1, 1)}
 _DEEP = 4  # channels that go through shared memory together
 
 
@@ -58,7 +58,7 @@ def propagate(
     planes = [cupy.empty((n_items, channels, n_pixels), dtype) for _ in range(n_planes)]
     planes += [_NULL] * (2 - n_planes)
     names = {"REAL": _REAL[dtype], "PIXEL": _REAL[pixel], "DEEP": _DEEP}
-    tall, resident = _TILES.get((kernel_size // 2, dtype.itemsize), (0, 0))
+    tall, resident = TILES.get((kernel_size // 2, dtype.itemsize), (0, 0))
     if len(shape) == 2 and tall:
         tiles = kernel(
             "tiles", "propagate_tiles", **names, RADIUS=kernel_size // 2, TALL=tall, RESIDENT=resident

@@ -6,7 +6,7 @@
 // ties becomes (lower end, higher end) as one number, by which equal weights are ordered. Edge
 // e of item f has the ends of edge e of list list_of[f], or of list f / repeat if list_of is null.
 KERNEL weigh_list(
-    const int *ends, const int *list_of, u32 repeat, u32 n_lists_edges, u32 n_items, u32 n_nodes, int node_bits,
+    const int *ends, const u32 *list_of, u32 repeat, u32 n_lists_edges, u32 n_items, u32 n_nodes, int node_bits,
     const REAL *features, u64 channels, const REAL *weights, KEY *keys, u64 *ties
 ) {
     FOR_EACH(i, (u64)n_items * n_lists_edges) {

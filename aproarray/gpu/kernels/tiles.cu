@@ -54,6 +54,7 @@ KERNEL propagate_tiles(
                         if (part) {
                             const PIXEL *const its = images + (image * n_pixels + other) * image_channels;
                             PIXEL distance = 0;
+#pragma unroll 1
                             for (u32 c = 0; c < image_channels; c++) {
                                 const PIXEL difference = its[c] - own[c];
                                 distance += difference * difference;
