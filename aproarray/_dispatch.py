@@ -32,6 +32,16 @@ def on_host(array: Any) -> Any:
     return array.get() if is_cupy(array) else array
 
 
+def _on_current_device(arrays: dict[str, Any]) -> None:
+    current = sys.modules["cupy"].cuda.Device().id
+    for name, array in arrays.items():
+        if array.device.id != current:
+            raise ValueError(
+                f"{name} is on CUDA device {array.device.id}, but the current one is {current}: call under "
+                f"`with cupy.cuda.Device({array.device.id}):`, with all arrays there"
+            )
+
+
 def backend(**arrays: Any) -> ModuleType:
     """Return the backend module that serves these arrays (None: not given), by their types alone."""
     given = {name: array for name, array in arrays.items() if array is not None}
@@ -40,6 +50,7 @@ def backend(**arrays: Any) -> ModuleType:
         kinds = ", ".join(f"{name} is a {_kind(array)}" for name, array in given.items())
         raise TypeError(f"all arrays of one call must be of one library, but {kinds}")
     if given and all(is_cupy(array) for array in given.values()):
+        _on_current_device(given)
         return importlib.import_module("aproarray.gpu")
     for name, array in given.items():
         if libraries[name] != "numpy":

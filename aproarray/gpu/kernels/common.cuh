@@ -22,6 +22,8 @@ typedef unsigned long long u64;
 #define THREAD ((u64)blockIdx.x * BLOCK + threadIdx.x)
 #define STRIDE ((u64)gridDim.x * BLOCK)
 #define FOR_EACH(i, n) for (u64 i = THREAD; i < (u64)(n); i += STRIDE)
+// The same for at most 2^31 things, whose numbers are divided: that takes long with 64 bits.
+#define FOR_EACH_32(i, n) for (u32 i = (u32)THREAD; i < (u32)(n); i += (u32)STRIDE)
 
 #ifndef EMULATED
 // Wait for all threads of the grid; what they wrote before is seen by all after. `arrived` begins as 0.

@@ -4,7 +4,7 @@
 // of 8, groups of 8 groups, and so on, counted from the start of the item's own line. So the same terms are
 // added in the same order whatever else is computed along, and nothing is ever subtracted.
 //
-// An item is n things by `channels`; REAL is the type of values and results, sums are double.
+// An item is n things by `channels`, and one launch has at most 2^31 sums. REAL is the type of values and results, sums are double.
 
 #define GROUP 8
 
@@ -61,9 +61,9 @@ KERNEL group_positions(
     u32 n_items, u32 n, u32 channels, u32 n_groups, double *groups, u32 *barrier
 ) {
     const u32 first_groups = (n + GROUP - 1) / GROUP;
-    FOR_EACH(i, (u64)n_items * first_groups * channels) {
-        const u32 c = (u32)(i % channels), group = (u32)(i / channels % first_groups);
-        const u32 item = (u32)(i / channels / first_groups), tree = tree_of_item(trees, repeat, item);
+    FOR_EACH_32(i, n_items * first_groups * channels) {
+        const u32 c = i % channels, group = i / channels % first_groups;
+        const u32 item = i / channels / first_groups, tree = tree_of_item(trees, repeat, item);
         const Leaves leaves = {
             values ? values + item * item_stride + c * channel_stride : 0, pixel_stride,
             order + (u64)tree * n, divisors ? divisors + (u64)tree * n : 0
@@ -76,9 +76,9 @@ KERNEL group_positions(
     for (u32 level = first_groups; level > 1; level = (level + GROUP - 1) / GROUP) {
         grid_sync(barrier);
         const u32 count = (level + GROUP - 1) / GROUP;
-        FOR_EACH(i, (u64)n_items * count * channels) {
-            const u32 c = (u32)(i % channels), group = (u32)(i / channels % count);
-            double *const own = groups + (i / channels / count) * n_groups * channels + c;
+        FOR_EACH_32(i, n_items * count * channels) {
+            const u32 c = i % channels, group = i / channels % count;
+            double *const own = groups + (u64)(i / channels / count) * n_groups * channels + c;
             double sum = 0;
             for (u32 k = group * GROUP; k < (group + 1) * GROUP && k < level; k++)
                 sum += own[(u64)(below + k) * channels];
@@ -93,8 +93,8 @@ KERNEL group_rows(const double *rows, u32 n_items, u32 n, u32 channels, u32 n_gr
     u32 level = n, below = 0;
     while (level > 1 || below == 0) {
         const u32 count = (level + GROUP - 1) / GROUP;
-        FOR_EACH(i, (u64)n_items * count * channels) {
-            const u32 c = (u32)(i % channels), group = (u32)(i / channels % count);
+        FOR_EACH_32(i, n_items * count * channels) {
+            const u32 c = i % channels, group = i / channels % count;
             const u64 item = i / channels / count;
             double *const own = groups + item * n_groups * channels + c;
             const double *const things = below == 0 ? rows + item * n * channels + c : own + (u64)(below - n) * channels;
@@ -116,8 +116,8 @@ KERNEL exchange(
     const u32 *lows, const u32 *cuts, const u32 *highs, const u8 *branch_on_left,
     double inverse_zeta, u32 n_items, u32 n, u32 channels, double *to_branch, double *from_branch
 ) {
-    FOR_EACH(i, (u64)n_items * (n - 1) * channels) {
-        const u32 c = (u32)(i % channels), item = (u32)(i / channels / (n - 1));
+    FOR_EACH_32(i, n_items * (n - 1) * channels) {
+        const u32 c = i % channels, item = i / channels / (n - 1);
         const u32 tree = tree_of_item(trees, repeat, item);
         const u64 row = (u64)tree * (n - 1) + i / channels % (n - 1);
         const u32 start = tree * n, cut = cuts[row];
@@ -152,9 +152,9 @@ KERNEL accumulate(
     const u32 *trees, u32 repeat, const double *groups, u32 n_groups, const u32 *row_stops,
     u32 n_items, u32 n, u32 channels, double *to_branch, double *from_branch
 ) {
-    FOR_EACH(i, (u64)n_items * (n - 1) * channels) {
-        const u32 c = (u32)(i % channels), item = (u32)(i / channels / (n - 1));
-        const u32 local = (u32)(i / channels % (n - 1));
+    FOR_EACH_32(i, n_items * (n - 1) * channels) {
+        const u32 c = i % channels, item = i / channels / (n - 1);
+        const u32 local = i / channels % (n - 1);
         const u64 first = (u64)tree_of_item(trees, repeat, item) * (n - 1);
         const u32 stop = row_stops[first + local] - (u32)first;
         const Rows rows = {from_branch + (u64)item * (n - 1) * channels, channels};
@@ -175,8 +175,8 @@ KERNEL collect(
     u32 n_items, u32 n, u32 channels, const double *z,
     REAL *out, long long out_item_stride, long long out_pixel_stride, long long out_channel_stride, double *z_out
 ) {
-    FOR_EACH(i, (u64)n_items * n * channels) {
-        const u32 c = (u32)(i % channels), p = (u32)(i / channels % n), item = (u32)(i / channels / n);
+    FOR_EACH_32(i, n_items * n * channels) {
+        const u32 c = i % channels, p = i / channels % n, item = i / channels / n;
         const u32 tree = tree_of_item(trees, repeat, item);
         const Leaves leaves = {
             values ? values + item * item_stride + c * channel_stride : 0, pixel_stride,
@@ -204,8 +204,8 @@ KERNEL weigh_results(
     const REAL *result, long long result_item_stride, long long result_pixel_stride, long long result_channel_stride,
     const u32 *trees, u32 repeat, const int *order, const double *z, u32 n_items, u32 n, u32 channels, double *b
 ) {
-    FOR_EACH(i, (u64)n_items * n) {
-        const u32 p = (u32)(i % n), item = (u32)(i / n), tree = tree_of_item(trees, repeat, item);
+    FOR_EACH_32(i, n_items * n) {
+        const u32 p = i % n, item = i / n, tree = tree_of_item(trees, repeat, item);
         const long long pixel = order[(u64)tree * n + p];
         double sum = 0;
         for (u32 c = 0; c < channels; c++)

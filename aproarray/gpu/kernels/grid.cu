@@ -11,7 +11,7 @@ KERNEL weigh_grid(
     u32 s0, u32 s1, u32 s2, u32 s3, u32 s4, u32 s5, u32 s6, u32 s7, KEY *keys
 ) {
     const u32 shape[8] = {s0, s1, s2, s3, s4, s5, s6, s7};
-    FOR_EACH(i, (u64)n_images * n_nodes) {
+    FOR_EACH_32(i, n_images * n_nodes) {
         const u32 b = i / n_nodes, u = i % n_nodes;
         const u8 *own_mask = mask ? mask + (u64)(b % n_masks) * n_nodes : 0;
         const bool present = !own_mask || own_mask[u];
@@ -28,7 +28,7 @@ KERNEL weigh_grid(
             }
             inside = inside && (!own_mask || own_mask[v]);
             const REAL *pixels = image + (u64)b * n_nodes * channels;
-            keys[i * N_STEPS + k] =
+            keys[(u64)i * N_STEPS + k] =
                 inside ? square_distance(pixels + u * channels, pixels + v * channels, channels) : ~(KEY)0;
         }
     }

@@ -9,7 +9,7 @@ KERNEL weigh_list(
     const int *ends, const u32 *list_of, u32 repeat, u32 n_lists_edges, u32 n_items, u32 n_nodes, int node_bits,
     const REAL *features, u64 channels, const REAL *weights, KEY *keys, u64 *ties
 ) {
-    FOR_EACH(i, (u64)n_items * n_lists_edges) {
+    FOR_EACH_32(i, n_items * n_lists_edges) {
         const u32 f = i / n_lists_edges, e = i % n_lists_edges;
         const u64 list = list_of ? list_of[f] : f / repeat;
         const int u = ends[2 * (list * n_lists_edges + e)], v = ends[2 * (list * n_lists_edges + e) + 1];
