@@ -190,9 +190,8 @@ def _lines(rows: list[Row], device: Device) -> list[str]:
     ]
     for row in rows:
         floor = 1e6 * row.megabytes / device.bytes_per_ms
-        lines.append(
-            f"| {row.what} | {row.ms:.3g} | {row.target} | {floor:.2g} | {row.ms / floor:.1f} | {row.against} |"
-        )
+        cells = (row.what, f"{row.ms:.3g}", row.target, f"{floor:.2g}", f"{row.ms / floor:.1f}", row.against)
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -206,6 +206,7 @@ template <typename... A> static int kinds(void (*)(A...), int *sizes) {
 }  // namespace emulation
 
 static inline void __syncthreads() { emulation::wait_for(emulation::ALL_OF_BLOCK); }
+static inline void __syncwarp() { emulation::wait_for(emulation::WARP); }
 static inline void __threadfence() {}
 static inline void grid_sync(unsigned *) { emulation::wait_for(emulation::GRID); }
 

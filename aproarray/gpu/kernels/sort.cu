@@ -83,6 +83,7 @@ KERNEL sort_pairs(
                     before = count_of[warp][digit];
                     count_of[warp][digit] = before + __popc(same);
                 }
+                __syncwarp();  // the digit's next leader may be another thread
                 before = __shfl_sync(FULL_WARP, before, leader);
                 rank[j] = before + __popc(same & ((1u << lane) - 1));
             }
