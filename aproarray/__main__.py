@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import aproarray
 
 # What reading and writing images needs beyond numpy: the extra `cli`.
 _IMAGE_MODULES = {"PIL": "Pillow", "tifffile": "tifffile"}
@@ -90,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         "--kind", choices=("global", "local"), default="global", help="which affinity (default: %(default)s)"
     )
     affinity.set_defaults(run=_affinity)
+
+    info = commands.add_parser(
+        "info",
+        help="print versions, the backends found, and why one is not available",
+        description="Print versions, the backends found, and why one is not available.",
+    )
+    info.set_defaults(run=_info)
     return parser
 
 
@@ -264,6 +275,59 @@ def _report(options: argparse.Namespace, report: dict[str, Any]) -> int:
 def _fail(message: str) -> int:
     print(f"aproarray: error: {message}", file=sys.stderr)
     return 1
+
+
+def _info(_options: argparse.Namespace) -> int:
+    print(f"aproarray: {aproarray.__version__}")
+    for name in ("numpy", "numba", "cupy", "scikit-image", "scipy", "torch"):
+        print(f"{name}: {_version(name)}")
+    print(f"Python: {platform.python_version()}, {platform.system()} {platform.machine()}")
+    print(f"cpu backend (NumPy arrays): {_cpu()}")
+    print(f"gpu backend (CuPy arrays): {_gpu()}")
+    return 0
+
+
+def _version(name: str) -> str:
+    """Return the version that is installed of a library; CuPy's wheels are named after CUDA's versions."""
+    names = ("cupy-cuda13x", "cupy-cuda12x", "cupy") if name == "cupy" else (name,)
+    for distribution in names:
+        try:
+            version = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+        return version if distribution == name else f"{version} ({distribution})"
+    return "not installed"
+
+
+def _cpu() -> str:
+    try:
+        from aproarray import cpu
+    except ImportError as error:
+        return f"not available: {error}; build it with `pip install .`"
+    sweeps = cpu.sweeps.__name__.rpartition(".")[2]
+    return f"available, {cpu.available_workers()} CPUs, sweeps by {sweeps}"
+
+
+def _gpu() -> str:
+    try:
+        import cupy
+
+        # Arithmetic on the device: what a broken installation fails at last.
+        device = cupy.cuda.Device()
+        assert int(cupy.arange(3).sum()) == 3
+        name = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
+        driver = cupy.cuda.runtime.driverGetVersion()
+    except ModuleNotFoundError as error:
+        if error.name != "cupy":
+            raise
+        return "not available: CuPy is not installed; pip install 'aproarray[cuda13]' or 'aproarray[cuda12]'"
+    except Exception as error:  # drivers and libraries fail in many ways, each with its own error
+        return f"not available: {type(error).__name__}: {error}"
+    capability = f"{device.compute_capability[:-1]}.{device.compute_capability[-1]}"
+    return (
+        f"available, {name}, compute capability {capability}, driver for CUDA "
+        f"{driver // 1000}.{driver % 1000 // 10}"
+    )
 
 
 if __name__ == "__main__":

@@ -84,20 +84,21 @@ def mst(
     ([[0, 1], [1, 3], [2, 3]], [1.0, 1.0, 1.0])
     """
     backend = _dispatch.backend(image=image, mask=mask)
-    image = _validate.real_array(image, "image")
+    xp = backend.xp
+    image = _validate.real_array(image, "image", xp)
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
     connectivity = _validate.integer(connectivity, "connectivity", 1, spatial_ndim)
     layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
-    takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}")
+    takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}", xp)
     threads = _validate.workers(workers, backend.available_workers())
-    flat = np.ascontiguousarray(layout.flatten(image), _validate.compute_dtype(image.dtype))
+    flat = xp.ascontiguousarray(layout.flatten(image), _validate.compute_dtype(image.dtype))
     if check_finite:
         _validate.finite(flat, "image", takes_part)
     trees, weights_finite = backend.grid_trees(flat, layout.spatial, connectivity, takes_part, threads)
     if check_finite:
         _validate.no_overflow(weights_finite, "image", flat.dtype)
     order, gaps, gap_edges = trees.with_leading(layout.leading)
-    tree_mask = None if takes_part is None else takes_part.reshape(np.asarray(mask).shape).copy()
+    tree_mask = None if takes_part is None else takes_part.reshape(xp.asarray(mask).shape).copy()
     return SpanningTree(layout.spatial, order, gaps, gap_edges, tree_mask)
 
 
@@ -183,10 +184,17 @@ def global_propagate(
     """
     if not isinstance(tree, SpanningTree):
         raise TypeError(f"tree must be a SpanningTree (see aproarray.mst), got a {type(tree).__name__}")
+    tree_index = _dispatch.on_host(tree_index)
+    on_device = _dispatch.is_cupy(tree.order)
     backend = _dispatch.backend(
-        values=values, tree=tree.order, features=features, tree_index=tree_index, out=out
+        values=values,
+        tree=tree.order,
+        features=features,
+        tree_index=None if on_device else tree_index,
+        out=out,
     )
-    values = _validate.real_array(values, "values")
+    xp = backend.xp
+    values = _validate.real_array(values, "values", xp)
     zetas, several = _validate.positives(zeta, "zeta")
     threads = _validate.workers(workers, backend.available_workers())
     n_trees, n_nodes = math.prod(tree.batch_shape), tree.order.shape[-1]
@@ -217,9 +225,9 @@ def global_propagate(
     order, gaps = tree.order.reshape(n_trees, n_nodes), tree.gaps.reshape(n_trees, max(n_nodes - 1, 0))
 
     dtype = _validate.compute_dtype(values.dtype)
-    flat = np.asarray(layout.flatten(values), dtype)
+    flat = layout.flatten(values).astype(dtype, copy=False)
     # Before the numbers are looked at: what is too large should say so at once.
-    result = _Result(values, layout, dtype, len(zetas) if several else None, out)
+    result = _Result(xp, values, layout, dtype, len(zetas) if several else None, out)
     if check_finite:
         _validate.finite(flat, "values", tree._masks_of(tree_of))
     for k, one_zeta in enumerate(zetas):
@@ -309,7 +317,8 @@ def local_propagate(
     array([[0.5, 0.5, 0. , 0. ]])
     """
     backend = _dispatch.backend(values=values, image=image, mask=mask, out=out)
-    values, image = _validate.real_array(values, "values"), _validate.real_array(image, "image")
+    xp = backend.xp
+    values, image = _validate.real_array(values, "values", xp), _validate.real_array(image, "image", xp)
     zeta = _validate.positive(zeta, "zeta")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
@@ -320,19 +329,19 @@ def local_propagate(
         values.shape, image_layout.leading, image_layout.spatial, channel_axis, "values", "an image"
     )
     takes_part = _validate.mask(
-        mask, image_layout.leading, image_layout.spatial, f"an image of shape {image.shape}"
+        mask, image_layout.leading, image_layout.spatial, f"an image of shape {image.shape}", xp
     )
     n_images = math.prod(image_layout.leading)
     image_of = np.repeat(np.arange(n_images), math.prod(layout.leading[len(image_layout.leading) :]))
 
     dtype = _validate.compute_dtype(values.dtype)
-    flat = np.asarray(layout.flatten(values), dtype)
-    images = np.asarray(image_layout.flatten(image), _validate.compute_dtype(image.dtype))
-    result = _Result(values, layout, dtype, None, out, image, mask)
+    flat = layout.flatten(values).astype(dtype, copy=False)
+    images = image_layout.flatten(image).astype(_validate.compute_dtype(image.dtype), copy=False)
+    result = _Result(xp, values, layout, dtype, None, out, image, mask)
     if check_finite:
         _validate.finite(images, "image", takes_part)
         one_each = takes_part is not None and len(takes_part) > 1
-        _validate.finite(flat, "values", takes_part[image_of] if one_each else takes_part)  # type: ignore[index]
+        _validate.finite(flat, "values", takes_part[xp.asarray(image_of)] if one_each else takes_part)  # type: ignore[index]
     if iterations and kernel_size > 1:
         backend.local_propagate(
             flat, result.flat[0], images, image_layout.spatial, image_of, takes_part,
@@ -348,6 +357,7 @@ class _Result:
 
     def __init__(
         self,
+        xp: Any,
         values: Array,
         layout: _validate.Layout,
         dtype: np.dtype[Any],
@@ -355,34 +365,34 @@ class _Result:
         out: Array | None,
         *also_read: ArrayLike | None,
     ):
+        self._xp = xp
         self._dtype = np.dtype(np.float16) if values.dtype == np.float16 else dtype
         shape = values.shape if n_results is None else (n_results, *values.shape)
         self._out = out
         if out is not None:
-            _validate.output(out, shape, self._dtype)
+            _validate.output(out, shape, self._dtype, xp)
             # The backend reads its input after it has begun to write: the result cannot lie over that.
-            apart = not any(np.may_share_memory(out, array) for array in (values, *also_read))
-            if self._dtype == dtype and out.flags.aligned and apart:
+            apart = not any(xp.may_share_memory(out, a) for a in (values, *also_read) if a is not None)
+            if self._dtype == dtype and getattr(out.flags, "aligned", True) and apart:
                 flat = self._views(out, layout, n_results)
                 if flat is not None:
                     self._array, self.flat = out, flat
                     return
-        self._array = np.empty(shape, dtype)
+        self._array = xp.empty(shape, dtype)
         flat = self._views(self._array, layout, n_results)
         if flat is None:  # the channels lie between axes that become one: (H, C, W), say
             assert layout.channel_axis is not None
             axis = layout.channel_axis - values.ndim
-            channels_last = np.moveaxis(self._array, axis, -1).shape
-            self._array = np.moveaxis(np.empty(channels_last, dtype), -1, axis)
+            channels_last = xp.moveaxis(self._array, axis, -1).shape
+            self._array = xp.moveaxis(xp.empty(channels_last, dtype), -1, axis)
             flat = self._views(self._array, layout, n_results)
             assert flat is not None
         self.flat = flat
 
-    @staticmethod
-    def _views(array: Array, layout: _validate.Layout, n_results: int | None) -> list[Array] | None:
+    def _views(self, array: Array, layout: _validate.Layout, n_results: int | None) -> list[Array] | None:
         """Return `array` as (items, pixels, channels), one for each result, or None if that takes copies."""
         flat = [layout.flatten(one) for one in (array[None] if n_results is None else array)]
-        return flat if all(np.may_share_memory(one, array) for one in flat if one.size) else None
+        return flat if all(self._xp.may_share_memory(one, array) for one in flat if one.size) else None
 
     def finish(self) -> Array:
         """Return the array, in the caller's dtype and place."""

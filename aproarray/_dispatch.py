@@ -26,6 +26,8 @@ _DLPACK_CPU, _DLPACK_CUDA = 1, 2
 
 def _library(array: Any) -> str:
     """Return the library that an array-like belongs to."""
+    if is_cupy(array):
+        return "cupy"
     if isinstance(array, np.ndarray | np.generic | list | tuple | int | float | complex):
         return "numpy"
     return type(array).__module__.partition(".")[0]
@@ -44,13 +46,37 @@ def _one_library(given: dict[str, Any]) -> str | None:
     return libraries.pop() if libraries else None
 
 
+def is_cupy(array: Any) -> bool:
+    """Return whether this is a CuPy array; where CuPy has not been imported, there are none."""
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
+
+
+def on_host(array: Any) -> Any:
+    """Return a CuPy array as a NumPy array, which waits for the device, and anything else as it is."""
+    return array.get() if is_cupy(array) else array
+
+
+def _on_current_device(arrays: dict[str, Any]) -> None:
+    current = sys.modules["cupy"].cuda.Device().id
+    for name, array in arrays.items():
+        if array.device.id != current:
+            raise ValueError(
+                f"{name} is on CUDA device {array.device.id}, but the current one is {current}: call under "
+                f"`with cupy.cuda.Device({array.device.id}):`, with all arrays there"
+            )
+
+
 def backend(**arrays: Any) -> ModuleType:
     """Return the backend module that serves these arrays (None: not given), by their types alone."""
     given = {name: array for name, array in arrays.items() if array is not None}
     library = _one_library(given)
+    if given and all(is_cupy(array) for array in given.values()):
+        _on_current_device(given)
+        return importlib.import_module("aproarray.gpu")
     for name, array in given.items():
         if library != "numpy":
-            raise TypeError(f"{name} must be a NumPy array, got a {_kind(array)}")
+            raise TypeError(f"{name} must be a NumPy or CuPy array, got a {_kind(array)}")
         if isinstance(array, np.ma.MaskedArray):
             raise TypeError(
                 f"{name} is a numpy.ma.MaskedArray, whose mask would be lost: pass {name}.data, and "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class SpanningTree:
     def __post_init__(self) -> None:
         """Lock the arrays: kernels trust the indices in them."""
         for array in (self.order, self.gaps, self.gap_edges, self.mask):
-            if array is not None:
+            if isinstance(array, np.ndarray):  # other libraries have no locks
                 array.setflags(write=False)
 
     @classmethod
@@ -105,15 +106,16 @@ class SpanningTree:
         4.0
         """
         backend = _dispatch.backend(edges=edges, weights=weights)
+        xp = backend.xp
         n_nodes = _validate.integer(n_nodes, "n_nodes", 0)
-        ends = _validate.in_range(_validate.integer_array(edges, "edges", (None, 2)), n_nodes, "edges")
-        w = _validate.real_array(weights, "weights")
+        ends = _validate.in_range(_validate.integer_array(edges, "edges", (None, 2), xp), n_nodes, "edges")
+        w = _validate.real_array(weights, "weights", xp)
         if w.shape != ends.shape[:1]:
             raise ValueError(f"weights must have one entry per edge, shape {ends.shape[:1]}, got {w.shape}")
-        w = np.ascontiguousarray(w, _validate.compute_dtype(w.dtype))
+        w = xp.ascontiguousarray(w, _validate.compute_dtype(w.dtype))
         if not (np.isfinite(w).all() and (w >= 0).all()):
             raise ValueError("weights must be finite and at least 0, got negative, NaN or inf ones")
-        trees, _ = backend.edge_list_tree(ends, np.where(w < np.finfo(w.dtype).tiny, 0, w), n_nodes)
+        trees, _ = backend.edge_list_tree(ends, xp.where(w < np.finfo(w.dtype).tiny, 0, w), n_nodes)
         order, gaps, gap_edges = trees.with_leading(())
         return cls((n_nodes,), order, gaps, gap_edges)
 
@@ -128,12 +130,13 @@ class SpanningTree:
     @property
     def weights(self) -> Array:
         """The weights (..., N-1) of `edges`, ascending; inf where a forest has no edge."""
-        return np.sort(self.gaps, axis=-1)
+        result: Array = self._backend.xp.sort(self.gaps, axis=-1)
+        return result
 
     def _sorted_edges(self) -> tuple[Array, Array]:
-        backend = _dispatch.backend(order=self.order)
+        backend = self._backend
         n_nodes = self.order.shape[-1]
-        edges, weights = np.empty_like(self.gap_edges), np.empty_like(self.gaps)
+        edges, weights = backend.xp.empty_like(self.gap_edges), backend.xp.empty_like(self.gaps)
         for b in np.ndindex(self.batch_shape):
             edges[b], weights[b] = backend.sorted_edges(self.gap_edges[b], self.gaps[b], n_nodes)
         return edges, weights
@@ -146,9 +149,9 @@ class SpanningTree:
     @property
     def n_components(self) -> Any:
         """Number of trees in the forest, masked-out pixels not counted (an array for a batch)."""
-        isolated = 0 if self.mask is None else np.count_nonzero(~self._flat_mask(), axis=-1)
-        total = np.count_nonzero(np.isinf(self.gaps), axis=-1) + min(self.order.shape[-1], 1) - isolated
-        return total if self.batch_shape else int(np.squeeze(total))
+        isolated = 0 if self.mask is None else (~self._flat_mask()).sum(-1)
+        total = np.isinf(self.gaps).sum(-1) + min(self.order.shape[-1], 1) - isolated
+        return total if self.batch_shape else int(total.squeeze())
 
     def __len__(self) -> int:
         """Return the length of the batch's first axis."""
@@ -161,7 +164,8 @@ class SpanningTree:
         if not self.batch_shape:
             raise TypeError("a single SpanningTree cannot be indexed: it is not a batch")
         n_trees, n_nodes, n_gaps = math.prod(self.batch_shape), self.order.shape[-1], self.gaps.shape[-1]
-        picked = np.arange(n_trees).reshape(self.batch_shape)[key]
+        picked = np.arange(n_trees).reshape(self.batch_shape)[_dispatch.on_host(key)]
+        picked = self._backend.xp.asarray(picked) if picked.ndim else int(picked)
         mask = self.mask
         if mask is not None and mask.shape != self.shape:
             mask = mask.reshape(n_trees, *self.shape)[picked]
@@ -181,14 +185,16 @@ class SpanningTree:
         """Return whether two trees have the same shape, dtype, line, edges and mask."""
         if not isinstance(other, SpanningTree):
             return NotImplemented
-        return (
+        equal = self._backend.xp.array_equal
+        return bool(
             self.shape == other.shape
             and self.gaps.dtype == other.gaps.dtype
-            and np.array_equal(self.order, other.order)
-            and np.array_equal(self.gaps, other.gaps)
-            and np.array_equal(self.gap_edges, other.gap_edges)
+            and self._backend is other._backend
+            and equal(self.order, other.order)
+            and equal(self.gaps, other.gaps)
+            and equal(self.gap_edges, other.gap_edges)
             and (self.mask is None) == (other.mask is None)
-            and (self.mask is None or np.array_equal(self.mask, other.mask))  # type: ignore[arg-type]
+            and (self.mask is None or equal(self.mask, other.mask))
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -200,9 +206,11 @@ class SpanningTree:
     def __repr__(self) -> str:
         """Say what matters: shape, batch, components, weights."""
         finite = self.gaps[np.isfinite(self.gaps)]
-        weights = f"{finite.min():.3g}..{finite.max():.3g}" if finite.size else "none"
+        weights = f"{float(finite.min()):.3g}..{float(finite.max()):.3g}" if finite.size else "none"
         batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
-        components = np.array2string(np.asarray(self.n_components), separator=", ", threshold=8)
+        components = np.array2string(
+            np.asarray(_dispatch.on_host(self.n_components)), separator=", ", threshold=8
+        )
         return (
             f"SpanningTree(shape={self.shape}{batch}, n_components={components}, "
             f"weights={weights} {self.gaps.dtype})"
@@ -267,11 +275,12 @@ class SpanningTree:
         O(N) once per call, O(log N) per pair.
         """
         self._check_single("minimax")
-        first, second = np.broadcast_arrays(self._nodes(i, "i"), self._nodes(j, "j"))
-        position = np.empty(self.order.size, np.intp)
-        position[self.order] = np.arange(self.order.size)
+        backend = self._backend
+        xp = backend.xp
+        first, second = xp.broadcast_arrays(self._nodes(i, "i"), self._nodes(j, "j"))
+        position = xp.empty(self.order.size, np.intp)
+        position[self.order] = xp.arange(self.order.size)
         a, b = position[first.ravel()], position[second.ravel()]
-        backend = _dispatch.backend(order=self.order)
         return backend.largest_between(self.gaps, np.minimum(a, b), np.maximum(a, b)).reshape(first.shape)[()]
 
     def affinity(self, index: Any, zeta: float) -> Array:
@@ -303,12 +312,10 @@ class SpanningTree:
         if node.ndim:
             raise ValueError(f"index must be one pixel, got {node.size} of shape {node.shape}")
         zeta = _validate.positive(zeta, "zeta")
-        position = int(np.flatnonzero(self.order == node)[0])
-        distances = np.zeros(self.order.size, self.gaps.dtype)
-        distances[position + 1 :] = np.maximum.accumulate(self.gaps[position:])
-        distances[:position] = np.maximum.accumulate(self.gaps[:position][::-1])[::-1]
-        result = np.empty_like(distances)
-        result[self.order] = _dispatch.backend(order=self.order).affinities(distances, zeta)
+        position = int((self.order == node).argmax())
+        distances = self._backend.distances_from(self.gaps, position)
+        result: Array = self._backend.xp.empty_like(distances)
+        result[self.order] = self._backend.affinities(distances, zeta)
         return result.reshape(self.shape)
 
     def cut(self, threshold: float) -> Array:
@@ -342,19 +349,20 @@ class SpanningTree:
             raise ValueError(f"threshold must be at least 0, got {threshold!r}")
         with np.errstate(over="ignore"):
             threshold = self.gaps.dtype.type(threshold)
-        n = self.order.shape[-1]
-        labels = np.zeros(self.order.shape, self.order.dtype)
+        n, xp = self.order.shape[-1], self._backend.xp
+        labels: Array = xp.zeros(self.order.shape, self.order.dtype)
         flat_mask = None if self.mask is None else self._flat_mask()
         for b in np.ndindex(self.batch_shape):
             mask = None if flat_mask is None else flat_mask[b if flat_mask.ndim > 1 else ()]
-            starts = np.ones(n, bool)
+            starts = xp.ones(n, bool)
             starts[1:] = (self.gaps[b] > threshold) | np.isinf(self.gaps[b])
             # A zone is a stretch of the line that starts with its first pixel.
             first_pixels = self.order[b][starts]
             counted = first_pixels if mask is None else first_pixels[mask[first_pixels]]
-            number = np.zeros(n, self.order.dtype)
-            number[np.sort(counted)] = np.arange(1, len(counted) + 1)
-            labels[b][self.order[b]] = number[first_pixels][np.cumsum(starts) - 1] if n else 0
+            number = xp.zeros(n, self.order.dtype)
+            number[xp.sort(counted)] = xp.arange(1, len(counted) + 1)
+            if n:
+                labels[b][self.order[b]] = number[first_pixels][xp.cumsum(starts) - 1]
         return labels.reshape(self.batch_shape + self.shape)
 
     def to_linkage(self) -> NDArray[np.float64]:
@@ -378,8 +386,12 @@ class SpanningTree:
         self._check_single("to_linkage")
         if len(self.gaps) == 0 or np.isinf(self.gaps).any():
             raise ValueError(f"a linkage matrix needs one tree over at least two pixels, got {self!r}")
-        result: NDArray[np.float64] = _dispatch.backend(order=self.order).linkage(*self._sorted_edges())
+        result: NDArray[np.float64] = self._backend.linkage(*self._sorted_edges())
         return result
+
+    @property
+    def _backend(self) -> ModuleType:
+        return _dispatch.backend(order=self.order)
 
     def _flat_mask(self) -> NDArray[np.bool_]:
         assert self.mask is not None
@@ -391,7 +403,10 @@ class SpanningTree:
             return None
         if self.mask.shape == self.shape:
             return self._flat_mask()[None]
-        return self.mask.reshape(math.prod(self.batch_shape), self.order.shape[-1])[tree_of]
+        masks: NDArray[np.bool_] = self.mask.reshape(math.prod(self.batch_shape), self.order.shape[-1])[
+            self._backend.xp.asarray(tree_of)
+        ]
+        return masks
 
     def _check_single(self, method: str) -> None:
         if self.batch_shape:
@@ -399,16 +414,20 @@ class SpanningTree:
 
     def _nodes(self, index: Any, name: str) -> NDArray[np.intp]:
         """Return flat indices from flat ones or from a tuple of coordinates."""
+        xp = self._backend.xp
         if not isinstance(index, tuple):
-            indices = _validate.integer_array(index, name, np.shape(index))
+            indices = _validate.integer_array(index, name, xp.asarray(index).shape, xp)
             return _validate.in_range(indices, self.order.size, name)
         if len(index) != len(self.shape):
             raise ValueError(f"{name} must have one coordinate for each axis of {self.shape}, got {index}")
-        coordinates = np.broadcast_arrays(*(np.asarray(axis) for axis in index))
+        coordinates = xp.broadcast_arrays(*(xp.asarray(axis) for axis in index))
         for axis, (coordinate, extent) in enumerate(zip(coordinates, self.shape, strict=True)):
             label = f"{name}[{axis}]"
-            _validate.in_range(_validate.integer_array(coordinate, label, coordinate.shape), extent, label)
-        return np.asarray(np.ravel_multi_index(tuple(coordinates), self.shape), np.intp)
+            _validate.in_range(
+                _validate.integer_array(coordinate, label, coordinate.shape, xp), extent, label
+            )
+        nodes: NDArray[np.intp] = xp.asarray(xp.ravel_multi_index(tuple(coordinates), self.shape), np.intp)
+        return nodes
 
 
 def _reweigh(
@@ -422,10 +441,11 @@ def _reweigh(
 ) -> SpanningTree:
     """Weigh a tree by features whose leading axes begin with `leading`; `tree_of` names the tree of each."""
     backend = _dispatch.backend(order=tree.order, features=features)
-    f = _validate.real_array(features, "features")
+    xp = backend.xp
+    f = _validate.real_array(features, "features", xp)
     layout = _validate.layout_over(f.shape, leading, tree.shape, channel_axis, "features", "a tree")
     n_trees, n_nodes = math.prod(tree.batch_shape), tree.order.shape[-1]
-    flat = np.ascontiguousarray(layout.flatten(f), _validate.compute_dtype(f.dtype))
+    flat = xp.ascontiguousarray(layout.flatten(f), _validate.compute_dtype(f.dtype))
     if tree_of is None:
         tree_of = np.arange(n_trees)
     tree_of = np.repeat(tree_of, math.prod(layout.leading[len(leading) :]))

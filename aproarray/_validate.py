@@ -19,14 +19,15 @@ Array = NDArray[Any]
 Shape = tuple[int, ...]
 
 
-def real_array(array: ArrayLike, name: str) -> Array:
-    """Return `array` as an ndarray of real numbers in native byte order, without a copy where possible."""
-    result = np.asarray(array)
+def real_array(array: ArrayLike, name: str, xp: Any = np) -> Array:
+    """Return `array` as an `xp` array of real numbers in native byte order, without a copy where possible."""
+    result = xp.asarray(array)
     if result.dtype.kind not in "biuf" or result.dtype.itemsize > 8:
         raise TypeError(
             f"{name} must hold bool, integer, float16, float32 or float64 numbers, got dtype {result.dtype}"
         )
-    return np.require(result, result.dtype.newbyteorder("="), "A")
+    # A device has no foreign byte orders, nor unaligned numbers.
+    return np.require(result, result.dtype.newbyteorder("="), "A") if xp is np else result
 
 
 def compute_dtype(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
@@ -47,7 +48,7 @@ def finite(array: Array, name: str, takes_part: Array | None = None) -> None:
         bad &= takes_part[..., None]
     if bad.any():
         raise ValueError(
-            f"{name} must be finite, but {np.count_nonzero(bad)} of its {bad.size} numbers are NaN or inf "
+            f"{name} must be finite, but {int(bad.sum())} of its {bad.size} numbers are NaN or inf "
             "(check_finite=False skips this check)"
         )
 
@@ -127,7 +128,11 @@ class Layout(NamedTuple):
 
     def flatten(self, array: Array) -> Array:
         """Return `array` as (items, pixels, channels), a view where strides allow."""
-        array = array[..., None] if self.channel_axis is None else np.moveaxis(array, self.channel_axis, -1)
+        if self.channel_axis is None:
+            array = array[..., None]
+        else:
+            axes = [axis for axis in range(array.ndim) if axis != self.channel_axis % array.ndim]
+            array = array.transpose(*axes, self.channel_axis % array.ndim)
         return array.reshape(math.prod(self.leading), math.prod(self.spatial), self.n_channels)
 
 
@@ -176,11 +181,11 @@ def layout_over(
     return found
 
 
-def mask(value: Any, leading: Shape, spatial: Shape, owner: str) -> NDArray[np.bool_] | None:
+def mask(value: Any, leading: Shape, spatial: Shape, owner: str, xp: Any = np) -> NDArray[np.bool_] | None:
     """Return a boolean mask as (1 or items, pixels), or None."""
     if value is None:
         return None
-    result = np.asarray(value)
+    result = xp.asarray(value)
     if result.dtype != np.bool_:
         raise TypeError(f"mask must be boolean (True: the pixel takes part), got dtype {result.dtype}")
     if result.shape not in (spatial, leading + spatial):
@@ -189,27 +194,29 @@ def mask(value: Any, leading: Shape, spatial: Shape, owner: str) -> NDArray[np.b
             + (f" or {leading + spatial}" if leading else "")
         )
     items = math.prod(leading) if result.shape != spatial else 1
-    return np.ascontiguousarray(result).reshape(items, math.prod(spatial))
+    flat: NDArray[np.bool_] = xp.ascontiguousarray(result).reshape(items, math.prod(spatial))
+    return flat
 
 
-def output(out: Any, shape: Shape, dtype: np.dtype[Any]) -> None:
+def output(out: Any, shape: Shape, dtype: np.dtype[Any], xp: Any = np) -> None:
     """Check an array that results are to be written to."""
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a NumPy array, got a {type(out).__name__}")
+    if not isinstance(out, xp.ndarray):
+        library = "NumPy" if xp is np else "CuPy"
+        raise TypeError(f"out must be a {library} array, got a {type(out).__name__}")
     if out.dtype != dtype:
         raise TypeError(f"out must have the result's dtype {dtype}, got {out.dtype}")
     if out.shape != shape:
         raise ValueError(f"out must have the result's shape {shape}, got {out.shape}")
-    if not out.flags.writeable:
+    if xp is np and not out.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
 
 
-def integer_array(value: ArrayLike, name: str, shape: Sequence[int | None]) -> Array:
-    """Return `value` as an array of integers whose shape matches (None: any length)."""
-    result = np.asarray(value)
-    if result.size == 0 and result.dtype.kind == "f" and not isinstance(value, np.ndarray):
+def integer_array(value: ArrayLike, name: str, shape: Sequence[int | None], xp: Any = np) -> Array:
+    """Return `value` as an `xp` array of integers whose shape matches (None: any length)."""
+    result: Array = xp.asarray(value)
+    if result.size == 0 and result.dtype.kind == "f" and not isinstance(value, np.ndarray | xp.ndarray):
         # An empty list, which has neither a dtype nor all of its axes.
-        result = np.empty([n or 0 for n in shape] if result.ndim == 1 else result.shape, np.intp)
+        result = xp.empty([n or 0 for n in shape] if result.ndim == 1 else result.shape, np.intp)
     if result.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers, got dtype {result.dtype}")
     wanted = tuple("any" if n is None else n for n in shape)

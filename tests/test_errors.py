@@ -87,7 +87,7 @@ def test_masked_arrays_are_refused_with_what_to_do(where):
 @pytest.mark.parametrize("library", ["torch", "cupy", "jax.numpy", "pandas.core.frame"])
 @pytest.mark.parametrize("act", [mst, lambda x: lp(x, x)])
 def test_other_libraries_are_named(library, act):
-    expect(TypeError, rf"must be a NumPy array, got a {library}\.Tensor", act, foreign(library))
+    expect(TypeError, rf"must be a NumPy or CuPy array, got a {library}\.Tensor", act, foreign(library))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from aproarray import _grid
 from aproarray.cpu import _flood, _gradient, _mst, _sweep, _workers
 
+xp = np  # the arrays' own namespace
 sweeps = _sweep
 if _sweep.has_avx2():
     from aproarray.cpu import _sweep_avx2 as sweeps  # type: ignore[no-redef]
@@ -245,6 +246,14 @@ def largest_between(gaps: Array, first: Array, last: Array) -> Array:
     result = np.empty(len(first), gaps.dtype)
     _mst.largest_between(gaps, first, last, result)
     return result
+
+
+def distances_from(gaps: Array, position: int) -> Array:
+    """Return the minimax distance from one position of a line to all."""
+    distances = np.zeros(len(gaps) + 1, gaps.dtype)
+    distances[position + 1 :] = np.maximum.accumulate(gaps[position:])
+    distances[:position] = np.maximum.accumulate(gaps[:position][::-1])[::-1]
+    return distances
 
 
 def affinities(distances: Array, zeta: float) -> Array:

@@ -1,0 +1,118 @@
+// Stable radix sort of (KEY, u32) pairs, DIGIT_BITS a pass, all passes in one cooperative launch.
+
+#define DIGITS (1 << DIGIT_BITS)
+#define ITEMS 4  // pairs of a thread in each tile
+#define TILE (BLOCK * ITEMS)
+
+// Sorts `keys` and `values` by the lowest n_bits of the keys. With `number`, the values begin as 0, 1, 2 ...
+// There are n pairs, or *n_device (which is at most n) if that is not null. A pass over a digit that all
+// keys share is left out: images of few distinct weights take few passes.
+KERNEL sort_pairs(
+    KEY *keys, KEY *other_keys, u32 *values, u32 *other_values, u32 n, const u32 *n_device,
+    int n_bits, int number, u32 *counts /* DIGITS x blocks */, u32 *totals /* DIGITS */, u32 *barrier
+) {
+    __shared__ u32 count_of[N_WARPS][DIGITS];
+    __shared__ u32 place_of[DIGITS];
+    __shared__ int skip;
+    if (n_device) n = *n_device;
+    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, blocks = gridDim.x;
+    const u64 tiles = ((u64)n + TILE - 1) / TILE, each = (tiles + blocks - 1) / blocks;
+    const u64 first = blockIdx.x * each * TILE, stop = first + each * TILE < n ? first + each * TILE : n;
+    bool swapped = false;
+
+    for (int shift = 0; shift < n_bits; shift += DIGIT_BITS) {
+        const KEY *from = swapped ? other_keys : keys;
+        const u32 *from_values = swapped ? other_values : values;
+        KEY *to = swapped ? keys : other_keys;
+        u32 *to_values = swapped ? values : other_values;
+
+        for (u32 d = threadIdx.x; d < DIGITS; d += BLOCK) place_of[d] = 0;
+        __syncthreads();
+        for (u64 i = first + threadIdx.x; i < stop; i += BLOCK)
+            atomicAdd(&place_of[(u32)(from[i] >> shift) & (DIGITS - 1)], 1u);
+        __syncthreads();
+        for (u32 d = threadIdx.x; d < DIGITS; d += BLOCK) counts[d * blocks + blockIdx.x] = place_of[d];
+        grid_sync(barrier);
+
+        for (u32 d = blockIdx.x; d < DIGITS; d += blocks) {  // counts of a digit: before each block
+            u32 before = 0;
+            for (u32 block = 0; block < blocks; block += BLOCK) {
+                u32 total;
+                const u32 own = block + threadIdx.x;
+                const u32 sum = block_scan(own < blocks ? counts[d * blocks + own] : 0u, &total);
+                if (own < blocks) counts[d * blocks + own] = before + sum;
+                before += total;
+            }
+            if (threadIdx.x == 0) totals[d] = before;
+        }
+        grid_sync(barrier);
+
+        if (threadIdx.x == 0) skip = 0;
+        __syncthreads();
+        u32 smaller = 0;
+        for (u32 d = 0; d < DIGITS; d += BLOCK) {
+            u32 total;
+            const u32 own = d + threadIdx.x, count = own < DIGITS ? totals[own] : 0u;
+            const u32 sum = block_scan(count, &total);
+            if (own < DIGITS) {
+                place_of[own] = smaller + sum + counts[own * blocks + blockIdx.x];
+                if (count == n) skip = 1;
+            }
+            smaller += total;
+        }
+        __syncthreads();
+        const bool skipped = skip && !(number && shift == 0);
+        __syncthreads();
+        if (skipped) continue;
+
+        for (u64 tile = first; tile < stop; tile += TILE) {
+            for (u32 i = threadIdx.x; i < N_WARPS * DIGITS; i += BLOCK) (&count_of[0][0])[i] = 0;
+            __syncthreads();
+            KEY key[ITEMS];
+            u32 value[ITEMS], rank[ITEMS];
+            for (int j = 0; j < ITEMS; j++) {  // a warp's pairs follow one another
+                const u64 i = tile + (warp * ITEMS + j) * 32 + lane;
+                const bool inside = i < stop;
+                key[j] = inside ? from[i] : 0;
+                value[j] = !inside ? 0 : number && shift == 0 ? (u32)i : from_values[i];
+                const u32 digit = inside ? (u32)(key[j] >> shift) & (DIGITS - 1) : DIGITS;
+                const u32 same = __match_any_sync(FULL_WARP, digit);
+                u32 before = 0;
+                const int leader = __ffs(same) - 1;
+                if ((int)lane == leader && inside) {
+                    before = count_of[warp][digit];
+                    count_of[warp][digit] = before + __popc(same);
+                }
+                __syncwarp();  // the digit's next leader may be another thread
+                before = __shfl_sync(FULL_WARP, before, leader);
+                rank[j] = before + __popc(same & ((1u << lane) - 1));
+            }
+            __syncthreads();
+            for (u32 d = threadIdx.x; d < DIGITS; d += BLOCK) {
+                u32 place = place_of[d];
+                for (int w = 0; w < N_WARPS; w++) {
+                    const u32 count = count_of[w][d];
+                    count_of[w][d] = place;
+                    place += count;
+                }
+                place_of[d] = place;
+            }
+            __syncthreads();
+            for (int j = 0; j < ITEMS; j++) {
+                const u64 i = tile + (warp * ITEMS + j) * 32 + lane;
+                if (i >= stop) continue;
+                const u32 place = count_of[warp][(u32)(key[j] >> shift) & (DIGITS - 1)] + rank[j];
+                to[place] = key[j];
+                to_values[place] = value[j];
+            }
+            __syncthreads();
+        }
+        swapped = !swapped;
+        grid_sync(barrier);
+    }
+    if (swapped)
+        FOR_EACH(i, n) {
+            keys[i] = other_keys[i];
+            values[i] = other_values[i];
+        }
+}

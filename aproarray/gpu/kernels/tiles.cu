@@ -1,0 +1,116 @@
+// Local propagation: phi <- (W phi) / (W 1) over windows, W_ij = exp(-|I_i - I_j|^2 * scale).
+//
+// REAL is the type of values and results, PIXEL that of the image. Item i is along image i / repeat. Between
+// iterations, values are kept as planes: (items, channels, pixels).
+//
+// Two axes, windows of 2 RADIUS + 1. A block holds a tile: each thread TALL pixels of a column, whose
+// weights stay in registers for all iterations if the block has one tile, and are computed anew for each
+// tile and iteration if it has several. Values come through shared memory, DEEP channels at a time.
+
+#define SIDE (2 * RADIUS + 1)
+#define TILE_X 32
+#define TILE_Y (BLOCK / TILE_X * TALL)
+#define HALO_X (TILE_X + 2 * RADIUS)
+#define HALO_Y (TILE_Y + 2 * RADIUS)
+
+KERNEL propagate_tiles(
+    const REAL *values, long long item_stride, long long pixel_stride, long long channel_stride,
+    const PIXEL *images, u32 image_channels, const u8 *masks, u32 n_masks, u32 repeat,
+    u32 n_items, u32 height, u32 width, u32 channels, PIXEL scale, u32 iterations,
+    REAL *planes, REAL *other_planes,
+    REAL *out, long long out_item_stride, long long out_pixel_stride, long long out_channel_stride, u32 *barrier
+) {
+    __shared__ REAL shared[DEEP][HALO_Y][HALO_X];
+    const Strided<REAL> source = {values, item_stride, pixel_stride, channel_stride};
+    const u32 across = (width + TILE_X - 1) / TILE_X, down = (height + TILE_Y - 1) / TILE_Y;
+    const u64 n_pixels = (u64)height * width, n_tiles = (u64)across * down * n_items;
+    const bool one_tile = n_tiles <= gridDim.x;
+    REAL weight[TALL][SIDE * SIDE];
+    bool inside[TALL];
+
+    for (u32 step = 0; step < iterations; step++) {
+        REAL *const to = step % 2 ? other_planes : planes;
+        const REAL *const from = step % 2 ? planes : other_planes;
+        for (u64 tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
+            const u64 item = tile / ((u64)across * down), image = item / repeat;
+            const int left = (int)(tile % across) * TILE_X, top = (int)(tile / across % down) * TILE_Y;
+            const int x = threadIdx.x % TILE_X, y = threadIdx.x / TILE_X * TALL;
+            const u8 *const mask = masks ? masks + (image % n_masks) * n_pixels : 0;
+            if (step == 0 || !one_tile)
+#pragma unroll
+                for (int k = 0; k < TALL; k++) {
+                    const int px = left + x, py = top + y + k;
+                    const u64 pixel = (u64)py * width + px;
+                    inside[k] = px < (int)width && py < (int)height && (!mask || mask[pixel]);
+                    const PIXEL *const own = images + (image * n_pixels + pixel) * image_channels;
+                    REAL sum = 0;
+#pragma unroll
+                    for (int j = 0; j < SIDE * SIDE; j++) {
+                        const int qx = px + j % SIDE - RADIUS, qy = py + j / SIDE - RADIUS;
+                        const u64 other = (u64)qy * width + qx;
+                        const bool part = inside[k] && qx >= 0 && qx < (int)width && qy >= 0 && qy < (int)height &&
+                                          (!mask || mask[other]);
+                        REAL w = 0;
+                        if (part) {
+                            const PIXEL *const its = images + (image * n_pixels + other) * image_channels;
+                            PIXEL distance = 0;
+#pragma unroll 1
+                            for (u32 c = 0; c < image_channels; c++) {
+                                const PIXEL difference = its[c] - own[c];
+                                distance += difference * difference;
+                            }
+                            w = (REAL)falling_exponential(distance * scale);
+                        }
+                        weight[k][j] = w;
+                        sum += w;
+                    }
+                    const REAL norm = inside[k] ? 1 / sum : 0;
+#pragma unroll
+                    for (int j = 0; j < SIDE * SIDE; j++) weight[k][j] *= norm;
+                }
+            for (u32 channel = 0; channel < channels; channel += DEEP) {
+                const u32 depth = channels - channel < DEEP ? channels - channel : DEEP;
+                __syncthreads();
+                for (u32 i = threadIdx.x; i < depth * HALO_Y * HALO_X; i += BLOCK) {
+                    const u32 c = i / (HALO_Y * HALO_X), hy = i / HALO_X % HALO_Y, hx = i % HALO_X;
+                    const int qx = left + (int)hx - RADIUS, qy = top + (int)hy - RADIUS;
+                    const u64 pixel = (u64)qy * width + qx;
+                    REAL value = 0;
+                    if (qx >= 0 && qx < (int)width && qy >= 0 && qy < (int)height && (!mask || mask[pixel]))
+                        value = step == 0 ? source(item, pixel, channel + c)
+                                          : from[(item * channels + channel + c) * n_pixels + pixel];
+                    shared[c][hy][hx] = value;
+                }
+                __syncthreads();
+                for (u32 c = 0; c < depth; c++) {
+                    REAL sum[TALL];
+#pragma unroll
+                    for (int k = 0; k < TALL; k++) sum[k] = 0;
+#pragma unroll
+                    for (int row = 0; row < SIDE + TALL - 1; row++)
+#pragma unroll
+                        for (int column = 0; column < SIDE; column++) {
+                            const REAL value = shared[c][y + row][x + column];
+#pragma unroll
+                            for (int k = 0; k < TALL; k++)
+                                if (row >= k && row - k < SIDE) sum[k] += weight[k][(row - k) * SIDE + column] * value;
+                        }
+#pragma unroll
+                    for (int k = 0; k < TALL; k++) {
+                        const int px = left + x, py = top + y + k;
+                        if (px >= (int)width || py >= (int)height) continue;
+                        const u64 pixel = (u64)py * width + px;
+                        const bool last = step + 1 == iterations;
+                        if (!inside[k] && !last) continue;  // nobody reads it
+                        const REAL result = inside[k] ? sum[k] : source(item, pixel, channel + c);
+                        if (last)
+                            out[item * out_item_stride + pixel * out_pixel_stride + (channel + c) * out_channel_stride] =
+                                result;
+                        else to[(item * channels + channel + c) * n_pixels + pixel] = result;
+                    }
+                }
+            }
+        }
+        if (step + 1 < iterations) grid_sync(barrier);
+    }
+}

@@ -1,0 +1,225 @@
+"""Print the table of the GPU backend: ``python -m benchmarks.gpu``, from the repository's root, on a device.
+
+Times are medians between CUDA events, around calls whose inputs take turns, so that none finds its data in
+the L2 cache. The floor is what input and output alone would take at the speed of a plain copy on the same
+device, measured first: how far a row is from it shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import aproarray
+from benchmarks import inputs, machine
+
+N_CLASSES = 21
+
+
+class Row(NamedTuple):
+    """One line of the table: milliseconds, megabytes of input and output, and what is aimed at."""
+
+    what: str
+    ms: float
+    megabytes: float
+    target: str
+    against: str = ""
+
+
+class Device:
+    """A CUDA device and its copy bandwidth."""
+
+    def __init__(self, repeats: int):
+        import cupy
+
+        self.cupy, self.repeats = cupy, repeats
+        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+        self.name = properties["name"].decode()
+        self.l2_bytes = properties["l2CacheSize"]
+        source = cupy.ones(1 << 29, np.float32)  # 2 GiB
+        target = cupy.empty_like(source)
+        ms = self.median_ms(lambda _: cupy.copyto(target, source), [None])
+        self.bytes_per_ms = 2 * source.nbytes / ms
+
+    def median_ms(self, call: Callable[[Any], Any], rotated: list[Any]) -> float:
+        """Return the median milliseconds of a call over inputs that take turns."""
+        for one in rotated[:2]:
+            call(one)
+        times = []
+        for _, one in zip(range(self.repeats), itertools.cycle(rotated), strict=False):
+            start, stop = self.cupy.cuda.Event(), self.cupy.cuda.Event()
+            start.record()
+            result = call(one)
+            stop.record()
+            stop.synchronize()
+            del result
+            times.append(self.cupy.cuda.get_elapsed_time(start, stop))
+        return statistics.median(times)
+
+    def copies(self, n_bytes: int) -> int:
+        """Return how many inputs of that size are four times as large as the L2 cache."""
+        return max(2, -(-4 * self.l2_bytes // n_bytes))
+
+    def images(self, side: int, batch: int) -> list[Any]:
+        """Return batches of different photographs, more than fit the L2 cache."""
+        image = self.cupy.asarray(inputs.mosaic(side))
+        n = self.copies(batch * image.nbytes)
+        shifts = itertools.count(1, 37)
+        made = [
+            self.cupy.stack([self.cupy.roll(image, next(shifts), axis=(0, 1)) for _ in range(batch)])
+            for _ in range(n)
+        ]
+        return made if batch > 1 else [one[0] for one in made]
+
+    def values(self, shape: tuple[int, ...]) -> Any:
+        """Return random values, as a network's probabilities."""
+        return self.cupy.asarray(np.random.default_rng(1).random(shape, np.float32))
+
+
+def tree(device: Device) -> Iterator[Row]:
+    for side, batch, target in [(512, 1, "0.45"), (512, 16, "1.6 (0.10 each)"), (4096, 1, "15")]:
+        images = device.images(side, batch)
+        ms = device.median_ms(lambda image: aproarray.mst(image, check_finite=False), images)
+        pixels = side * side * batch
+        yield Row(f"tree, {batch} x {side} x {side} RGB", ms, pixels * 28 / 1e6, target)
+
+
+def gp(device: Device) -> Iterator[Row]:
+    for batch, target in [(1, "0.2"), (16, "0.96 (0.06 each)")]:
+        trees = [aproarray.mst(image) for image in device.images(512, batch)]
+        values = device.values((*trees[0].batch_shape, 512, 512, N_CLASSES))
+        n = device.copies(values.nbytes)
+        rotated = [(trees[k % len(trees)], values.copy()) for k in range(n)]
+
+        def call(one: Any) -> Any:
+            return aproarray.global_propagate(one[1], one[0], zeta=0.01, check_finite=False)
+
+        megabytes = (2 * values.nbytes + 8 * values.size // N_CLASSES) / 1e6
+        what = f"GP, {batch} x 512 x 512, {N_CLASSES} channels, trees ready"
+        yield Row(what, device.median_ms(call, rotated), megabytes, target)
+
+
+def lp(device: Device) -> Iterator[Row]:
+    images = device.images(512, 1)
+    values = device.values((512, 512, N_CLASSES))
+    out = device.cupy.empty_like(values)
+
+    def call(image: Any) -> Any:
+        return aproarray.local_propagate(values, image, zeta=0.034, out=out, check_finite=False)
+
+    ms = device.median_ms(call, images)
+    try:
+        theirs = _unfold_ms(device, images, values, out)
+        against = f"torch Unfold {theirs:.3g} ms, {theirs / ms:.1f} x (target 15)"
+    except ImportError as error:
+        against = f"torch Unfold not measured: {error}"
+    megabytes = (2 * values.nbytes + images[0].nbytes) / 1e6
+    yield Row(f"LP, 5 x 5, 20 iterations, 512 x 512, {N_CLASSES} channels", ms, megabytes, "0.5", against)
+
+
+def _unfold_ms(device: Device, images: list[Any], values: Any, ours: Any) -> float:
+    """Return the median of the windows as `torch.nn.Unfold` makes them, on the same device and stream."""
+    import torch
+
+    from benchmarks import torch_lp
+
+    phi = torch.from_dlpack(values).movedim(-1, 0)[:, None].contiguous()
+
+    def call(image: Any) -> Any:
+        x = torch.from_dlpack(image).movedim(-1, 0)[None].contiguous()
+        return torch_lp.local_propagate(phi, x, 0.034, 5, 20, at_once=len(phi))
+
+    stream = torch.cuda.ExternalStream(device.cupy.cuda.get_current_stream().ptr)
+    with torch.no_grad(), torch.cuda.stream(stream):
+        aproarray.local_propagate(values, images[0], zeta=0.034, out=ours)
+        theirs = device.cupy.from_dlpack(call(images[0])[:, 0].movedim(0, -1).contiguous())
+        worst = float(abs(theirs - ours).max())
+        if not worst < 1e-4:
+            raise AssertionError(f"LP: results differ by {worst:.2g}")
+        return device.median_ms(call, images)
+
+
+def pipeline(device: Device) -> Iterator[Row]:
+    def call(image: Any, values: Any) -> Any:
+        trees = aproarray.mst(image, check_finite=False)
+        soft = aproarray.global_propagate(values, trees, zeta=0.01, check_finite=False)
+        return aproarray.local_propagate(soft, image, zeta=0.034, check_finite=False)
+
+    images = device.images(2048, 1)
+    values = device.values((2048, 2048, N_CLASSES))
+    ms = device.median_ms(lambda image: call(image, values), images)
+    on_host = images[0].get(), values.get()
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        call(*on_host)
+        seconds.append(time.perf_counter() - start)
+    theirs = 1e3 * statistics.median(seconds[1:])
+    megabytes = (2 * values.nbytes + images[0].nbytes) / 1e6
+    against = f"CPU backend, {machine.cores()} cores, {theirs:.0f} ms, {theirs / ms:.1f} x (target 60)"
+    yield Row(f"tree + GP + LP, 2048 x 2048, {N_CLASSES} channels", ms, megabytes, "", against)
+
+
+ROWS = {"tree": tree, "gp": gp, "lp": lp, "pipeline": pipeline}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--only", choices=ROWS, help="one group of rows")
+    parser.add_argument("--repeats", metavar="N", type=int, default=50, help="calls per row (default 50)")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table there as well")
+    arguments = parser.parse_args()
+    if arguments.repeats < 1:
+        parser.error(f"--repeats must be at least 1, got {arguments.repeats}")
+    return arguments
+
+
+def _lines(rows: list[Row], device: Device) -> list[str]:
+    lines = [
+        "| what | ms | target ms | floor ms | times the floor | against |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        floor = 1e6 * row.megabytes / device.bytes_per_ms
+        cells = (row.what, f"{row.ms:.3g}", row.target, f"{floor:.2g}", f"{row.ms / floor:.1f}", row.against)
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> int:
+    arguments = _arguments()
+    try:
+        device = Device(arguments.repeats)
+    except Exception as error:  # whatever keeps CuPy from working
+        print(f"nothing measured, there is no device: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    rows = []
+    for name, measure in ROWS.items():
+        if arguments.only in (None, name):
+            for row in measure(device):
+                rows.append(row)
+                print(f"{row.what}: {row.ms:.3g} ms", file=sys.stderr, flush=True)
+    lines = [
+        f"On {device.name}, copy bandwidth {device.bytes_per_ms / 1e9:.2f} TB/s (bytes read and written):",
+        "",
+        *_lines(rows, device),
+    ]
+    print(*lines, sep="\n")
+    if arguments.markdown:
+        command = shlex.join(["python", "-m", "benchmarks.gpu", *sys.argv[1:]])
+        text = ["# Benchmarks of the GPU backend", "", f"    {command}", "", *lines, ""]
+        arguments.markdown.write_text("\n".join(text), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""A stand-in for CuPy on machines without a GPU: what aproarray uses of it, over NumPy, and no more.
+
+An array is an opaque box, as a device array is: NumPy functions do not take it, `.get()` copies it out.
+Kernels are the package's own sources, built by g++ over emulation.h, and run with blocks and
+threads in an order that is shuffled anew in every launch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+__version__ = "0 (emulated)"
+_folder = tempfile.TemporaryDirectory(prefix="emulated_cupy_")
+_N_MULTIPROCESSORS = 3
+
+
+class ndarray(np.lib.mixins.NDArrayOperatorsMixin):  # noqa: N801 - CuPy's name
+    """Memory of the device. Only this module looks inside."""
+
+    __module__ = "cupy"
+
+    def __init__(self, host: Any):
+        self._host = host
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        if any(isinstance(x, np.ndarray) and x.ndim for x in inputs):
+            raise TypeError(f"Unsupported type {np.ndarray}")
+        with np.errstate(all="ignore"):
+            return _boxed(getattr(ufunc, method)(*map(_opened, inputs), **_opened(options)))
+
+    def __array_function__(self, function: Any, _: Any, args: Any, kwargs: Any) -> Any:
+        raise TypeError(f"{function} of a device array: use the backend's own namespace")
+
+    def __getitem__(self, key: Any) -> ndarray:
+        return _boxed(self._host[_opened(key)])
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(value, np.ndarray) and value.ndim:
+            raise TypeError("Unsupported type ndarray")
+        self._host[_opened(key)] = _opened(value)
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __bool__(self) -> bool:
+        return bool(self._host)
+
+    def __int__(self) -> int:
+        return int(self._host)
+
+    def __float__(self) -> float:
+        return float(self._host)
+
+    def __index__(self) -> int:
+        return self._host.__index__()
+
+    def __format__(self, spec: str) -> str:
+        return format(self._host.item() if spec else self._host, spec)
+
+    def __reduce__(self) -> Any:
+        return array, (self._host,)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def data(self) -> Any:
+        return SimpleNamespace(ptr=self._host.ctypes.data)
+
+    @property
+    def flags(self) -> Any:
+        flags = self._host.flags
+        return SimpleNamespace(c_contiguous=flags.c_contiguous, f_contiguous=flags.f_contiguous)
+
+    @property
+    def device(self) -> Any:
+        return SimpleNamespace(id=0)
+
+    def get(self) -> Any:
+        return self._host.copy()
+
+
+def _method(name: str) -> Any:
+    def call(self: ndarray, *args: Any, **kwargs: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return _boxed(getattr(self._host, name)(*map(_opened, args), **_opened(kwargs)))
+
+    return call
+
+
+_METHODS = """
+    all any argmax astype copy fill item max mean min ravel reshape squeeze sum tolist transpose view
+"""
+for _name in _METHODS.split():
+    setattr(ndarray, _name, _method(_name))
+for _name in ("dtype", "itemsize", "nbytes", "ndim", "shape", "size", "strides"):
+    setattr(ndarray, _name, property(lambda self, name=_name: getattr(self._host, name)))
+ndarray.T = property(lambda self: _boxed(self._host.T))  # type: ignore[attr-defined]
+
+
+def _opened(value: Any) -> Any:
+    if isinstance(value, ndarray):
+        return value._host
+    if isinstance(value, tuple | list):
+        return type(value)(map(_opened, value))
+    if isinstance(value, dict):
+        return {key: _opened(item) for key, item in value.items()}
+    return value
+
+
+def _boxed(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return ndarray(np.asarray(value))
+    if isinstance(value, tuple | list):
+        return type(value)(map(_boxed, value))
+    return value
+
+
+def _function(name: str) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(x, np.ndarray) and x.ndim for x in args):
+            raise TypeError(f"Unsupported type {np.ndarray}")
+        with np.errstate(all="ignore"):
+            return _boxed(getattr(np, name)(*map(_opened, args), **_opened(kwargs)))
+
+    return call
+
+
+_FUNCTIONS = """
+    arange array_equal ascontiguousarray broadcast_arrays concatenate cumsum may_share_memory moveaxis ones
+    ravel_multi_index sort where zeros
+"""
+for _name in _FUNCTIONS.split():
+    globals()[_name] = _function(_name)
+
+
+def empty(shape: Any, dtype: Any = float) -> ndarray:
+    """Memory that nothing has been written to: whoever counts on zeros is found out."""
+    result = np.empty(shape, dtype)
+    result.view(np.uint8).fill(0xA5) if result.ndim and result.flags.c_contiguous else None
+    return ndarray(result)
+
+
+def empty_like(array: ndarray) -> ndarray:
+    return empty(array.shape, array.dtype)
+
+
+def asarray(value: Any, dtype: Any = None) -> ndarray:
+    return ndarray(np.asarray(_opened(value), dtype))
+
+
+def array(value: Any, dtype: Any = None) -> ndarray:
+    return ndarray(np.array(_opened(value), dtype))
+
+
+def asnumpy(value: Any) -> Any:
+    return value.get() if isinstance(value, ndarray) else np.asarray(value)
+
+
+class RawModule:
+    """A module of kernels, compiled by g++ for each (code, options)."""
+
+    def __init__(self, *, code: str, options: tuple[str, ...]):
+        self._code, self._options = code, options
+
+    def get_function(self, name: str) -> Any:
+        return SimpleNamespace(kernel=_Function(_library(self._code, self._options), name))
+
+
+def _build(kind: str, source: Path, target: Path) -> None:
+    flags = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", *kind.split()]
+    command = ["g++", *flags, str(source), "-o", str(target)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(result.stderr)
+
+
+@functools.cache
+def _compiled_header() -> None:
+    """Compile emulation.h once for all kernels."""
+    header = Path(_folder.name) / "emulation.h"
+    shutil.copy(Path(__file__).parent / "emulation.h", header)
+    _build("-x c++-header", header, header.with_suffix(".h.gch"))
+
+
+@functools.cache
+def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
+    names = re.findall(r"^KERNEL (\w+)\(", code, re.MULTILINE)
+    calls = "".join(
+        f'extern "C" int launch_{name}(void **arguments, unsigned grid, unsigned block, int cooperative, '
+        f"unsigned seed) {{ return emulation::call({name}, arguments, grid, block, cooperative, seed); }}\n"
+        f'extern "C" int kinds_{name}(int *sizes) {{ return emulation::kinds({name}, sizes); }}\n'
+        for name in names
+    )
+    defines = "".join(
+        f"#define {option.removeprefix('-D').replace('=', ' ', 1)}\n"
+        for option in options
+        if option.startswith("-D")
+    )
+    stem = Path(_folder.name) / hashlib.sha256(repr((code, options)).encode()).hexdigest()[:16]
+    stem.with_suffix(".cpp").write_text(f'#include "emulation.h"\n{defines}{code}\n{calls}')
+    library = stem.with_suffix(".so")
+    _compiled_header()
+    _build("-shared", stem.with_suffix(".cpp"), library)
+    return ctypes.CDLL(str(library))
+
+
+class _Function:
+    """A kernel. Its arguments are checked as a device would not: sizes, and that arrays are contiguous."""
+
+    launches = 0
+
+    def __init__(self, library: ctypes.CDLL, name: str):
+        self.ptr, self._name = self, name
+        self._launch = getattr(library, f"launch_{name}")
+        sizes = (ctypes.c_int * 64)()
+        count = getattr(library, f"kinds_{name}")(sizes)
+        self._kinds = sizes[:count]
+
+    def __call__(self, grid: Any, block: Any, args: Any, *, enable_cooperative_groups: bool = False) -> None:
+        assert len(args) == len(self._kinds), f"{self._name}: {len(args)} of {len(self._kinds)} arguments"
+        packed = []
+        for place, (value, kind) in enumerate(zip(args, self._kinds, strict=True)):
+            where = f"{self._name}, argument {place}"
+            if isinstance(value, ndarray):
+                assert kind < 0, f"{where}: an array for a number"
+                assert value._host.flags.c_contiguous, f"{where}: not contiguous"
+                value = np.intp(value._host.ctypes.data)
+            assert isinstance(value, np.generic), f"{where}: a {type(value).__name__} has no fixed size"
+            assert value.itemsize == abs(kind), f"{where}: {value.itemsize} bytes, expected {abs(kind)}"
+            packed.append(np.array(value))
+        pointers = (ctypes.c_void_p * len(packed))(*(value.ctypes.data for value in packed))
+        _Function.launches += 1
+        seed = int(os.environ.get("EMULATION_SEED", "0")) + _Function.launches
+        if self._launch(pointers, grid[0], block[0], int(enable_cooperative_groups), seed):
+            raise RuntimeError(f"{self._name}: threads wait for one another")
+
+
+class Device:
+    id = 0
+    attributes = {"MultiProcessorCount": _N_MULTIPROCESSORS}  # noqa: RUF012
+
+
+cuda = SimpleNamespace(
+    Device=Device,
+    driver=SimpleNamespace(occupancyMaxActiveBlocksPerMultiprocessor=lambda *_: 1),
+)

@@ -1,0 +1,243 @@
+"""The tests of the CPU backend, over device arrays: the same bodies, loaded again with another `aproarray`.
+
+That one takes the tests' NumPy arrays to the device, calls the real one, and brings the results back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+
+import aproarray
+from aproarray import cpu, reference
+
+_FOLDER = Path(__file__).parent
+
+
+class Device:
+    """CuPy, or its stand-in, and the GPU backend bound to it."""
+
+    def __init__(self, cupy: types.ModuleType, **constants: int):
+        self.cupy = cupy
+        self._modules: dict[str, types.ModuleType] = {"cupy": cupy}
+        with self.active():
+            compiler = importlib.import_module("aproarray.gpu._compile")
+            for name, value in constants.items():
+                setattr(compiler, name, value)
+            importlib.import_module("aproarray.gpu")
+        self.api = self._api()
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Let `cupy` and `aproarray.gpu` be this device's."""
+
+        def ours() -> dict[str, types.ModuleType]:
+            return {
+                name: module
+                for name, module in sys.modules.items()
+                if name == "cupy" or name.startswith("aproarray.gpu")
+            }
+
+        before = ours()
+        for name in before:
+            del sys.modules[name]
+        sys.modules.update(self._modules)
+        try:
+            yield
+        finally:
+            self._modules = ours()
+            for name in self._modules:
+                del sys.modules[name]
+            sys.modules.update(before)
+
+    def to(self, value: Any) -> Any:
+        """Return a NumPy array or a tree as the device's; lists of numbers too where they are data."""
+        if isinstance(value, Tree):
+            return value.tree
+        if isinstance(value, np.ndarray) and value.ndim:
+            return self.cupy.asarray(value.astype(value.dtype.newbyteorder("=")))
+        return value
+
+    def back(self, value: Any) -> Any:
+        """Return what came from the device as NumPy arrays, and trees as a `Tree`."""
+        if isinstance(value, aproarray.SpanningTree):
+            return Tree(self, value)
+        if isinstance(value, self.cupy.ndarray):
+            return value.get()[()]
+        return value
+
+    def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function of the package with device arrays."""
+        out = kwargs.get("out")
+        with self.active():
+            given = {key: self.to(value) for key, value in kwargs.items()}
+            if isinstance(kwargs.get("zeta"), np.ndarray):
+                given["zeta"] = kwargs["zeta"]
+            result = function(*map(self.to, args), **given)
+            if out is None:
+                return self.back(result)
+            assert result is given["out"]
+            out[...] = result.get()
+            return out
+
+    def verb(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a verb over NumPy arrays that is computed on the device. Its first arrays are data."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            data = [np.asarray(a) if isinstance(a, list | float | int) else a for a in args]
+            for name in ("values", "image", "features", "mask"):
+                if isinstance(kwargs.get(name), list):
+                    kwargs[name] = np.asarray(kwargs[name])
+            return self.call(function, *data, **kwargs)
+
+        return call
+
+    def _api(self) -> Any:
+        api = types.ModuleType("aproarray")
+        for name in ("mst", "global_propagate", "local_propagate"):
+            setattr(api, name, self.verb(getattr(aproarray, name)))
+        api.cpu, api.reference, api.__file__ = cpu, reference, aproarray.__file__
+
+        def from_edges(edges: Any, weights: Any, n_nodes: int) -> Any:
+            edges, weights = np.asarray(edges), np.asarray(weights)
+            if edges.size == 0:
+                edges = np.zeros((0, 2), np.int64)
+            return self.call(aproarray.SpanningTree.from_edges, edges, weights, n_nodes)
+
+        api.SpanningTree = types.SimpleNamespace(from_edges=from_edges)
+        return api
+
+    def load(self, name: str) -> types.ModuleType:
+        """Load a test module again, over this device."""
+        path = _FOLDER / f"{name}.py"
+        module = types.ModuleType(f"{name}_on_device")
+        module.__file__ = str(path)
+        before = {key: sys.modules.get(key) for key in ("aproarray", "strategies")}
+        sys.modules["aproarray"] = self.api
+        if name != "strategies":
+            sys.modules["strategies"] = self.load("strategies")
+        sys.modules[module.__name__] = module  # dataclasses and pickles look it up
+        try:
+            exec(compile(path.read_text(), str(path), "exec"), vars(module))
+        finally:
+            for key, old in before.items():
+                if old is None:
+                    sys.modules.pop(key, None)
+                else:
+                    sys.modules[key] = old
+        return module
+
+    def tests(self, module: str, names: str, max_examples: int) -> dict[str, Any]:
+        """Return some tests of a module, to be collected under its name."""
+        loaded = self.load(module)
+        result = {}
+        for name in names.split():
+            test = getattr(loaded, f"test_{name}")
+            if hasattr(test, "hypothesis"):
+                test = settings(
+                    max_examples=max_examples,
+                    derandomize=True,
+                    database=None,
+                    deadline=None,
+                    suppress_health_check=list(HealthCheck),
+                )(test)
+            result[f"test_{module.removeprefix('test_')}_{name}"] = test
+        return result
+
+
+class Tree:
+    """A tree of the device that shows NumPy arrays."""
+
+    def __init__(self, device: Device, tree: Any):
+        self.device, self.tree = device, tree
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.tree, name) if name != "n_components" else None
+        if callable(value) and not isinstance(value, self.device.cupy.ndarray):
+            return lambda *args, **kwargs: self.device.call(value, *args, **kwargs)
+        with self.device.active():
+            return self.device.back(getattr(self.tree, name))
+
+    @property
+    def edges(self) -> Any:
+        return self._get("edges")
+
+    @property
+    def weights(self) -> Any:
+        return self._get("weights")
+
+    @property
+    def n_components(self) -> Any:
+        return self._get("n_components")
+
+    def _get(self, name: str) -> Any:
+        with self.device.active():
+            return self.device.back(getattr(self.tree, name))
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.device.call(self.tree.__getitem__, key)
+
+    def __len__(self) -> int:
+        return len(self.tree)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[b] for b in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        with self.device.active():
+            return bool(self.tree == (other.tree if isinstance(other, Tree) else other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        with self.device.active():
+            return repr(self.tree)
+
+
+# What makes sense on a device: not threads, not read-only or byte-swapped memory.
+TESTS = {
+    "test_mst": (
+        "tree_is_the_references large_image_with_ties_has_the_tree_of_scipy batch_is_a_loop "
+        "masked_out_pixels_may_hold_anything axes_of_one_pixel_change_nothing channel_axis_may_be_anywhere "
+        "weights_are_float32_up_to_16_bits_and_float64_above components_of_a_mask_are_those_of_scikit_image"
+    ),
+    "test_tree": (
+        "tree_of_a_graph_is_the_references order_and_direction_of_edges_do_not_matter "
+        "tree_of_a_pixel_graph_is_that_of_the_image linkage_heights_are_minimax_distances "
+        "minimax_is_the_references affinity_falls_exponentially_with_minimax_distance "
+        "cut_labels_the_components_of_the_light_edges reweighed_tree_is_the_references_over_the_trees_edges "
+        "weighing_by_the_image_changes_nothing features_with_more_leading_axes_give_a_batch "
+        "batches_are_indexed_like_arrays cut_and_n_components_of_a_batch_are_loops "
+        "repr_says_what_the_tree_is minimax_of_a_long_line_is_its_largest_step"
+    ),
+    "test_global": (
+        "result_is_the_definition result_over_a_graph_is_the_definition any_number_of_channels "
+        "deep_dendrograms sequence_of_zetas_is_a_loop_along_a_new_first_axis features_weigh_the_trees_edges "
+        "batch_is_a_loop tree_index_names_the_tree_of_each_mask dtypes constants_are_fixed_points "
+        "sums_beyond_float32_do_not_overflow channels_do_not_mix small_zeta_averages_flat_zones_alone "
+        "small_zeta_gives_the_values_back_where_no_pixels_are_equal large_zeta_gives_the_components_means "
+        "no_component_sees_another masked_out_pixels_come_back_as_they_went_in "
+        "nan_spreads_over_its_component_alone_where_it_is_not_looked_for "
+        "channels_give_the_same_bits_wherever_they_lie"
+    ),
+    "test_local": (
+        "result_is_the_definition result_is_the_definition_for_any_small_image any_number_of_channels "
+        "iterations_are_calls no_steps_and_windows_of_one_pixel_give_the_values_back "
+        "windows_larger_than_the_image_hold_all_of_it tiny_zeta_lets_only_equal_pixels_meet "
+        "huge_zeta_is_a_moving_average scale_of_image_and_zeta_does_not_matter "
+        "image_differences_beyond_float32_when_squared batch_is_a_loop dtypes constants_are_fixed_points "
+        "masked_out_pixels_come_back_and_change_nothing"
+    ),
+    "test_degenerate": (
+        "batches_of_nothing one_pixel all_masked_out images_without_channels_are_flat "
+        "values_without_channels_stay_empty flat_image_is_averaged_whole graph_of_loops_alone"
+    ),
+}

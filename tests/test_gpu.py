@@ -1,0 +1,121 @@
+"""The GPU backend on a device: the CPU backend's tests and its very bits, streams, CUDA graphs."""
+
+import sys
+
+import numpy as np
+import pytest
+from on_device import TESTS, Device
+
+import aproarray
+
+
+def why_not():
+    """Return why there is no device to test on, or None."""
+    imported = "cupy" in sys.modules
+    try:
+        import cupy
+
+        cupy.cuda.runtime.getDeviceCount()
+        cupy.zeros(1)
+    except Exception as error:  # whatever keeps CuPy from working
+        if not imported:  # the import of aproarray is tested to be light
+            for name in [name for name in sys.modules if name.partition(".")[0] in ("cupy", "cupy_backends")]:
+                del sys.modules[name]
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+reason = why_not()
+if reason:
+    pytest.skip(f"needs a CUDA device and CuPy ({reason})", allow_module_level=True)
+
+import cupy  # noqa: E402
+
+pytestmark = pytest.mark.gpu
+device = Device(cupy)
+for module, names in TESTS.items():
+    globals().update(device.tests(module, names, max_examples=80))
+
+
+@pytest.fixture(autouse=True)
+def _active():
+    with device.active():
+        yield
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (300, 700), (40, 50, 60), (2000, 1500)])
+@pytest.mark.parametrize("levels", [1, 3, 256])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_trees_are_the_cpus_bit_for_bit(shape, levels, dtype):
+    image = np.random.default_rng(0).integers(levels, size=(*shape, 3)).astype(dtype)
+    ours = aproarray.mst(cupy.asarray(image), spatial_ndim=len(shape))
+    theirs = aproarray.mst(image, spatial_ndim=len(shape))
+    for name in ("edges", "weights", "order", "gaps", "gap_edges"):
+        np.testing.assert_array_equal(getattr(ours, name).get(), getattr(theirs, name))
+
+
+def some_input(n=4):
+    rng = np.random.default_rng(1)
+    images = cupy.asarray(rng.random((n, 200, 300, 3), np.float32))
+    return images, cupy.asarray(rng.random((n, 200, 300, 5), np.float32))
+
+
+def pipeline(images, values):
+    trees = aproarray.mst(images, check_finite=False)
+    soft = aproarray.global_propagate(values, trees, zeta=0.3, check_finite=False)
+    return aproarray.local_propagate(soft, images, check_finite=False)
+
+
+def test_results_repeat_bit_for_bit_whatever_else_is_in_the_batch():
+    images, values = some_input()
+    whole = pipeline(images, values).get()
+    np.testing.assert_array_equal(pipeline(images, values).get(), whole)
+    for b in range(len(images)):
+        alone = pipeline(images[b : b + 1], values[b : b + 1]).get()
+        np.testing.assert_array_equal(alone[0], whole[b])
+
+
+def test_work_is_done_on_the_current_stream():
+    images, values = some_input()
+    expected = pipeline(images, values).get()
+    streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(3)]
+    results = []
+    for stream in streams:
+        with stream:
+            results.append(pipeline(images, values))
+    for stream, result in zip(streams, results, strict=True):
+        stream.synchronize()
+        np.testing.assert_array_equal(result.get(), expected)
+
+
+def test_a_pipeline_of_fixed_shapes_can_be_captured_and_replayed():
+    images, values = some_input()
+    stream = cupy.cuda.Stream(non_blocking=True)
+    cupy.cuda.Device().synchronize()
+    # What the graph works in must stay its own: a pool, which a first call fills. That call also
+    # compiles the kernels.
+    pool = cupy.cuda.MemoryPool()
+    with stream, cupy.cuda.using_allocator(pool.malloc):
+        out = cupy.empty_like(values)
+        out[...] = pipeline(images, values)
+        stream.synchronize()
+        stream.begin_capture()
+        out[...] = pipeline(images, values)
+        graph = stream.end_capture()
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        images[...] = cupy.asarray(rng.random(images.shape, np.float32))
+        values[...] = cupy.asarray(rng.random(values.shape, np.float32))
+        cupy.cuda.Device().synchronize()
+        graph.launch(stream)
+        stream.synchronize()
+        np.testing.assert_array_equal(out.get(), pipeline(images, values).get())
+
+
+def test_lists_and_numpy_arrays_do_not_mix_with_device_arrays():
+    images, values = some_input()
+    trees = aproarray.mst(images)
+    with pytest.raises(TypeError, match="all arrays of one call must be of one library"):
+        aproarray.global_propagate(values.get(), trees, zeta=0.1)
+    with pytest.raises(TypeError, match="all arrays of one call must be of one library"):
+        aproarray.local_propagate(values, images.get())

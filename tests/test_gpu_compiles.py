@@ -1,0 +1,75 @@
+"""Every kernel compiles for the devices that CUDA 12 and 13 know, which takes NVRTC but no GPU."""
+
+import itertools
+from importlib import resources
+
+import emulated_cupy
+import pytest
+from on_device import Device
+
+from aproarray import _grid
+
+nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs nvidia-cuda-nvrtc and cuda-bindings")
+
+device = Device(emulated_cupy)
+with device.active():
+    from aproarray.gpu import _compile, _windows
+    from aproarray.gpu._trees import steps_of
+
+KEYS = [{"KEY": "u32", "REAL": "float"}, {"KEY": "u64", "REAL": "double"}]
+REALS = ["float", "double"]
+
+
+def grids():
+    for shape, connectivity in [((2, 2), 1), ((2, 2, 2), 3)]:
+        grid = _grid.grid(shape, connectivity)
+        yield {"NDIM": len(shape), "N_STEPS": len(grid.offsets), "STEPS": steps_of(grid)}
+
+
+# The constants that the package compiles each source with.
+CONSTANTS = {
+    "sort": [{"KEY": key["KEY"]} for key in KEYS],
+    "tree": [{"KEY": key["KEY"]} for key in KEYS],
+    "line": [{"KEY": key["KEY"]} for key in KEYS],
+    "list": KEYS,
+    "grid": [key | grid for key, grid in itertools.product(KEYS, grids())],
+    "global": [{"REAL": real, "GAP": gap} for real, gap in [("float", "float"), ("double", "float")]],
+    "largest": [{"REAL": real} for real in REALS],
+    "ends": [{"REAL": real} for real in REALS],
+    "windows": [
+        {"REAL": real, "PIXEL": pixel, "DEEP": 4, "NDIM": ndim}
+        for real, pixel, ndim in [("float", "float", 2), ("double", "float", 3), ("float", "double", 1)]
+    ],
+    "tiles": [
+        {"REAL": real, "PIXEL": pixel, "DEEP": 4, "RADIUS": radius, "TALL": tall, "RESIDENT": resident}
+        for (radius, size), (tall, resident) in _windows.TILES.items()
+        for real in REALS
+        for pixel in REALS[:1]
+        if size == (4 if real == "float" else 8)
+    ],
+}
+CASES = [("sm_90", source, constants) for source, all_ in CONSTANTS.items() for constants in all_]
+CASES += [(arch, source, all_[0]) for arch in ("sm_75", "sm_80") for source, all_ in CONSTANTS.items()]
+
+
+def test_every_source_is_compiled():
+    files = (resources.files("aproarray") / "gpu" / "kernels").iterdir()
+    assert {file.name.removesuffix(".cu") for file in files if file.name.endswith(".cu")} == set(CONSTANTS)
+
+
+@pytest.mark.parametrize(
+    ("arch", "source", "constants"),
+    CASES,
+    ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else value,
+)
+def test_kernels_compile(arch, source, constants):
+    # CuPy adds this last option, whatever one asks for.
+    options = (*_compile.options_for(**constants), f"-arch={arch}", "-ftz=true")
+    _, program = nvrtc.nvrtcCreateProgram(_compile.code_of(source).encode(), b"kernels.cu", 0, None, None)
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
+    _, size = nvrtc.nvrtcGetProgramLogSize(program)
+    log = b" " * size
+    nvrtc.nvrtcGetProgramLog(program, log)
+    nvrtc.nvrtcDestroyProgram(program)
+    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, log.decode()
+    assert not log.strip(b" \0"), log.decode()

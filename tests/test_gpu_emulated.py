@@ -1,0 +1,173 @@
+"""The GPU backend without a GPU: its kernels, built by g++, run the tests of the CPU backend.
+
+See `emulated_cupy`. Threads and blocks run in another order at every launch. Of a test's parameters and
+examples, a few are taken (conftest.py): the rest is for devices, see test_gpu.py.
+"""
+
+import math
+import pickle
+import shutil
+import sys
+
+import emulated_cupy
+import numpy as np
+import pytest
+from on_device import TESTS, Device
+
+import aproarray
+from aproarray import cpu
+
+if not shutil.which("g++"):
+    pytest.skip("the emulation needs g++", allow_module_level=True)
+
+device = Device(emulated_cupy, BLOCK=64, DIGIT_BITS=4)
+for module, names in TESTS.items():
+    globals().update(device.tests(module, names, max_examples=4))
+
+
+def to_device(array):
+    return emulated_cupy.asarray(array)
+
+
+@pytest.fixture
+def gpu():
+    with device.active():
+        yield sys.modules["aproarray.gpu"]
+
+
+@pytest.mark.parametrize("shape", [(21, 30), (5, 7, 8)])
+@pytest.mark.parametrize(("levels", "dtype"), [(1, np.float32), (4, np.float64), (1 << 20, np.float32)])
+def test_trees_are_the_cpus_bit_for_bit(gpu, shape, levels, dtype):
+    rng = np.random.default_rng(levels)
+    images = rng.integers(levels, size=(2, math.prod(shape), 2)).astype(dtype)
+    masks = rng.random((2, math.prod(shape))) < 0.9
+    connectivity = len(shape) - 1
+    ours, finite = gpu.grid_trees(to_device(images), shape, connectivity, to_device(masks), 1)
+    theirs, _ = cpu.grid_trees(images, shape, connectivity, masks, 1)
+    assert finite
+    features = rng.integers(3, size=images.shape).astype(dtype)
+    trees = [(ours, theirs)]
+    trees += [
+        (
+            gpu.reweighed_trees(ours.gap_edges, np.array([1, 0]), to_device(features), 1)[0],
+            cpu.reweighed_trees(theirs.gap_edges, np.array([1, 0]), features, 1)[0],
+        )
+    ]
+    for one, other in trees:
+        for name in ("order", "gaps", "gap_edges"):
+            np.testing.assert_array_equal(getattr(one, name).get(), getattr(other, name))
+
+
+def test_results_repeat_bit_for_bit_whatever_else_is_in_the_batch(gpu):
+    rng = np.random.default_rng(0)
+    image = rng.integers(5, size=(3, 17, 21, 1)).astype(np.float32)
+    values = rng.random((3, 17, 21, 3), np.float32)
+    trees = aproarray.mst(to_device(image))
+    results = [
+        aproarray.global_propagate(to_device(values[b]), trees[b], zeta=0.7).get()
+        for b in range(3)
+        for _ in range(2)
+    ]
+    whole = aproarray.global_propagate(to_device(values), trees, zeta=0.7).get()
+    for place, result in enumerate(results):
+        np.testing.assert_array_equal(result, whole[place // 2])
+
+
+@pytest.mark.parametrize("features", [False, True])
+@pytest.mark.parametrize("tree_of", [[0, 0, 1], [1, 0, 1]])
+def test_gradients_are_those_of_finite_differences(gpu, features, tree_of):
+    rng = np.random.default_rng(1)
+    n, zeta, tree_of = 24, 0.6, np.array(tree_of)
+    images = rng.random((2, n, 2))
+    values, grad = rng.standard_normal((2, 3, n, 2))
+    trees, _ = gpu.grid_trees(to_device(images), (4, 6), 1, None, 1)
+
+    def propagate(values, gaps):
+        out = emulated_cupy.empty(values.shape, np.float64)
+        z = emulated_cupy.empty((2, n), np.float64)
+        gpu.global_propagate(to_device(values), out, trees.order, gaps, tree_of, zeta, 1, z)
+        return out, z
+
+    result, z = propagate(values, trees.gaps)
+    out = emulated_cupy.empty((2, n - 1), np.float64)
+    gpu.global_gap_gradients(
+        to_device(grad), to_device(values), result, trees.order, trees.gaps, tree_of, zeta, z, out, 1
+    )
+    gaps, step = trees.gaps.get(), 1e-6
+
+    def loss(values, gaps):
+        return (propagate(values, to_device(gaps))[0].get() * grad).sum()
+
+    if features:
+        edges = trees.gap_edges.get()
+        target = emulated_cupy.empty(images.shape, np.float64)
+        gpu.feature_gradients(out, to_device(images), trees.gap_edges, target, 1)
+        for b, pixel, channel in [(0, 0, 0), (1, 7, 1)]:
+            losses = []
+            for sign in (1, -1):
+                moved = images.copy()
+                moved[b, pixel, channel] += sign * step
+                differences = [moved[t][edges[t, :, 0]] - moved[t][edges[t, :, 1]] for t in range(2)]
+                losses.append(loss(values, np.stack([(d**2).sum(-1) for d in differences])))
+            expected = (losses[0] - losses[1]) / (2 * step)
+            np.testing.assert_allclose(target.get()[b, pixel, channel], expected, rtol=1e-5, atol=1e-8)
+        return
+    for b, gap in [(0, 0), (0, 11), (1, 22)]:
+        moved = np.stack([gaps, gaps])
+        moved[:, b, gap] += [step, -step]
+        expected = (loss(values, moved[0]) - loss(values, moved[1])) / (2 * step)
+        np.testing.assert_allclose(out.get()[b, gap], expected, rtol=1e-5, atol=1e-8)
+    transposed = emulated_cupy.empty(values.shape, np.float64)
+    gpu.global_propagate(
+        to_device(grad), transposed, trees.order, trees.gaps, tree_of, zeta, 1, z, transposed=True
+    )
+    units = rng.standard_normal(values.shape)
+    np.testing.assert_allclose(
+        (transposed.get() * units).sum(), (propagate(units, trees.gaps)[0].get() * grad).sum(), rtol=1e-10
+    )
+
+
+def test_one_item_must_fit_32_bits(gpu):
+    class Huge:
+        shape, dtype = (1, 1 << 30, 1), np.dtype(np.float32)
+
+    with pytest.raises(ValueError, match=r"shape \(32768, 32768\) has 2147483648 edges, .* fewer than 2\^31"):
+        gpu.grid_trees(Huge, (1 << 15, 1 << 15), 1, None, 1)
+
+
+def test_large_batches_and_many_channels_take_turns(gpu, monkeypatch):
+    rng = np.random.default_rng(2)
+    images = to_device(rng.random((5, 4, 6, 1), np.float32))
+    values = to_device(rng.random((5, 3, 4, 6, 7), np.float32))
+    trees = aproarray.mst(images)
+    expected = aproarray.global_propagate(values, trees, zeta=0.5).get()
+    monkeypatch.setattr(sys.modules["aproarray.gpu._trees"], "MOST_EDGES", 2 * 4 * 6 * 2 + 1)
+    monkeypatch.setattr(sys.modules["aproarray.gpu._sums"], "_WORKING_BYTES", 24 * 4 * 6 * 3)
+    assert aproarray.mst(images) == trees
+    np.testing.assert_array_equal(aproarray.global_propagate(values, trees, zeta=0.5).get(), expected)
+
+
+def test_nothing_becomes_a_numpy_array_unasked(gpu):
+    image = to_device(np.random.default_rng(3).random((5, 6, 2)))
+    tree = aproarray.mst(image)
+    for array in (tree.order, tree.gaps, tree.gap_edges, tree.edges, tree.weights, tree.cut(0.1)):
+        assert isinstance(array, emulated_cupy.ndarray)
+    soft = aproarray.global_propagate(image, tree, zeta=1.0)
+    assert isinstance(aproarray.local_propagate(soft, image), emulated_cupy.ndarray)
+    assert isinstance(tree.to_linkage(), np.ndarray)
+    assert pickle.loads(pickle.dumps(tree)) == tree
+    with pytest.raises(TypeError, match="all arrays of one call must be of one library"):
+        aproarray.global_propagate(image.get(), tree, zeta=1.0)
+    with pytest.raises(TypeError, match="out is a list"):
+        aproarray.local_propagate(image, image, out=[])
+
+
+def test_waits_that_not_all_threads_reach_are_errors():
+    code = "KERNEL lost(int *x) { if (threadIdx.x) __syncthreads(); }"
+    with device.active():
+        from aproarray.gpu import _compile
+
+        code, options = _compile.code_of("ends") + code, _compile.options_for(REAL="float")
+    lost = emulated_cupy.RawModule(code=code, options=options).get_function("lost").kernel
+    with pytest.raises(RuntimeError, match="lost: threads wait for one another"):
+        lost((1,), (64,), (emulated_cupy.zeros(1, np.int32),))
