@@ -127,6 +127,19 @@ def test_gradients_are_those_of_finite_differences(gpu, features, tree_of):
     )
 
 
+@pytest.mark.parametrize("image_of", [[0, 0, 1, 1], [1, 0, 1, 1]])
+def test_windows_know_the_image_of_each_item(gpu, image_of):
+    rng = np.random.default_rng(0)
+    values, images = rng.random((4, 30, 2)), rng.random((2, 30, 3))
+    masks = rng.random((2, 30)) < 0.8
+    ours, theirs = to_device(np.zeros_like(values)), np.zeros_like(values)
+    options = (0.5, 3, 2, 1)
+    index = np.array(image_of)
+    gpu.local_propagate(to_device(values), ours, to_device(images), (5, 6), index, to_device(masks), *options)
+    cpu.local_propagate(values, theirs, images, (5, 6), index, masks, *options)
+    np.testing.assert_allclose(ours.get(), theirs, rtol=1e-12)
+
+
 def test_one_item_must_fit_32_bits(gpu):
     class Huge:
         shape, dtype = (1, 1 << 30, 1), np.dtype(np.float32)

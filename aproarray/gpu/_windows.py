@@ -7,7 +7,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from aproarray import _grid
+from aproarray import _dispatch, _grid
 from aproarray.gpu import _compile
 from aproarray.gpu._compile import kernel
 from aproarray.gpu._sums import _strided
@@ -33,7 +33,8 @@ def propagate(
 ) -> None:
     """Propagate values (I, N, C) into out (I, N, C), item i along images[image_of[i]] (G, N, Ci).
 
-    N pixels of `shape`; masks are (G or 1, N). Items of one image follow one another.
+    N pixels of `shape`; masks are (G or 1, N). Kernels take it that equally many items of each image follow one
+    another; other items get copies of their images.
     """
     del workers
     if out.size == 0:
@@ -46,6 +47,10 @@ def propagate(
         return
     if images.dtype == np.float32 and not 1e-18 <= zeta <= 1e18:  # whose square float32 cannot hold
         images = images.astype(np.float64)
+    image_of = _dispatch.on_host(image_of)
+    if not np.array_equal(image_of, np.repeat(np.arange(len(images)), max(1, n_items // len(images)))):
+        images = images[cupy.asarray(image_of)]
+        masks = masks if masks is None or len(masks) == 1 else masks[cupy.asarray(image_of)]
     images = cupy.ascontiguousarray(images)
     dtype, pixel = values.dtype, images.dtype
     scale = pixel.type(min(1 / zeta / zeta, float(np.finfo(pixel).max)))
