@@ -33,8 +33,8 @@ def propagate(
 ) -> None:
     """Propagate values (I, N, C) into out (I, N, C), item i along images[image_of[i]] (G, N, Ci).
 
-    N pixels of `shape`; masks are (G or 1, N). Kernels take it that equally many items of each image follow one
-    another; other items get copies of their images.
+    N pixels of `shape`; masks are (G or 1, N). Kernels take it that equally many items of each image follow
+    one another; other items get copies of their images.
     """
     del workers
     if out.size == 0:
