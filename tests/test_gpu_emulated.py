@@ -140,6 +140,13 @@ def test_windows_know_the_image_of_each_item(gpu, image_of):
     np.testing.assert_allclose(ours.get(), theirs, rtol=1e-12)
 
 
+def test_sums_of_windows_are_not_there_yet(gpu):
+    values, image = np.ones((1, 30, 2)), np.ones((1, 30, 3))
+    arguments = (to_device(values), to_device(values), to_device(image), (5, 6), np.zeros(1, int), None)
+    with pytest.raises(NotImplementedError, match="no gradients on CUDA tensors"):
+        gpu.local_propagate(*arguments, 0.5, 3, 2, 1, to_device(np.empty((1, 30))))
+
+
 def test_one_item_must_fit_32_bits(gpu):
     class Huge:
         shape, dtype = (1, 1 << 30, 1), np.dtype(np.float32)

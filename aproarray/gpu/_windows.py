@@ -30,13 +30,18 @@ def propagate(
     kernel_size: int,
     iterations: int,
     workers: int,
+    sums: Any = None,
 ) -> None:
     """Propagate values (I, N, C) into out (I, N, C), item i along images[image_of[i]] (G, N, Ci).
 
     N pixels of `shape`; masks are (G or 1, N). Kernels take it that equally many items of each image follow
-    one another; other items get copies of their images.
+    one another; other items get copies of their images. `sums`, which gradients need, are not there yet.
     """
     del workers
+    if sums is not None:
+        raise NotImplementedError(
+            "local_propagate has no gradients on CUDA tensors yet: call it under torch.no_grad(), or on the CPU"
+        )
     if out.size == 0:
         return
     n_items, n_pixels, channels = values.shape
