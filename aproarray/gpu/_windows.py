@@ -40,7 +40,7 @@ def propagate(
     del workers
     if sums is not None:
         raise NotImplementedError(
-            "local_propagate has no gradients on CUDA tensors yet: call it under torch.no_grad(), or on the CPU"
+            "local_propagate has no gradients on CUDA tensors yet: use torch.no_grad(), or CPU tensors"
         )
     if out.size == 0:
         return
