@@ -51,3 +51,8 @@ def grid(shape: tuple[int, ...], connectivity: int) -> Grid:
         np.array(offsets, np.intp).reshape(-1, ndim) @ np.array(strides, np.intp),
         (len(offsets) - 1).bit_length(),
     )
+
+
+def fits_32_bits(n_nodes: int, n_ids: int) -> bool:
+    """Return whether 32-bit numbers hold the ids of edges, and places among two numbers for each node."""
+    return max(2 * n_nodes, n_ids) < 1 << 31

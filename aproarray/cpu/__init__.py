@@ -48,9 +48,10 @@ class TreeArrays(NamedTuple):
         return order, gaps, gap_edges
 
 
-def _index_dtype(n_ids: int, weight_dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the type of indices and working numbers: 32 bits where weights and edge ids have no more."""
-    return np.dtype(np.int32 if weight_dtype == np.float32 and n_ids < 1 << 31 else np.int64)
+def _index_dtype(n_nodes: int, n_ids: int, weight_dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type of indices and working numbers: 32 bits where weights have no more and edge ids fit."""
+    fits = weight_dtype == np.float32 and _grid.fits_32_bits(n_nodes, n_ids)
+    return np.dtype(np.int32 if fits else np.int64)
 
 
 def _build_trees(
@@ -87,7 +88,7 @@ def grid_trees(
     grid = _grid.grid(shape, connectivity)
     n_trees, n_nodes, _ = images.shape
     threads = max(1, workers // max(n_trees, 1))  # for one tree
-    index_dtype = _index_dtype(n_nodes << grid.id_bits, images.dtype)
+    index_dtype = _index_dtype(n_nodes, n_nodes << grid.id_bits, images.dtype)
     no_ends = np.empty((0, 2), index_dtype)
 
     def build(b: int, *tree: Array) -> bool:
@@ -192,7 +193,7 @@ def _connect_nodes(edges: Array, weights: Array, *tree: Array) -> bool:
 
 def edge_list_tree(ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArrays, bool]:
     """Build the tree of one graph, of edges (E, 2) with weights (E), as a batch of one."""
-    index_dtype = _index_dtype(max(n_nodes, len(ends)), weights.dtype)
+    index_dtype = _index_dtype(n_nodes, len(ends), weights.dtype)
 
     def build(_: int, *tree: Array) -> bool:
         edges, rows = _mst.canonical_edges(np.ascontiguousarray(ends, index_dtype), n_nodes)
@@ -206,7 +207,7 @@ def reweighed_trees(
 ) -> tuple[TreeArrays, bool]:
     """Weigh trees by features (F, N, C): tree f has the edges (B, N-1, 2) of tree tree_of[f]."""
     n_trees, n_nodes, _ = features.shape
-    index_dtype = _index_dtype(n_nodes, features.dtype)
+    index_dtype = _index_dtype(n_nodes, n_nodes, features.dtype)
 
     def canonical(b: int) -> Array:
         return _mst.canonical_edges(np.ascontiguousarray(gap_edges[b], index_dtype), n_nodes)[0]

@@ -60,13 +60,10 @@ def _(index: Tensor, stop: int, name: str) -> Tensor:
     return torch.empty_like(index, dtype=torch.int64)
 
 
-def _index_dtype(n_ids: int, dtype: torch.dtype) -> torch.dtype:
-    return torch.int32 if dtype == torch.float32 and n_ids < 1 << 31 else torch.int64
-
-
 def _new_trees(like: Tensor, n_trees: int, n_nodes: int, n_ids: int) -> tuple[Tensor, Tensor, Tensor]:
     n_gaps = max(n_nodes - 1, 0)
-    index_dtype = _index_dtype(n_ids, like.dtype)
+    fits = like.dtype == torch.float32 and _grid.fits_32_bits(n_nodes, n_ids)
+    index_dtype = torch.int32 if fits else torch.int64
     return (
         like.new_empty((n_trees, n_nodes), dtype=index_dtype),
         like.new_empty((n_trees, n_gaps)),
