@@ -31,7 +31,8 @@ cdef extern from *:
     int64_t LARGEST64 "INT64_MAX"
 
 cdef enum:
-    MAX_RADIX = 1 << 11
+    DIGIT_BITS = 11
+    RADIX = 1 << 11
     MAX_DIGITS = 8
     TOGETHER = 8  # edges whose ends are looked up together
     GROUPS = 6  # of edges, at different stages of getting ready
@@ -39,8 +40,6 @@ cdef enum:
     CHUNK = 256
     MAX_NDIM = 8
     MAX_OFFSETS = 64
-    TILE_DIGIT_BITS = 11
-    DIGIT_BITS = 11
 
 
 cdef inline uint64_t bits_of(real weight) noexcept nogil:
@@ -88,37 +87,37 @@ cdef inline void put(uint64_t *items, Py_ssize_t i, uint64_t key, uint64_t id, n
 
 
 cdef uint64_t *radix_sort(
-    uint64_t *items, uint64_t *other, Py_ssize_t n, int digit_bits, node_t kind
+    uint64_t *items, uint64_t *other, Py_ssize_t n, node_t kind
 ) noexcept nogil:
     """Sort stably by key, returning the one of the two buffers that holds the result.
 
     Digits that all keys share are passed over: images of few distinct weights cost one or two passes.
     """
-    cdef Py_ssize_t counts[MAX_DIGITS][MAX_RADIX]
+    cdef Py_ssize_t counts[MAX_DIGITS][RADIX]
     cdef Py_ssize_t i, place, total, count
-    cdef int digit, value, shift, radix = 1 << digit_bits
-    cdef int n_digits = ((31 if node_t is int32_t else 63) + digit_bits - 1) // digit_bits
+    cdef int digit, value, shift
+    cdef int n_digits = ((31 if node_t is int32_t else 63) + DIGIT_BITS - 1) // DIGIT_BITS
     cdef uint64_t key
     cdef uint64_t *swap
     if n == 0:
         return items
     for digit in range(n_digits):
-        memset(counts[digit], 0, radix * sizeof(Py_ssize_t))
+        memset(counts[digit], 0, RADIX * sizeof(Py_ssize_t))
     for i in range(n):
         key = key_of(items, i, kind)
         for digit in range(n_digits):
-            counts[digit][(key >> (digit * digit_bits)) & (radix - 1)] += 1
+            counts[digit][(key >> (digit * DIGIT_BITS)) & (RADIX - 1)] += 1
     for digit in range(n_digits):
-        shift = digit * digit_bits
-        if counts[digit][(key_of(items, 0, kind) >> shift) & (radix - 1)] == n:
+        shift = digit * DIGIT_BITS
+        if counts[digit][(key_of(items, 0, kind) >> shift) & (RADIX - 1)] == n:
             continue
         total = 0
-        for value in range(radix):
+        for value in range(RADIX):
             count = counts[digit][value]
             counts[digit][value] = total
             total += count
         for i in range(n):
-            value = (key_of(items, i, kind) >> shift) & (radix - 1)
+            value = (key_of(items, i, kind) >> shift) & (RADIX - 1)
             place = counts[digit][value]
             counts[digit][value] = place + 1
             put(other, place, key_of(items, i, kind), id_of(items, i, kind), kind)
@@ -448,7 +447,7 @@ cdef Py_ssize_t solve_tile(
     cdef uint64_t *items
     make_sets(sets, view.n_local)
     count = gather_tile(view, weights, work.items, bound)
-    items = radix_sort(work.items, work.other, count, TILE_DIGIT_BITS, kind)
+    items = radix_sort(work.items, work.other, count, kind)
     for i in range(count):
         if i % TOGETHER == 0:
             for x in range(min(<Py_ssize_t> TOGETHER, count - i)):
@@ -805,7 +804,7 @@ def connect(
     cdef node_t kind = 0
     cdef Graph graph = graph_of(ends, strides, id_bits)
     with nogil:
-        by_weight = radix_sort(&items[0, 0], &items[1, 0], n_items, DIGIT_BITS, kind)
+        by_weight = radix_sort(&items[0, 0], &items[1, 0], n_items, kind)
         sets = <node_t *> (&items[1, 0] if by_weight == &items[0, 0] else &items[0, 0])
         kruskal(by_weight, n_items, n_runs, &graph, run_of_data, sets, sets + 2 * n_runs)
     return 0 if by_weight == &items[0, 0] else 1
@@ -935,7 +934,7 @@ def sort_by_weight(const real[::1] weights, Py_ssize_t[::1] rows):
     with nogil:
         for i in range(n):
             put(&items[0, 0], i, bits_of(weights[i]), i, kind)
-        in_order = radix_sort(&items[0, 0], &items[1, 0], n, DIGIT_BITS, kind)
+        in_order = radix_sort(&items[0, 0], &items[1, 0], n, kind)
         for i in range(n):
             rows[i] = <Py_ssize_t> id_of(in_order, i, kind)
 
