@@ -420,12 +420,24 @@ def refine(
     return result[..., 0] if layout.channel_axis is None else np.moveaxis(result, -1, layout.channel_axis)
 
 
-def _tree_zeta(tree: SpanningTree, share: float = 0.25) -> float:
-    """Return a share of the median step of a tree's edges: of those that are not 0, if the median is."""
+def _tree_zeta(tree: SpanningTree) -> float:
+    """Return a quarter of the median step of a tree's edges: of those that are not 0, if the median is."""
     weights = tree.gaps[np.isfinite(tree.gaps)]
     if not np.median(weights) > 0 if weights.size else True:
         weights = weights[weights > 0]
-    return share * float(np.sqrt(np.median(weights))) if weights.size else 1.0
+    return 0.25 * float(np.sqrt(np.median(weights))) if weights.size else 1.0
+
+
+def _map_zeta(tree: SpanningTree) -> float:
+    """Return twice the root mean square step of a tree's edges.
+
+    An object's texture is below that, and its outline above. On photographs it is the root mean square step
+    between all neighbours, of which a tree does not know.
+    """
+    weights = tree.gaps[np.isfinite(tree.gaps)]
+    largest = float(weights.max()) if weights.size else 0.0
+    # Shares of the largest: the sum of weights may be too large for their type.
+    return 2 * float(np.sqrt(largest * (weights / largest).mean(dtype=np.float64))) if largest > 0 else 1.0
 
 
 def _resampled(scores: Array, shape: tuple[int, ...]) -> Array:
@@ -466,8 +478,8 @@ def affinity_map(
         "local": what reaches the others of a 1 at the pixel in `iterations` steps over 5 x 5 windows.
     zeta : float, optional
         Scale, above 0: of the tree's steps; for an image, of steps of its smoothed colours (L*a*b* / 100,
-        or channels mapped to [0, 1]). None: chosen from the image; ten times what `refine` takes where the
-        map is global, which shows more.
+        or channels mapped to [0, 1]). None: chosen from the image: twice the root mean square step of the tree's
+        edges (global), or 1.5 times that between neighbours (local).
     iterations : int
         Number of local steps.
     channel_axis : int or None
@@ -507,14 +519,14 @@ def affinity_map(
     if isinstance(image, SpanningTree):
         if kind == "local":
             raise TypeError("a local affinity map needs the image, got a SpanningTree")
-        return image.affinity(pixel, _tree_zeta(image, 2.5) if zeta is None else zeta)
+        return image.affinity(pixel, _map_zeta(image) if zeta is None else zeta)
     _dispatch.backend(image=image, mask=mask)
     pixels, takes_part = _image_and_mask(image, channel_axis, spatial_ndim, mask)
     colours = _relief.colours(pixels, takes_part, _is_rgb(convert2lab, pixels))
     features, _ = _relief.features_and_relief(colours, takes_part)
     if kind == "global":
         tree = mst(features, mask=takes_part, spatial_ndim=spatial_ndim)
-        return tree.affinity(pixel, _tree_zeta(tree, 2.5) if zeta is None else zeta)
+        return tree.affinity(pixel, _map_zeta(tree) if zeta is None else zeta)
     shape = pixels.shape[:-1]
     index = pixel if isinstance(pixel, tuple) else (pixel,)
     if len(index) not in (1, len(shape)):
