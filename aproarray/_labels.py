@@ -51,7 +51,10 @@ class LabelPropagator:
 
     Notes
     -----
-    O(N C) time. Holds 4 (C + 2) + 1 bytes per pixel.
+    O(N C) time. Holds 4 (C + 3) + 1 bytes per pixel.
+
+    This is what stands in for a `SpanningTree` between strokes: labels follow three forests, whose edges
+    weigh reliefs rather than differences of colours, and whose roots are the seeds, which a tree cannot know.
 
     Examples
     --------
@@ -81,7 +84,7 @@ class LabelPropagator:
         self.shape: tuple[int, ...] = pixels.shape[:-1]
         self._mask = takes_part
         colours = _relief.colours(pixels, takes_part, _is_rgb(convert2lab, pixels))
-        features, relief = _relief.features_and_relief(colours, takes_part)
+        features = _relief.features(colours, takes_part)
         step = _relief.typical_step(features, takes_part)
         # On a plain image every neighbour has the same vote, whatever the scale.
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
@@ -94,9 +97,10 @@ class LabelPropagator:
         self._features = np.zeros((*padded, features.shape[-1]), np.float32)
         self._features[self._inner] = features
         self._features = self._features.reshape(-1, features.shape[-1])
-        self._relief = np.zeros(padded, np.float32)
-        self._relief[self._inner] = relief
-        self._heaviest = 2 * float(relief.max(initial=0))
+        reliefs = _relief.reliefs(features, takes_part)
+        self._reliefs = np.zeros((len(reliefs), *padded), np.float32)
+        self._reliefs[(slice(None), *self._inner)] = reliefs
+        self._reliefs = self._reliefs.reshape(len(reliefs), -1)
         self._neighbours = _steps(padded, 1)
         self._window = _steps(padded, _RADIUS)
 
@@ -105,13 +109,17 @@ class LabelPropagator:
         return f"LabelPropagator(shape={self.shape})"
 
     @overload
-    def propagate(self, labels: ArrayLike, *, return_prob: Literal[False] = False) -> Array: ...
+    def propagate(
+        self, labels: ArrayLike, *, return_prob: Literal[False] = False, workers: int | None = None
+    ) -> Array: ...
     @overload
-    def propagate(self, labels: ArrayLike, *, return_prob: Literal[True]) -> NDArray[np.float32]: ...
+    def propagate(
+        self, labels: ArrayLike, *, return_prob: Literal[True], workers: int | None = None
+    ) -> NDArray[np.float32]: ...
     @overload
-    def propagate(self, labels: ArrayLike, *, return_prob: bool) -> Array: ...
+    def propagate(self, labels: ArrayLike, *, return_prob: bool, workers: int | None = None) -> Array: ...
 
-    def propagate(self, labels: ArrayLike, *, return_prob: bool = False) -> Array:
+    def propagate(self, labels: ArrayLike, *, return_prob: bool = False, workers: int | None = None) -> Array:
         """Return the labels of all pixels; see `propagate_labels`."""
         backend = _dispatch.backend(labels=labels)
         seeds = np.asarray(labels)
@@ -140,7 +148,11 @@ class LabelPropagator:
             graph = mst(np.zeros(self.shape, np.uint8), mask=~excluded, spatial_ndim=len(self.shape))
             zones[self._inner] = graph.cut(0)
             zones = zones.reshape(-1)
-        backend.flood(self._relief.reshape(-1), flat, self._neighbours, self._heaviest)
+        maps = np.repeat(flat[None], len(self._reliefs), axis=0)
+        workers = _validate.workers(workers, backend.available_workers())
+        backend.flood(self._reliefs, maps, self._neighbours, workers)
+        # What two of the three scales say; the middle one, where each says something else.
+        flat = np.where(maps[1] == maps[2], maps[1], maps[0])
         shares = np.zeros((flat.size if return_prob else 0, len(values)), np.float32)
         backend.vote(
             self._features, flat, zones, held, self._window, self._scale, _VOTES, len(values), shares
@@ -151,7 +163,8 @@ class LabelPropagator:
             )
         result = seeds.copy()
         found = ~excluded
-        result[found] = np.concatenate([np.zeros(1, seeds.dtype), values])[inner[found]]
+        chosen = flat.reshape(self._padded_shape)[self._inner]
+        result[found] = np.concatenate([np.zeros(1, seeds.dtype), values])[chosen[found]]
         return result
 
 
@@ -164,6 +177,7 @@ def propagate_labels(
     channel_axis: int | None = -1,
     mask: ArrayLike | None = None,
     convert2lab: bool | None = None,
+    workers: int | None = None,
 ) -> Array: ...
 @overload
 def propagate_labels(
@@ -174,6 +188,7 @@ def propagate_labels(
     channel_axis: int | None = -1,
     mask: ArrayLike | None = None,
     convert2lab: bool | None = None,
+    workers: int | None = None,
 ) -> NDArray[np.float32]: ...
 
 
@@ -185,6 +200,7 @@ def propagate_labels(
     channel_axis: int | None = -1,
     mask: ArrayLike | None = None,
     convert2lab: bool | None = None,
+    workers: int | None = None,
 ) -> Array:
     """Segment an image from a few labelled pixels: scribbles, points, boxes.
 
@@ -207,6 +223,8 @@ def propagate_labels(
         and seeds are ignored there.
     convert2lab : bool or None
         Whether the channels are sRGB, to be compared as CIE L*a*b*. None: if there are three.
+    workers : int or None
+        Threads (None: the CPUs this process may use). The result does not depend on it.
 
     Returns
     -------
@@ -226,14 +244,15 @@ def propagate_labels(
 
     Notes
     -----
-    The relief of the image is the sum of its gradients at three scales (see docs/quality.md). Labels
-    first follow the minimum spanning forest rooted at the seeds, edges weighing the relief of
-    their two pixels: every pixel gets the label of a seed at the smallest minimax distance, as in
-    `global_propagate` when zeta goes to 0, and whatever its distance from all seeds. Plain areas are
-    shared out by the number of steps. Then pixels take the label of the largest vote over a 5 x 5
-    window, weighted by likeness as in `local_propagate`, with the seeds held.
+    The relief of the image is its gradient, over what is usual around a pixel, at each of three scales (see
+    docs/quality.md). At each, labels follow the minimum spanning forest rooted at the seeds, edges weighing
+    the relief of their two pixels: every pixel gets the label of a seed at the smallest minimax distance, as
+    in `global_propagate` when zeta goes to 0, and whatever its distance from all seeds. Plain areas are
+    shared out by the number of steps. Pixels take the label of two of the scales, or of the middle one where
+    all differ; then that of the largest vote over a 5 x 5 window, weighted by likeness as in
+    `local_propagate`, with the seeds held.
 
-    O(N C) time and 4 C + 40 bytes per pixel, whatever the number of labels, but for return_prob.
+    O(N C) time and 30 C + 50 bytes per pixel at most, whatever the number of labels, but for return_prob.
 
     References
     ----------
@@ -259,7 +278,7 @@ def propagate_labels(
     propagator = LabelPropagator(
         image, channel_axis=channel_axis, spatial_ndim=max(len(shape), 1), mask=mask, convert2lab=convert2lab
     )
-    return propagator.propagate(labels, return_prob=return_prob)
+    return propagator.propagate(labels, return_prob=return_prob, workers=workers)
 
 
 def _image_and_mask(
@@ -394,7 +413,7 @@ def refine(
     last = values[..., None] if layout.channel_axis is None else np.moveaxis(values, layout.channel_axis, -1)
     last = _resampled(last, pixels.shape[:-1])
     colours = _relief.colours(pixels, takes_part, _is_rgb(convert2lab, pixels))
-    features, _ = _relief.features_and_relief(colours, takes_part)
+    features = _relief.features(colours, takes_part)
 
     def local_part(scores: Array) -> Array:
         step = _relief.typical_step(features, takes_part)
@@ -478,8 +497,8 @@ def affinity_map(
         "local": what reaches the others of a 1 at the pixel in `iterations` steps over 5 x 5 windows.
     zeta : float, optional
         Scale, above 0: of the tree's steps; for an image, of steps of its smoothed colours (L*a*b* / 100,
-        or channels mapped to [0, 1]). None: chosen from the image: twice the root mean square step of the tree's
-        edges (global), or 1.5 times that between neighbours (local).
+        or channels mapped to [0, 1]). None: chosen from the image: twice the root mean square step of the
+        tree's edges (global), or 1.5 times that between neighbours (local).
     iterations : int
         Number of local steps.
     channel_axis : int or None
@@ -523,7 +542,7 @@ def affinity_map(
     _dispatch.backend(image=image, mask=mask)
     pixels, takes_part = _image_and_mask(image, channel_axis, spatial_ndim, mask)
     colours = _relief.colours(pixels, takes_part, _is_rgb(convert2lab, pixels))
-    features, _ = _relief.features_and_relief(colours, takes_part)
+    features = _relief.features(colours, takes_part)
     if kind == "global":
         tree = mst(features, mask=takes_part, spatial_ndim=spatial_ndim)
         return tree.affinity(pixel, _map_zeta(tree) if zeta is None else zeta)

@@ -1,8 +1,9 @@
-"""What propagation of labels sees of an image: smoothed colours, and a relief whose ridges are its edges.
+"""What propagation of labels sees of an image: smoothed colours, and reliefs whose ridges are its edges.
 
 Both come from a small scale space: the image is smoothed by [1 2 1]/4 with steps of 1, 2 and 4 pixels
-in turn (Gaussians of 0.7, 1.6 and 3.2 pixels, nearly), and the relief is the sum of the three gradients'
-magnitudes. Edges that are there at several scales stand out from texture and noise.
+in turn (Gaussians of 0.7, 1.6 and 3.2 pixels, nearly), and there is a relief at each scale: the magnitude of
+the gradient, over what is usual around the pixel. An edge of a plain region then counts as much as a
+stronger one among texture.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 _STEPS = (1, 2, 4)
+_AROUND = (4, 8, 16, 16)  # together nearly a Gaussian of 17 pixels
 
 # sRGB's primaries in CIE XYZ, D65 (IEC 61966-2-1), over the white point.
 _RGB_TO_XYZ = (
@@ -115,14 +117,29 @@ def colours(image: Array, mask: NDArray[np.bool_] | None, convert2lab: bool) -> 
     return rgb_to_lab(result) / np.float32(100) if convert2lab else result
 
 
-def features_and_relief(colours: Array, mask: NDArray[np.bool_] | None) -> tuple[Array, Array]:
-    """Return smoothed colours (..., C) and the relief (...) of an image (..., C)."""
-    features = image = smoothed(colours, _STEPS[0], mask)
-    relief = _gradient(image, mask)
-    for step in _STEPS[1:]:
-        image = smoothed(image, step, mask)
-        relief += _gradient(image, mask)
-    return features, relief
+def features(colours: Array, mask: NDArray[np.bool_] | None) -> Array:
+    """Return smoothed colours, (..., C) as they are."""
+    return smoothed(colours, _STEPS[0], mask)
+
+
+def reliefs(features: Array, mask: NDArray[np.bool_] | None) -> Array:
+    """Return the reliefs (3, ...) of features (..., C): the middle scale, the finest, the coarsest."""
+    finest = _gradient(features, mask)
+    middle = smoothed(features, _STEPS[1], mask)
+    coarsest = smoothed(middle, _STEPS[2], mask)
+    return _over_what_is_usual(np.stack([_gradient(middle, mask), finest, _gradient(coarsest, mask)]), mask)
+
+
+def _over_what_is_usual(gradients: Array, mask: NDArray[np.bool_] | None) -> Array:
+    """Divide gradients (scales, ...) by their sum's local mean, plus its mean over the image."""
+    around = gradients.sum(0)[..., None]
+    for step in _AROUND:
+        around = smoothed(around, step, mask)
+    around = around[..., 0]
+    inside = around if mask is None else around[mask]
+    around += inside.mean() if inside.size else 0
+    gradients /= np.where(around > 0, around, 1)
+    return gradients
 
 
 def typical_step(features: Array, mask: NDArray[np.bool_] | None) -> float:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aproarray
@@ -18,13 +18,9 @@ def flooded(relief, labels):
     """Flood a relief with labels (-1: takes no part)."""
     inner = (slice(1, -1),) * relief.ndim
     full = padded(labels, -1, 1).astype(np.int32)
-    flat = full.reshape(-1)
-    cpu.flood(
-        padded(relief, 0, 1).astype(np.float32).reshape(-1),
-        flat,
-        _steps(full.shape, 1),
-        2 * float(relief.max()),
-    )
+    one_map = full.reshape(1, -1)
+    relief = padded(relief, 0, 1).astype(np.float32).reshape(1, -1)
+    cpu.flood(relief, one_map, _steps(full.shape, 1), workers=1)
     return full[inner]
 
 
@@ -188,11 +184,28 @@ def test_grey_bands_and_volumes(scene):
     assert row.tolist() == [5, 5, 6, 6]
 
 
+SCALES = {  # of images of integers from 0 to 3
+    "uint8": lambda image: (image * 85).astype(np.uint8),
+    "bool": lambda image: image > 1,
+    "unit floats": lambda image: image / 3,
+    "16 bits": lambda image: (image * 21845).astype(np.uint16),
+    "signed": lambda image: (image * 1000 - 2000).astype(np.int32),
+    "tiny": lambda image: image * 1e-300,
+    "huge": lambda image: image * 1e300,
+    "faint": lambda image: 1e6 + image * 1e-3,
+    "one outlier": lambda image: np.where(np.arange(image.size).reshape(image.shape) == 0, 1e30, image),
+    "colours": lambda image: np.stack([image, 3 - image, image * 0], -1) / 3,
+    "12 bands": lambda image: image[..., None] * np.arange(12) * 100.0,
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
 @given(st.integers(0, 2**32))
-def test_seeds_keep_and_every_pixel_that_may_gets_a_label(seed):
+@settings(max_examples=20)
+def test_seeds_keep_and_every_pixel_that_may_gets_a_label(scale, seed):
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 12, rng.integers(1, 4)))
-    image = rng.integers(0, 4, shape)
+    image = SCALES[scale](rng.integers(0, 4, shape))
     labels = rng.choice([0, 0, 0, 0, 0, 0, 1, 2, 9, -1, -3], shape)
     mask = rng.random(shape) < 0.9
     result = propagate_labels(image, labels, mask=mask)
@@ -246,6 +259,13 @@ def test_plain_area_is_shared_out_by_steps():
     assert (result[:, 11:] == 2).all()
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3, None])
+def test_workers_change_nothing(scene, workers):
+    image, seeds, _ = scene
+    expected = propagate_labels(image, seeds, workers=1)
+    assert np.array_equal(propagate_labels(image, seeds, workers=workers), expected)
+
+
 def test_no_seed_and_no_pixels():
     image = np.random.default_rng(0).random((5, 6, 3))
     nothing = np.zeros((5, 6), int)
@@ -283,6 +303,7 @@ def test_many_labels():
         ({"image": np.zeros((4, 5, 3), complex)}, TypeError, "complex"),
         ({"image": np.zeros((2, 4, 5, 3))}, ValueError, "not a batch"),
         ({"mask": np.ones((4, 5))}, TypeError, "boolean"),
+        ({"workers": 0}, ValueError, "workers"),
         ({"mask": np.ones((4, 4), bool)}, ValueError, r"expected \(4, 5\)"),
         ({"image": np.zeros((4, 5, 4)), "convert2lab": True}, ValueError, "3 channels, got 4"),
         ({"image": SpanningTree.from_edges([[0, 1]], [1.0], 2)}, TypeError, "SpanningTree"),

@@ -129,6 +129,9 @@ def test_affinity_maps(scene):
     tree = aproarray.mst(image)
     np.testing.assert_array_equal(affinity_map(tree, pixel, zeta=0.1), tree.affinity(pixel, 0.1))
     assert affinity_map(tree, pixel).max() == 1
+    np.testing.assert_allclose(
+        affinity_map(aproarray.mst(image * 100), pixel), affinity_map(tree, pixel), rtol=1e-3
+    )
     assert affinity_map(np.zeros((3, 3)), 4).tolist() == np.ones((3, 3)).tolist()
 
 
@@ -179,9 +182,24 @@ def test_smoothing_is_an_average_over_the_mask(seed, step, with_mask):
     np.testing.assert_allclose(ones[inside], 3, rtol=1e-5)
 
 
-def test_relief_of_a_ramp_is_its_slope():
-    ramp = np.arange(40, dtype=np.float32)[:, None, None] * np.ones((1, 30, 1), np.float32)
-    _, relief = _relief.features_and_relief(ramp, None)
-    np.testing.assert_allclose(relief[8:-8], 3, rtol=1e-5)  # 1 at each of the three scales
-    _, masked = _relief.features_and_relief(ramp, np.ones((40, 30), bool))
-    np.testing.assert_allclose(masked, relief, rtol=1e-4)
+def test_reliefs_of_a_ramp_are_even():
+    ramp = np.arange(160, dtype=np.float32)[:, None, None] * np.ones((1, 30, 1), np.float32)
+    reliefs = _relief.reliefs(ramp, None)
+    # Away from the ends its slope is 1 at all three scales, of which the sum and its mean are what is usual.
+    inner = reliefs[:, 60:-60]
+    np.testing.assert_allclose(inner, inner[0, 0, 0], rtol=1e-4)
+    assert 0.15 < inner[0, 0, 0] < 0.18
+    np.testing.assert_allclose(_relief.reliefs(ramp, np.ones((160, 30), bool)), reliefs, rtol=1e-4)
+
+
+def test_reliefs_are_relative_to_what_is_usual():
+    rng = np.random.default_rng(0)
+    image = (rng.random((60, 200, 1)) * 0.3).astype(np.float32)
+    image[:, 100:] *= 0.1  # plain here, texture there, ...
+    image[:, 150:] += 0.2  # ... and an edge on plain ground
+    image = _relief.features(image, None)
+    reliefs = _relief.reliefs(image, None)
+    for relief in reliefs:
+        assert relief[:, 148:152].max(1).min() > 2 * np.median(relief[:, 20:80])
+    np.testing.assert_allclose(_relief.reliefs(image * np.float32(8), None), reliefs, rtol=1e-3)
+    assert not _relief.reliefs(np.zeros((5, 6, 3), np.float32), None).any()

@@ -25,8 +25,18 @@ if _sweep.has_avx2():
 
 Array = NDArray[Any]
 available_workers = _workers.available_cpus
-flood = _flood.flood
 vote = _flood.vote
+
+
+def flood(reliefs: Array, maps: Array, steps: Array, workers: int) -> None:
+    """Flood labels maps (M, N) over their reliefs (M, N); see _flood.flood."""
+    _workers.run(
+        [
+            functools.partial(_flood.flood, relief, labels, steps, 2 * float(relief.max(initial=0)))
+            for relief, labels in zip(reliefs, maps, strict=True)
+        ],
+        workers,
+    )
 
 
 # Up to here, one thread is faster without tiles: its working arrays fit the cache.

@@ -34,18 +34,22 @@ cdef enum:
     N_LISTS = 1 << 14
     N_WORDS = N_LISTS // 64  # which lists hold edges: a bit each, ...
     N_TOP_WORDS = N_WORDS // 64  # ... and which of those words are not 0
+    UNREACHED = N_LISTS  # compares as heavier than any list
+    DONE = -1
 
 
-cdef struct Waiting:
-    # A pixel that waits at the end of the lightest edge that has reached it; neighbours in its list.
+cdef struct Pixel:
+    # All there is to know of a pixel in one place, as neighbours are far away in memory. If it waits, it does at
+    # the end of the lightest edge that has reached it, between two others in its list.
     int32_t before
     int32_t after
-    int32_t in_list  # -1: has not been reached
+    int32_t in_list  # or DONE: has a label or takes no part, or UNREACHED
     int32_t label
+    float relief
 
 
 cdef struct Queue:
-    Waiting *pixels
+    Pixel *pixels
     int32_t *first
     int32_t *last
     uint64_t words[N_WORDS]
@@ -53,7 +57,7 @@ cdef struct Queue:
 
 
 cdef inline void remove(Queue *queue, int32_t pixel) noexcept nogil:
-    cdef Waiting *own = &queue.pixels[pixel]
+    cdef Pixel *own = &queue.pixels[pixel]
     cdef int32_t k = own.in_list, word = k >> 6
     if own.before >= 0:
         queue.pixels[own.before].after = own.after
@@ -70,7 +74,7 @@ cdef inline void remove(Queue *queue, int32_t pixel) noexcept nogil:
 
 
 cdef inline void append(Queue *queue, int32_t pixel, int32_t k, int32_t label) noexcept nogil:
-    cdef Waiting *own = &queue.pixels[pixel]
+    cdef Pixel *own = &queue.pixels[pixel]
     cdef int32_t word = k >> 6
     own.in_list = k
     own.label = label
@@ -96,22 +100,21 @@ cdef inline int32_t lightest(const Queue *queue) noexcept nogil:
 
 
 cdef inline void reach(
-    Queue *queue, const float *relief, const int32_t *labels, const Py_ssize_t *steps, int n_steps,
-    int32_t pixel, int32_t lightest_bits, int32_t label,
+    Queue *queue, const Py_ssize_t *steps, int n_steps, int32_t pixel, int32_t lightest_bits
 ) noexcept nogil:
     """Let a pixel's unlabelled neighbours wait for its label, if its edge is the lightest to reach them."""
     cdef int s
-    cdef int32_t there, k
+    cdef int32_t there, k, label = queue.pixels[pixel].label
+    cdef float relief = queue.pixels[pixel].relief
     for s in range(n_steps):
         there = <int32_t> (pixel + steps[s])
-        if labels[there]:
+        if queue.pixels[there].in_list == DONE:
             continue
-        k = (apro_float_bits(relief[pixel] + relief[there]) - lightest_bits) >> DROPPED_BITS
+        k = (apro_float_bits(relief + queue.pixels[there].relief) - lightest_bits) >> DROPPED_BITS
         k = max(0, min(k, N_LISTS - 1))
-        if queue.pixels[there].in_list < 0:
-            append(queue, there, k, label)
-        elif k < queue.pixels[there].in_list:
-            remove(queue, there)
+        if k < queue.pixels[there].in_list:
+            if queue.pixels[there].in_list != UNREACHED:
+                remove(queue, there)
             append(queue, there, k, label)
 
 
@@ -131,7 +134,7 @@ def flood(const float[::1] relief, int32_t[::1] labels, const Py_ssize_t[::1] st
     bits &= ~((1 << 23) - 1)
     queue = <Queue *> calloc(1, sizeof(Queue))
     if queue != NULL:
-        queue.pixels = <Waiting *> malloc(n * sizeof(Waiting))
+        queue.pixels = <Pixel *> malloc(n * sizeof(Pixel))
         queue.first = <int32_t *> malloc(N_LISTS * sizeof(int32_t))
         queue.last = <int32_t *> malloc(N_LISTS * sizeof(int32_t))
     if queue == NULL or queue.pixels == NULL or queue.first == NULL or queue.last == NULL:
@@ -145,17 +148,22 @@ def flood(const float[::1] relief, int32_t[::1] labels, const Py_ssize_t[::1] st
         for i in range(N_LISTS):
             queue.first[i] = -1
         for i in range(n):
-            queue.pixels[i].in_list = -1
+            queue.pixels[i].in_list = DONE if labels[i] else UNREACHED
+            queue.pixels[i].label = labels[i]
+            queue.pixels[i].relief = relief[i]
         for i in range(n):
             if labels[i] > 0:
-                reach(queue, &relief[0], &labels[0], &steps[0], n_steps, <int32_t> i, bits, labels[i])
+                reach(queue, &steps[0], n_steps, <int32_t> i, bits)
         while True:
             pixel = lightest(queue)
             if pixel < 0:
                 break
             remove(queue, pixel)
-            labels[pixel] = queue.pixels[pixel].label
-            reach(queue, &relief[0], &labels[0], &steps[0], n_steps, pixel, bits, labels[pixel])
+            queue.pixels[pixel].in_list = DONE
+            reach(queue, &steps[0], n_steps, pixel, bits)
+        for i in range(n):
+            if queue.pixels[i].in_list == DONE:
+                labels[i] = queue.pixels[i].label
         free(queue.pixels)
         free(queue.first)
         free(queue.last)
