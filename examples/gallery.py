@@ -258,7 +258,7 @@ def comparison() -> Drawn:
 def superpixels() -> Drawn:
     """A tree over SLIC's superpixels instead of pixels: any graph will do (`SpanningTree.from_edges`)."""
     image = data.coffee()
-    segments = segmentation.slic(image, n_segments=800, compactness=10, start_label=0)
+    segments = segmentation.slic(image, n_segments=1500, compactness=5, start_label=0)
     n_segments = segments.max() + 1
 
     # Neighbours are what touches; an edge weighs the squared difference of mean colours.
