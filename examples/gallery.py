@@ -327,11 +327,12 @@ def save(figure: Figure, path: Path) -> None:
 def main() -> None:
     """Draw the examples that are named on the command line."""
     parser = argparse.ArgumentParser(description="Draw the gallery's figures.")
-    parser.add_argument(
-        "names", nargs="*", choices=[*EXAMPLES, []], help="which (default: all)", metavar="NAME"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(EXAMPLES)} (default: all)")
     parser.add_argument("--out", type=Path, default=Path("."), metavar="FOLDER", help="where (default: here)")
     options = parser.parse_args()
+    for name in options.names:
+        if name not in EXAMPLES:
+            parser.error(f"no example is called {name}, there are {', '.join(EXAMPLES)}")
     for name in options.names or EXAMPLES:
         path = options.out / f"gallery_{name}.png"
         start = time.perf_counter()
