@@ -39,8 +39,8 @@ cdef enum:
 
 
 cdef struct Pixel:
-    # All there is to know of a pixel in one place, as neighbours are far away in memory. If it waits, it does at
-    # the end of the lightest edge that has reached it, between two others in its list.
+    # All there is to know of a pixel in one place, as neighbours are far away in memory. If it waits, it does
+    # at the end of the lightest edge that has reached it, between two others in its list.
     int32_t before
     int32_t after
     int32_t in_list  # or DONE: has a label or takes no part, or UNREACHED
