@@ -262,6 +262,19 @@ def test_mst_says_that_it_has_no_gradient():
         mst(image)
 
 
+@pytest.mark.parametrize("wrt", [0, 1, 2], ids=["values", "image", "zeta"])
+@pytest.mark.parametrize("verb", ["global", "local"])
+def test_second_order_derivatives_say_that_they_are_not_there(verb, wrt):
+    inputs = rand(1, 2, 4, 5, grad=True), IMAGE[:1].clone().requires_grad_(), ZETA
+    if verb == "global":
+        result = global_propagate(inputs[0], mst(IMAGE[:1]), zeta=ZETA, features=inputs[1])
+    else:
+        result = local_propagate(inputs[0], inputs[1], zeta=ZETA, iterations=2)
+    (first,) = torch.autograd.grad(result.square().sum(), inputs[wrt], create_graph=True)
+    with pytest.raises(NotImplementedError, match="derivatives of second order are not implemented"):
+        first.sum().backward()
+
+
 def test_nothing_is_kept_without_a_gradient():
     tree = mst(IMAGE)
     result = global_propagate(rand(2, 2, 4, 5), tree, zeta=0.3)

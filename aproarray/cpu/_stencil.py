@@ -514,17 +514,19 @@ def image_gradients(
     workers: int,
     sums: NDArray[Any],
     out: NDArray[Any],
-) -> float:
-    """Fill out (G, N, Ci), float64, with dL/dimages, and return dL/dzeta, for grad (I, N, C) = dL/dresult.
+    by_zeta: NDArray[np.float64],
+) -> None:
+    """Fill out (G, N, Ci) with dL/dimages and by_zeta (1) with dL/dzeta, both float64.
 
-    The other arguments are those of `propagate`, `sums` what it filled. W is symmetric: with S = diag(W 1)
+    grad (I, N, C) is dL/dresult. The other arguments are those of `propagate`, `sums` what it filled. W is symmetric: with S = diag(W 1)
     and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that forward steps make it, too. One task
     keeps all iterates of a band of slabs, with the slabs around it that the band depends on.
     """
     out[...] = 0
+    by_zeta[...] = 0
     shape, kernel_size, images = _prepared(shape, kernel_size, images, zeta)
-    if values.size == 0 or kernel_size == 1 or iterations == 0:
-        return 0.0
+    if values.size == 0 or kernel_size == 1:
+        return
     n_slabs, slab_pixels, radius = shape[0], math.prod(shape[1:]), kernel_size // 2
     view = window(shape[1:], kernel_size)
     shifts = view.shifts.astype(np.uintp)
@@ -564,11 +566,10 @@ def image_gradients(
         )  # fmt: skip
         return found[(first - begin) * slab_pixels : (last - begin) * slab_pixels], total
 
-    total = 0.0
     for i in range(len(values)):
         tasks = [(block, *bound) for block in blocks for bound in itertools.pairwise(bounds)]
         results = _workers.run([functools.partial(one_band, i, *task) for task in tasks], workers)
         for (_, first, last), (found, share) in zip(tasks, results, strict=True):
             out[image_of[i], first * slab_pixels : last * slab_pixels] += found
-            total += share
-    return -2 * total / zeta
+            by_zeta += share
+    by_zeta *= -2 / zeta

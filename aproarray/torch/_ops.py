@@ -301,6 +301,42 @@ def _(
     return torch.empty_like(values), _new_sums(values, image, with_sums)
 
 
+@torch.library.custom_op("aproarray::local_transposed", mutates_args=())
+def local_transposed(
+    grad: Tensor,
+    image: Tensor,
+    zeta: Tensor,
+    image_of: Tensor,
+    mask: Tensor | None,
+    sums: Tensor,
+    shape: Sequence[int],
+    kernel_size: int,
+    iterations: int,
+) -> Tensor:
+    """Return dL/dvalues from dL/dresult (I, C, N)."""
+    # (S^-1 W)^T = S (S^-1 W) S^-1: the steps back are steps forth between a division and a product.
+    of_items = sums[image_of][:, None]
+    result: Tensor = local_propagate(
+        grad / of_items, image, zeta, image_of, mask, list(shape), kernel_size, iterations, False
+    )[0]
+    return result.mul_(of_items)
+
+
+@local_transposed.register_fake
+def _(
+    grad: Tensor,
+    image: Tensor,
+    zeta: Tensor,
+    image_of: Tensor,
+    mask: Tensor | None,
+    sums: Tensor,
+    shape: Sequence[int],
+    kernel_size: int,
+    iterations: int,
+) -> Tensor:
+    return torch.empty_like(grad)
+
+
 @torch.library.custom_op("aproarray::local_image_gradient", mutates_args=())
 def local_image_gradient(
     grad: Tensor,
@@ -314,15 +350,16 @@ def local_image_gradient(
     kernel_size: int,
     iterations: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return dL/dimage (G, C', N) and dL/dzeta."""
+    """Return dL/dimage (G, C', N) and dL/dzeta (1), in float64 on the image's device."""
     by_image = image.new_empty((image.shape[0], image.shape[2], image.shape[1]), dtype=torch.float64)
+    by_zeta = image.new_empty(1, dtype=torch.float64)
     with _backend(grad) as (backend, workers):
-        by_zeta = backend.local_image_gradients(
+        backend.local_image_gradients(
             _pixels_first(grad), _pixels_first(values), _pixels_first(image), tuple(shape),
             _index(image_of), None if mask is None else _array(mask.contiguous()), _scale(zeta),
-            kernel_size, iterations, workers, _array(sums), _array(by_image),
+            kernel_size, iterations, workers, _array(sums), _array(by_image), _array(by_zeta),
         )  # fmt: skip
-    return by_image.transpose(1, 2).to(image.dtype), torch.full_like(zeta, by_zeta)
+    return by_image.transpose(1, 2).to(image.dtype), by_zeta
 
 
 @local_image_gradient.register_fake
@@ -339,7 +376,7 @@ def _(
     iterations: int,
 ) -> tuple[Tensor, Tensor]:
     by_image = image.new_empty((image.shape[0], image.shape[2], image.shape[1]))
-    return by_image.transpose(1, 2), torch.empty_like(zeta)
+    return by_image.transpose(1, 2), image.new_empty(1, dtype=torch.float64)
 
 
 def _local_setup(ctx: Any, inputs: Any, output: Any) -> None:
@@ -353,13 +390,22 @@ def _local_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
     image, zeta, image_of, mask, sums, *more = ctx.saved_tensors
     by_values = by_image = by_zeta = None
     if ctx.needs_input_grad[0]:
-        # (S^-1 W)^T = S (S^-1 W) S^-1: the steps back are steps forth between a division and a product.
-        of_items = sums[image_of][:, None]
-        by_values, _ = local_propagate(grad / of_items, image, zeta, image_of, mask, *ctx.options, False)
-        by_values = by_values * of_items
+        by_values = local_transposed(grad, image, zeta, image_of, mask, sums, *ctx.options)
     if ctx.by_weight:
         by_image, by_zeta = local_image_gradient(grad, *more, image, zeta, image_of, mask, sums, *ctx.options)
+        # A scale on the CPU would have to wait for the device.
+        by_zeta = by_zeta.to(zeta).reshape(()) if ctx.needs_input_grad[2] else None
     return by_values, by_image, by_zeta, *(None,) * 6
 
 
 local_propagate.register_autograd(_local_gradient, setup_context=_local_setup)
+
+
+def _second_order(ctx: Any, *gradients: Any) -> None:
+    raise NotImplementedError("derivatives of second order are not implemented in aproarray.torch")
+
+
+for _operator in (
+    reweigh_backward, global_transposed, global_gap_gradient, local_transposed, local_image_gradient,
+):  # fmt: skip
+    _operator.register_autograd(_second_order)
