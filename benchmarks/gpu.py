@@ -172,7 +172,7 @@ def lp_gradients(device: Device) -> Iterator[Row]:
                 return torch.autograd.grad(result, wanted, upstream, retain_graph=True)
 
             ms = device.median_ms(call, list(zip(results, rotated, strict=True)))
-            n_bytes = 8 * values.numel() + 24 * 512 * 512
+            n_bytes = 12 * values.numel() + 24 * 512 * 512
             yield Row(f"its gradients to {what}", ms, n_bytes / 1e6, target)
 
 

@@ -518,9 +518,10 @@ def image_gradients(
 ) -> None:
     """Fill out (G, N, Ci) with dL/dimages and by_zeta (1) with dL/dzeta, both float64.
 
-    grad (I, N, C) is dL/dresult. The other arguments are those of `propagate`, `sums` what it filled. W is symmetric: with S = diag(W 1)
-    and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that forward steps make it, too. One task
-    keeps all iterates of a band of slabs, with the slabs around it that the band depends on.
+    grad (I, N, C) is dL/dresult. The other arguments are those of `propagate`, `sums` what it filled. W
+    is symmetric: with S = diag(W 1) and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that
+    forward steps make it, too. One task keeps all iterates of a band of slabs, with the slabs around it
+    that the band depends on.
     """
     out[...] = 0
     by_zeta[...] = 0

@@ -164,9 +164,10 @@ def image_gradients(
 ) -> None:
     """Fill out (G, N, Ci) with dL/dimages and by_zeta (1) with dL/dzeta, both float64.
 
-    grad (I, N, C) is dL/dresult. The other arguments are those of `propagate`, `sums` what it filled. W is symmetric: with S = diag(W 1)
-    and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that forward steps make it, too. What
-    pairs contribute is summed up in the values' dtype for _DEEP channels, then in float64, item after item.
+    grad (I, N, C) is dL/dresult. The other arguments are those of `propagate`, `sums` what it filled. W
+    is symmetric: with S = diag(W 1) and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that
+    forward steps make it, too. What pairs contribute is summed up in the values' dtype for _DEEP
+    channels, then in float64, item after item.
     """
     out[...] = 0
     by_zeta[...] = 0
