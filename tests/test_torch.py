@@ -2,7 +2,9 @@
 
 import copy
 import functools
+import importlib
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -356,6 +358,14 @@ def test_vmap():
     tree = mst(image)
     result = torch.func.vmap(lambda v, *tree: global_propagate(v, Tree(*tree), zeta=0.4))(values, *tree)
     torch.testing.assert_close(result, global_propagate(values, tree, zeta=0.4))
+
+
+def test_older_versions_are_told_what_is_needed(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("aproarray.torch")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(torch.library, "custom_op")
+    with pytest.raises(ImportError, match=r"aproarray\.torch needs PyTorch 2\.4 or later, found 2\."):
+        importlib.import_module("aproarray.torch")
 
 
 def test_trees_collate_pickle_and_copy():

@@ -7,15 +7,30 @@ their tree or image by index. Nothing here checks arguments: that is `functional
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from aproarray import _dispatch, _grid, _validate
+
+_SCHEMA_TYPES = {
+    Tensor: "Tensor", Tensor | None: "Tensor?", Sequence[int]: "SymInt[]", int: "SymInt", bool: "bool", str: "str",
+}  # fmt: skip
+
+
+def _operator(function: Callable[..., Any]) -> CustomOpDef:
+    """Register a function as the operator aproarray::<its name>."""
+    # torch < 2.5 cannot read postponed annotations, hence a schema of our own.
+    *parameters, (_, result) = get_type_hints(function).items()
+    inputs = ", ".join(f"{_SCHEMA_TYPES[kind]} {name}" for name, kind in parameters)
+    outputs = ", ".join(_SCHEMA_TYPES[kind] for kind in get_args(result) or (result,))
+    return torch.library.custom_op(
+        f"aproarray::{function.__name__}", function, mutates_args=(), schema=f"({inputs}) -> ({outputs})"
+    )
 
 
 def _array(tensor: Tensor) -> Any:
@@ -45,7 +60,7 @@ def _scale(zeta: Tensor) -> float:
     return _validate.positive(zeta.item(), "zeta")
 
 
-@torch.library.custom_op("aproarray::checked_index", mutates_args=())
+@_operator
 def checked_index(index: Tensor, stop: int, name: str) -> Tensor:
     """Return indices as int64 after a look whether all are in [0, stop): kernels trust them."""
     if index.numel() and not (index.min() >= 0 and index.max() < stop):
@@ -76,7 +91,7 @@ def _tensors(trees: Any) -> tuple[Tensor, Tensor, Tensor]:
     return order, gaps, gap_edges
 
 
-@torch.library.custom_op("aproarray::mst", mutates_args=())
+@_operator
 def mst(
     image: Tensor, mask: Tensor | None, shape: Sequence[int], connectivity: int, check_finite: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,7 +120,7 @@ def _(
     return _new_trees(image, n_trees, n_nodes, n_nodes << id_bits)
 
 
-@torch.library.custom_op("aproarray::reweigh", mutates_args=())
+@_operator
 def reweigh(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weigh trees by features (F, C, N): tree f has the edges of tree tree_of[f] of gap_edges (B, N-1, 2)."""
     flat = features.transpose(1, 2).contiguous()
@@ -120,7 +135,7 @@ def _(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> tuple[Tensor, Ten
     return _new_trees(features, n_trees, n_nodes, n_nodes)
 
 
-@torch.library.custom_op("aproarray::reweigh_backward", mutates_args=())
+@_operator
 def reweigh_backward(gap_gradient: Tensor, features: Tensor, gap_edges: Tensor) -> Tensor:
     """Return dL/dfeatures (F, C, N) from dL/dgap (F, N-1), gap_edges (F, N-1, 2) being the reweighed ones."""
     flat = features.transpose(1, 2).contiguous()
@@ -154,7 +169,7 @@ def _reweigh_gradient(ctx: Any, order: Any, gaps: Tensor, gap_edges: Any) -> tup
 reweigh.register_autograd(_reweigh_gradient, setup_context=_reweigh_setup)
 
 
-@torch.library.custom_op("aproarray::global_propagate", mutates_args=())
+@_operator
 def global_propagate(
     values: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -176,7 +191,7 @@ def _(values: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor
     return torch.empty_like(values), torch.empty_like(order, dtype=values.dtype)
 
 
-@torch.library.custom_op("aproarray::global_transposed", mutates_args=())
+@_operator
 def global_transposed(
     grad: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor, sums: Tensor
 ) -> Tensor:
@@ -195,7 +210,7 @@ def _(grad: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor, 
     return torch.empty_like(grad)
 
 
-@torch.library.custom_op("aproarray::global_gap_gradient", mutates_args=())
+@_operator
 def global_gap_gradient(
     grad: Tensor,
     values: Tensor,
@@ -259,7 +274,7 @@ def _new_sums(values: Tensor, image: Tensor, with_sums: bool) -> Tensor:
     return values.new_empty((image.shape[0], image.shape[2]) if with_sums else (0, 0))
 
 
-@torch.library.custom_op("aproarray::local_propagate", mutates_args=())
+@_operator
 def local_propagate(
     values: Tensor,
     image: Tensor,
@@ -301,7 +316,7 @@ def _(
     return torch.empty_like(values), _new_sums(values, image, with_sums)
 
 
-@torch.library.custom_op("aproarray::local_transposed", mutates_args=())
+@_operator
 def local_transposed(
     grad: Tensor,
     image: Tensor,
@@ -337,7 +352,7 @@ def _(
     return torch.empty_like(grad)
 
 
-@torch.library.custom_op("aproarray::local_image_gradient", mutates_args=())
+@_operator
 def local_image_gradient(
     grad: Tensor,
     values: Tensor,
@@ -405,7 +420,7 @@ def _second_order(ctx: Any, *gradients: Any) -> None:
     raise NotImplementedError("derivatives of second order are not implemented in aproarray.torch")
 
 
-for _operator in (
+for _backward in (
     reweigh_backward, global_transposed, global_gap_gradient, local_transposed, local_image_gradient,
 ):  # fmt: skip
-    _operator.register_autograd(_second_order)
+    _backward.register_autograd(_second_order)
