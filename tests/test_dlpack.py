@@ -198,6 +198,78 @@ def test_jax_traces_are_refused_and_callbacks_work(jax):
         return aproarray.local_propagate(aproarray.global_propagate(values, tree, zeta=0.3), image)
 
     values = jax.numpy.asarray(VALUES[0])
+    message = r"(values|image) must be an array .*Tracer: .*jax\.pure_callback"
+    for traced in (jax.jit(propagate), jax.grad(lambda x: propagate(x).sum()), jax.jit(aproarray.mst)):
+        with pytest.raises(TypeError, match=message):
+            traced(values)
+    with pytest.raises(TypeError, match=message):
+        aproarray.local_propagate(Foreign(VALUES), IMAGE)
+
+
+def test_two_devices_are_refused():
+    message = "must be on one device, but got values on cpu, image on DLPack device type 8:0"
+    with pytest.raises(TypeError, match=message):
+        aproarray.local_propagate(Foreign(VALUES), Elsewhere(IMAGE))
+
+
+def test_a_device_without_backend_is_refused():
+    with pytest.raises(
+        TypeError, match="image must be on the CPU or a CUDA device, got DLPack device type 8"
+    ):
+        aproarray.mst(Elsewhere(IMAGE))
+
+
+def test_what_requires_grad_is_told_where_to_go():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tree, values = aproarray.mst(IMAGE), torch.from_numpy(VALUES).requires_grad_()
+    with pytest.raises(TypeError, match=r"values requires grad.*use aproarray\.torch\.global_propagate"):
+        aproarray.global_propagate(values, tree, zeta=1)
+    with torch.no_grad():
+        result = aproarray.global_propagate(values, tree, zeta=1)
+    np.testing.assert_array_equal(result, aproarray.global_propagate(VALUES, tree, zeta=1))
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "complex64"])
+def test_dtypes_without_kernels_are_refused(kind):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    with pytest.raises(
+        TypeError, match=r"image must hold bool, integer, float16, float32 or float64.* got dtype"
+    ):
+        aproarray.mst(torch.zeros(4, 4, 3, dtype=getattr(torch, kind)))
+
+
+def test_tensors_without_memory_are_refused():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    with pytest.raises(TypeError, match=r"image must be a tensor with memory that can be shared, got .*meta"):
+        aproarray.mst(torch.zeros(4, 4, 3, device="meta"))
+
+
+@pytest.fixture
+def jax():
+    return pytest.importorskip("jax", reason="JAX is not installed")
+
+
+def test_jax_arrays_stay_on_their_device_and_unchanged(jax):
+    image, values = jax.numpy.asarray(IMAGE), jax.numpy.asarray(VALUES)
+    over = _dispatch.array_over(values, "values", "global_propagate")
+    assert over.ctypes.data == values.unsafe_buffer_pointer()
+    assert not over.flags.writeable
+    tree = aproarray.mst(image)
+    result = aproarray.global_propagate(values, tree, zeta=1)
+    assert isinstance(result, jax.Array)
+    assert result.devices() == values.devices()
+    with pytest.raises(ValueError, match="out must be writeable"):
+        aproarray.global_propagate(values, tree, zeta=1, out=values)
+    np.testing.assert_array_equal(values, VALUES)
+
+
+def test_jax_traces_are_refused_and_callbacks_work(jax):
+    tree, image = aproarray.mst(jax.numpy.asarray(IMAGE[0])), jax.numpy.asarray(IMAGE[0])
+
+    def propagate(values):
+        return aproarray.local_propagate(aproarray.global_propagate(values, tree, zeta=0.3), image)
+
+    values = jax.numpy.asarray(VALUES[0])
     for traced in (jax.jit(propagate), jax.grad(lambda x: propagate(x).sum()), jax.jit(aproarray.mst)):
         with pytest.raises(
             TypeError, match=r"(values|image) must be an array .*Tracer: .*jax\.pure_callback"

@@ -17,9 +17,17 @@ from torch import Tensor
 
 from aproarray import _dispatch, _grid, _validate
 
-_SCHEMA_TYPES = {
-    Tensor: "Tensor", Tensor | None: "Tensor?", Sequence[int]: "SymInt[]", int: "SymInt", bool: "bool", str: "str",
-}  # fmt: skip
+if TYPE_CHECKING:
+    from torch._library.custom_ops import CustomOpDef
+
+_SCHEMA_TYPES: dict[Any, str] = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    Sequence[int]: "SymInt[]",
+    int: "SymInt",
+    bool: "bool",
+    str: "str",
+}
 
 
 def _operator(function: Callable[..., Any]) -> CustomOpDef:
