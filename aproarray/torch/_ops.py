@@ -412,6 +412,9 @@ def _local_setup(ctx: Any, inputs: Any, output: Any) -> None:
 def _local_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
     image, zeta, image_of, mask, sums, *more = ctx.saved_tensors
     by_values = by_image = by_zeta = None
+    if not sums.numel():  # inside torch.func.vmap, where no tensor says that it requires grad
+        shape, kernel_size, _ = ctx.options
+        sums = local_propagate(grad, image, zeta, image_of, mask, shape, kernel_size, 1, True)[1]
     if ctx.needs_input_grad[0]:
         by_values = local_transposed(grad, image, zeta, image_of, mask, sums, *ctx.options)
     if ctx.by_weight:
