@@ -142,14 +142,16 @@ def test_windows_know_the_image_of_each_item(gpu, image_of):
 
 
 def window_gradients(backend, array, values, images, grad, shape, image_of, masks, *options):
-    """Return W 1 of the pixels that take part, and the gradients of images and zeta."""
+    """Return W 1, and the gradients of values, images and zeta."""
     given = [array(x) for x in (grad, values, images)]
     out, sums = array(np.zeros_like(values)), array(np.zeros(images.shape[:2], values.dtype))
-    by_image, by_zeta = array(np.full(images.shape, np.nan)), array(np.full(1, np.nan))
+    by_values, by_image, by_zeta = (
+        array(np.full(like.shape, np.nan, like.dtype)) for like in (values, images.astype(float), np.zeros(1))
+    )
     masks = None if masks is None else array(masks)
     backend.local_propagate(given[1], out, given[2], shape, image_of, masks, *options, 1, sums)
-    backend.local_image_gradients(*given, shape, image_of, masks, *options, 1, sums, by_image, by_zeta)
-    return [x if isinstance(x, np.ndarray) else x.get() for x in (sums, by_image, by_zeta)]
+    backend.local_gradients(*given, shape, image_of, masks, *options, 1, sums, by_values, by_image, by_zeta)
+    return [x if isinstance(x, np.ndarray) else x.get() for x in (sums, by_values, by_image, by_zeta)]
 
 
 @pytest.mark.parametrize(
@@ -204,8 +206,9 @@ def test_gradients_of_windows_are_the_same_bits_in_any_company(gpu, monkeypatch)
         for g in range(3)
     ]  # fmt: skip
     for g in range(3):
-        np.testing.assert_array_equal(together[1][g], alone[g][1][0])
-    bytes_of_column = ((2 * 3 + 1) * 4 + 5) * 30 * 8 // 4
+        np.testing.assert_array_equal(together[1][image_of == g], alone[g][1])
+        np.testing.assert_array_equal(together[2][g], alone[g][2][0])
+    bytes_of_column = ((2 * 3 + 2) * 4 + 5) * 30 * 8 // 4
     for columns in (1, 9, 20):  # a block of an item's channels, an item, two items at a time
         monkeypatch.setattr(
             sys.modules["aproarray.gpu._windows"], "_GRADIENT_BYTES", columns * bytes_of_column

@@ -419,8 +419,8 @@ def local_propagate(*args: Any) -> None:
     _stencil.propagate(*args)
 
 
-def local_image_gradients(*args: Any) -> None:
-    """Differentiate by the image and zeta; see `_stencil.image_gradients`."""
+def local_gradients(*args: Any) -> None:
+    """Differentiate by values, image and zeta; see `_stencil.gradients`."""
     from aproarray.cpu import _stencil
 
-    _stencil.image_gradients(*args)
+    _stencil.gradients(*args)

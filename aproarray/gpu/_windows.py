@@ -147,7 +147,7 @@ def _parts(counts: Any, channels: int, columns: int) -> Iterator[tuple[slice, li
         first = stop
 
 
-def image_gradients(
+def gradients(
     grad: Any,
     values: Any,
     images: Any,
@@ -159,17 +159,19 @@ def image_gradients(
     iterations: int,
     workers: int,
     sums: Any,
-    out: Any,
+    by_values: Any,
+    by_image: Any,
     by_zeta: Any,
 ) -> None:
-    """Fill out (G, N, Ci) with dL/dimages and by_zeta (1) with dL/dzeta, both float64.
+    """Fill by_values (I, N, C), by_image (G, N, Ci) and by_zeta (1), the latter two float64.
 
-    grad (I, N, C) is dL/dresult. The other arguments are those of `propagate`, `sums` what it filled. W
+    grad (I, N, C) is dL/dresult, the other arguments are those of `propagate`, `sums` what it filled. W
     is symmetric: with S = diag(W 1) and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that
     forward steps make it, too. What pairs contribute is summed up in the values' dtype for _DEEP
     channels, then in float64, item after item.
     """
-    out[...] = 0
+    by_values[...] = grad
+    by_image[...] = 0
     by_zeta[...] = 0
     _, n_pixels, channels = values.shape
     kernel_size = min(kernel_size, 2 * max(shape) - 1)
@@ -177,34 +179,32 @@ def image_gradients(
         return
     n_images, radius, dtype = len(images), kernel_size // 2, values.dtype
     images, scale, image_of = _prepared(images, image_of, zeta)
-    by_image = np.argsort(image_of, kind="stable")
-    image_of = image_of[by_image]
+    sorted_items = np.argsort(image_of, kind="stable")
+    image_of = image_of[sorted_items]
     counts = np.bincount(image_of, minlength=n_images)
     half = math.prod(2 * min(radius, extent - 1) + 1 for extent in shape) // 2
     extents, n_pixels_32 = _extents(shape), np.uint32(n_pixels)
     names = {"REAL": _REAL[dtype], "PIXEL": _REAL[images.dtype], "DEEP": _DEEP, "NDIM": len(shape)}
     shares = cupy.empty((n_images, n_pixels), np.float64)
-    of_column = ((2 * iterations + 1) * _DEEP + half + 1) * n_pixels * dtype.itemsize // _DEEP
+    of_column = ((2 * iterations + 2) * _DEEP + half + 1) * n_pixels * dtype.itemsize // _DEEP
     for chosen, turns in _parts(counts, channels, max(1, _GRADIENT_BYTES // of_column)):
         some_images = images[chosen]
         some_masks = masks if masks is None or len(masks) == 1 else masks[chosen]
         total = cupy.zeros((len(some_images), half + 1, n_pixels), np.float64)
         for items, block in turns:
-            of_items = image_of[items]
+            of_items, picked = image_of[items], _slice(sorted_items[items])
             own_sums = sums[cupy.asarray(of_items)][:, None]
-            phi, upstream = (
-                array.transpose(0, 2, 1)[_slice(by_image[items])][:, block] for array in (values, grad)
-            )
+            phi, upstream = (array.transpose(0, 2, 1)[picked, block] for array in (values, grad))
             iterates = cupy.empty((iterations + 1, *phi.shape), dtype)
-            adjoints = cupy.empty((iterations, *phi.shape), dtype)
+            adjoints = cupy.empty_like(iterates)
             iterates[0], adjoints[0] = phi, upstream / own_sums
             for steps in (iterates, adjoints):
-                if len(steps) > 1:
-                    propagate(
-                        steps[0].transpose(0, 2, 1), steps[-1].transpose(0, 2, 1), some_images, shape,
-                        of_items - chosen.start, some_masks, zeta, kernel_size, len(steps) - 1, 1,
-                        iterates=steps[1:-1],
-                    )  # fmt: skip
+                propagate(
+                    steps[0].transpose(0, 2, 1), steps[-1].transpose(0, 2, 1), some_images, shape,
+                    of_items - chosen.start, some_masks, zeta, kernel_size, iterations, 1,
+                    iterates=steps[1:-1],
+                )  # fmt: skip
+            by_values.transpose(0, 2, 1)[picked, block] = adjoints[-1] * own_sums
             blocks = -(-phi.shape[1] // _DEEP)
             pairs = cupy.empty((len(of_items), blocks, half + 1, n_pixels), dtype)
             _pair_up(iterates, adjoints, shape, kernel_size, pairs, names)
@@ -216,7 +216,7 @@ def image_gradients(
         kernel("gradients", "gather_pairs", **names)(
             len(some_images) * n_pixels, some_images, np.uint32(images.shape[2]), *_masks(some_masks),
             np.uint32(len(some_images)), *extents, n_pixels_32, scale, np.int32(radius), total,
-            out[chosen], shares[chosen],
+            by_image[chosen], shares[chosen],
         )  # fmt: skip
     n, factor = shares.size, -2 / zeta
     while True:
@@ -231,9 +231,9 @@ def image_gradients(
 def _pair_up(
     iterates: Any, adjoints: Any, shape: tuple[int, ...], kernel_size: int, pairs: Any, names: dict[str, Any]
 ) -> None:
-    """Fill pairs (I, blocks of channels, pairs of a pixel + 1, N) from iterates and adjoints (T, I, C, N)."""
-    iterations, n_items, channels, n_pixels = adjoints.shape
-    radius, dtype = kernel_size // 2, adjoints.dtype
+    """Fill pairs (I, blocks of channels, pairs of a pixel + 1, N) from planes (T + 1, I, C, N)."""
+    iterations, (n_items, channels, n_pixels) = len(iterates) - 1, iterates.shape[1:]
+    radius, dtype = kernel_size // 2, iterates.dtype
     if _tiled(shape, kernel_size, dtype) and radius < min(shape):
         tall, _ = TILES[radius, dtype.itemsize]
         kernel("pair_tiles", "pair_tiles", REAL=names["REAL"], DEEP=_DEEP, RADIUS=radius, TALL=tall)(

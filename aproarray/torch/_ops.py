@@ -361,7 +361,7 @@ def _(
 
 
 @_operator
-def local_image_gradient(
+def local_gradients(
     grad: Tensor,
     values: Tensor,
     image: Tensor,
@@ -372,20 +372,22 @@ def local_image_gradient(
     shape: Sequence[int],
     kernel_size: int,
     iterations: int,
-) -> tuple[Tensor, Tensor]:
-    """Return dL/dimage (G, C', N) and dL/dzeta (1), in float64 on the image's device."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return dL/dvalues (I, C, N), dL/dimage (G, C', N) and, in float64 on their device, dL/dzeta (1)."""
+    by_values = torch.empty_like(values)
     by_image = image.new_empty((image.shape[0], image.shape[2], image.shape[1]), dtype=torch.float64)
     by_zeta = image.new_empty(1, dtype=torch.float64)
     with _backend(grad) as (backend, workers):
-        backend.local_image_gradients(
+        backend.local_gradients(
             _pixels_first(grad), _pixels_first(values), _pixels_first(image), tuple(shape),
             _index(image_of), None if mask is None else _array(mask.contiguous()), _scale(zeta),
-            kernel_size, iterations, workers, _array(sums), _array(by_image), _array(by_zeta),
+            kernel_size, iterations, workers, _array(sums), _pixels_first(by_values), _array(by_image),
+            _array(by_zeta),
         )  # fmt: skip
-    return by_image.transpose(1, 2).to(image.dtype), by_zeta
+    return by_values, by_image.transpose(1, 2).to(image.dtype), by_zeta
 
 
-@local_image_gradient.register_fake
+@local_gradients.register_fake
 def _(
     grad: Tensor,
     values: Tensor,
@@ -397,9 +399,9 @@ def _(
     shape: Sequence[int],
     kernel_size: int,
     iterations: int,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     by_image = image.new_empty((image.shape[0], image.shape[2], image.shape[1]))
-    return by_image.transpose(1, 2), image.new_empty(1, dtype=torch.float64)
+    return torch.empty_like(values), by_image.transpose(1, 2), image.new_empty(1, dtype=torch.float64)
 
 
 def _local_setup(ctx: Any, inputs: Any, output: Any) -> None:
@@ -415,12 +417,13 @@ def _local_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
     if not sums.numel():  # inside torch.func.vmap, where no tensor says that it requires grad
         shape, kernel_size, _ = ctx.options
         sums = local_propagate(grad, image, zeta, image_of, mask, shape, kernel_size, 1, True)[1]
-    if ctx.needs_input_grad[0]:
-        by_values = local_transposed(grad, image, zeta, image_of, mask, sums, *ctx.options)
+    options = (image, zeta, image_of, mask, sums, *ctx.options)
     if ctx.by_weight:
-        by_image, by_zeta = local_image_gradient(grad, *more, image, zeta, image_of, mask, sums, *ctx.options)
+        by_values, by_image, by_zeta = local_gradients(grad, *more, *options)
         # A scale on the CPU would have to wait for the device.
         by_zeta = by_zeta.to(zeta).reshape(()) if ctx.needs_input_grad[2] else None
+    elif ctx.needs_input_grad[0]:
+        by_values = local_transposed(grad, *options)
     return by_values, by_image, by_zeta, *(None,) * 6
 
 
@@ -432,6 +435,6 @@ def _second_order(ctx: Any, *gradients: Any) -> None:
 
 
 for _backward in (
-    reweigh_backward, global_transposed, global_gap_gradient, local_transposed, local_image_gradient,
+    reweigh_backward, global_transposed, global_gap_gradient, local_transposed, local_gradients,
 ):  # fmt: skip
     _backward.register_autograd(_second_order)

@@ -12,8 +12,8 @@
 #define HALO_Y (TILE_Y + RADIUS)  // the other pixel of a pair is in its row, or below
 #define STAGED 2
 
-// iterates (T + 1, items, channels, pixels) are y_0 to y_T; adjoints (T, ...) are a_T-1 to a_0, the gradients of
-// y_T to y_1 divided by W 1. Pair h of pixel i, with the h-th pixel j after it in its window, becomes
+// iterates (T + 1, items, channels, pixels) are y_0 to y_T; adjoints (T or more, ...) are a_T-1 to a_0, the
+// gradients of y_T to y_1 divided by W 1. Pair h of pixel i, with the h-th pixel j after it in its window, becomes
 //
 //     pairs[item, block of channels, h, i] = sum_tc (a_ti - a_tj) (y_tj - y_ti)
 //
