@@ -162,7 +162,7 @@ def lp_gradients(device: Device) -> Iterator[Row]:
         values = torch.from_dlpack(device.values(shape)).requires_grad_()
         images = [torch.from_dlpack(image).movedim(-1, 0)[None] for image in device.images(512, 1)]
         upstream = torch.from_dlpack(device.values(shape))
-        for what, by_image, target in [("values", False, "0.6"), ("values and image", True, "2.5")]:
+        for what, by_image, target in [("values", False, "0.6"), ("values and image", True, "2")]:
             rotated = [image.clone().requires_grad_(by_image) for image in images]
             results = [local_propagate(values, image, zeta=0.034) for image in rotated]
 

@@ -568,7 +568,7 @@ def gradients(
     n_channels = min(values.shape[2], _GRADIENT_CHANNELS)
     blocks = [slice(c, c + n_channels) for c in range(0, values.shape[2], n_channels)]
     margin = (iterations + 1) * radius
-    kept = (2 * iterations + 1) * n_channels * slab_pixels * values.itemsize
+    kept = 2 * (iterations + 1) * n_channels * slab_pixels * values.itemsize
     n_bands = -(-n_slabs // max(2 * margin, _GRADIENT_BYTES // kept - 2 * margin))
     bounds = np.linspace(0, n_slabs, n_bands + 1).astype(int).tolist()
     no_mask = np.empty(0, np.uint8)
