@@ -30,7 +30,7 @@ STAGES: dict[str, tuple[ModuleType, str]] = {
     "line of runs": (_mst, "write_runs"),
     "exp": (cpu.sweeps, "affinities"),
     "gather": (cpu.sweeps, "gather"),
-    "both sweeps": (cpu.sweeps, "global_propagate"),
+    "both sweeps": (cpu.sweeps, "sweep"),
     "scatter": (cpu.sweeps, "scatter"),
 }
 
