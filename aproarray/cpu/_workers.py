@@ -79,13 +79,13 @@ def check_stop() -> None:
         raise Stopped
 
 
-def run_apart(function: Callable[..., Result], *args: object, pixels: int = STEP) -> Result:
+def run_apart(function: Callable[..., Result], *args: object, pixels: float = math.inf) -> Result:
     """Call in a thread of its own, if many pixels are to be worked on; it ends when it is done.
 
     Ctrl-C interrupts the caller then, but not what was called, whose result is lost: for what cannot be left
     and resumed. Numba, too, if interrupted while it is imported or compiles, fails from then on.
     """
-    if pixels < STEP:
+    if pixels <= STEP:
         return function(*args)
     pool = ThreadPoolExecutor(1)
     future = pool.submit(function, *args)
