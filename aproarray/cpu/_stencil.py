@@ -139,12 +139,14 @@ def _add_run(total, ahead, behind, weights, weights_behind, step, run, shift, fi
 def _stream(
     source, target, image, mask, sums, iterates, done, n_slabs, band_first, band_last, iterations, scale,
     interior, padded, step_slabs, step_shifts, runs, half_run, full_run,
+    state, weights, norms, planes, valid, move_first, move_last,
 ):  # fmt: skip
     """Take slabs [band_first, band_last) of source (N, C) through `iterations` into target (N, C).
 
-    sums (N), where it is not empty, receives W 1 of the band, and iterates (slabs, T, C, padded) the
-    values after each iteration but the last, from index done + 1 on, 0 outside the mask. The tuples
-    half_run and full_run are as long as the window's first run and its others.
+    The stream is made of `_moves`, and this call makes some of them: [move_first, move_last). What it keeps
+    between them is the `_stream_state`. sums (N), where it is not empty, receives W 1 of the band, and
+    iterates (slabs, T, C, padded) the values after each iteration but the last, from index done + 1 on, 0
+    outside the mask. The tuples half_run and full_run are as long as the window's first run and its others.
     """
     one = np.uint64(1)
     zero = np.uint64(0)
@@ -157,18 +159,13 @@ def _stream(
     reach = iterations * radius
     begin = band_first - reach if band_first > reach else zero
     end = min(n_slabs, band_last + reach)
-    depth = reach + radius + one  # slabs for which weights are kept
+    depth = reach + radius + one
 
-    state = np.zeros((iterations, size, n_channels, padded), source.dtype)
-    weights = np.zeros((depth, n_steps, padded), source.dtype)
-    norms = np.zeros((depth, padded), source.dtype)
-    planes = np.zeros((radius + one, image.shape[1], padded), image.dtype)
-    valid = np.zeros((radius + one, padded), source.dtype)
     distances = np.zeros(padded, image.dtype)
     total = np.zeros(padded, source.dtype)
     nothing = np.zeros(padded, source.dtype)
 
-    for s in range(begin, end + reach + radius):
+    for s in range(begin + move_first, begin + move_last):
         # The image enters `radius` slabs before the values, for the weights between slabs.
         if s < end:
             slot = s % (radius + one)
@@ -289,8 +286,30 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
         types.uint64, types.uint64, types.uint64, types.uint64, types.uint64, image_real,
         index, types.uint64, index, index, index,
         numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
+        types.Array(real, 4, "C"), types.Array(real, 3, "C"), types.Array(real, 2, "C"),
+        types.Array(image_real, 3, "C"), types.Array(real, 2, "C"), types.uint64, types.uint64,
     )  # fmt: skip
-    return _compile(_stream, signature)
+    return _workers.run_apart(_compile, _stream, signature)
+
+
+def _moves(n_slabs: int, first: int, last: int, reach: int, radius: int) -> int:
+    """Return how many moves of a stream take slabs [first, last) to their end."""
+    return min(n_slabs, last + reach) - max(0, first - reach) + reach + radius
+
+
+def _stream_state(
+    iterations: int, view: Window, kernel_size: int, channels: int, dtype: Any, image: NDArray[Any]
+) -> tuple[NDArray[Any], ...]:
+    """Return what a stream keeps: values after each iteration, weights, 1 / W 1, the image and its mask."""
+    radius = kernel_size // 2
+    depth = iterations * radius + radius + 1  # slabs for which weights are kept
+    return (
+        np.zeros((iterations, kernel_size, channels, view.padded), dtype),
+        np.zeros((depth, len(view.slabs), view.padded), dtype),
+        np.zeros((depth, view.padded), dtype),
+        np.zeros((radius + 1, image.shape[1], view.padded), image.dtype),
+        np.zeros((radius + 1, view.padded), dtype),
+    )
 
 
 def _prepared(
@@ -308,10 +327,12 @@ def _scale(zeta: float, dtype: np.dtype[Any]) -> Any:
     return dtype.type(min(1 / zeta / zeta, float(np.finfo(dtype).max)))
 
 
-# What one stream may keep between slabs, in bytes (it has to stay in the cache that the cores share),
-# and the channels that share its weights.
+# What one stream may keep between slabs, in bytes (it has to stay in the cache that the cores share), and the
+# channels that share its weights.
 _STREAM_BYTES = 3 << 20
 _STREAM_CHANNELS = 32
+# Terms of window sums that take as long as a pixel of `_workers.STEP`.
+_TAPS = 128
 
 
 def propagate(
@@ -385,6 +406,22 @@ def propagate(
             mask = None if masks is None else masks[image_of[0] % len(masks)]
             _pad(values, shape, radius, mask, iterates[:, index])
 
+    def stream_band(
+        iterations: int, first: int, last: int, source: NDArray[Any], target: NDArray[Any],
+        image: NDArray[Any], *given: Any,
+    ) -> None:  # fmt: skip
+        n_channels = source.shape[1]
+        state = _stream_state(iterations, view, kernel_size, n_channels, values.dtype, image)
+        moves = _moves(n_slabs, first, last, iterations * radius, radius)
+        taps = 2 * len(shifts) * len(view.interior) * iterations * n_channels
+        for move in _workers.ranges(moves, 1, taps / _TAPS):
+            _workers.check_stop()
+            stream(
+                source, target, image, *given, n_slabs, first, last, iterations, scale,
+                view.interior, view.padded, view.slabs, shifts, view.runs, half_run, full_run,
+                *state, *move,
+            )  # fmt: skip
+
     source = values
     keep(0, values[0])
     for done in range(0, iterations, per_pass):
@@ -393,15 +430,13 @@ def propagate(
         _workers.run(
             [
                 functools.partial(
-                    stream, source[i, :, block], target[i, :, block], images[image_of[i]],
+                    stream_band, steps, first, last,
+                    source[i, :, block], target[i, :, block], images[image_of[i]],
                     no_mask if masks is None else masks[image_of[i] % len(masks)].view(np.uint8),
                     sums[image_of[i]]  # type: ignore[index]
                     if i in summing and done == 0 and block.start == 0
                     else no_sums,
                     no_iterates if iterates is None else iterates, done,
-                    n_slabs, first, last, steps, scale,
-                    view.interior, view.padded, view.slabs, shifts, view.runs,
-                    half_run, full_run,
                 )
                 for i in range(len(values))
                 for block in blocks
@@ -437,7 +472,6 @@ def _add_pairs(slopes, a_here, a_there, y_here, y_there, run, shift, first, last
             slopes[i, x] += (a_here[x] - a_there[there]) * (y_there[there] - y_here[x])
 
 
-@_compile
 def _pair_gradients(
     iterates, image, mask, first, last, scale,
     interior, padded, step_slabs, step_shifts, runs, half_run, full_run, out,
@@ -527,6 +561,21 @@ def _pair_gradients(
     return total
 
 
+@functools.cache
+def _pair_kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
+    """Compile `_pair_gradients`, as `_kernel` does `_stream`."""
+    real, image_real = numba.from_dtype(dtype), numba.from_dtype(image_dtype)
+    index = types.Array(types.uint64, 1, "C")
+    signature = types.float64(
+        types.Array(real, 4, "C"), types.Array(image_real, 2, "A", readonly=True),
+        types.Array(types.uint8, 1, "A", readonly=True), types.int64, types.int64, image_real,
+        index, types.uint64, index, index, index,
+        numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
+        types.Array(types.float64, 2, "C"),
+    )  # fmt: skip
+    return _workers.run_apart(_compile, _pair_gradients, signature)
+
+
 # Channels whose iterates are kept at the same time, and how many bytes of them, where slabs are small.
 _GRADIENT_CHANNELS = 4
 _GRADIENT_BYTES = 160 << 20
@@ -572,6 +621,7 @@ def gradients(
     n_bands = -(-n_slabs // max(2 * margin, _GRADIENT_BYTES // kept - 2 * margin))
     bounds = np.linspace(0, n_slabs, n_bands + 1).astype(int).tolist()
     no_mask = np.empty(0, np.uint8)
+    pair_gradients = _pair_kernel(kernel_size, values.dtype, images.dtype)
 
     def one_band(i: int, block: slice, first: int, last: int) -> tuple[NDArray[np.float64], float]:
         begin, end = max(0, first - margin), min(n_slabs, last + margin)
@@ -593,7 +643,7 @@ def gradients(
         target = slice(first * slab_pixels, last * slab_pixels)
         by_values[i, target, block] = result[inner, phi.shape[1] :] * sums[g, target, None]
         found = np.zeros(image.shape)
-        total = _pair_gradients(
+        total = pair_gradients(
             iterates, image, no_mask if mask is None else mask.view(np.uint8),
             first - begin, last - begin, scale, view.interior, view.padded, view.slabs, shifts, view.runs,
             (0,) * radius, (0,) * kernel_size, found,
