@@ -26,6 +26,10 @@ def grids():
         yield {"NDIM": len(shape), "N_STEPS": len(grid.offsets), "STEPS": steps_of(grid)}
 
 
+WINDOWS = [
+    {"REAL": real, "PIXEL": pixel, "DEEP": 4, "NDIM": ndim}
+    for real, pixel, ndim in [("float", "float", 2), ("double", "float", 3), ("float", "double", 1)]
+]
 # The constants that the package compiles each source with.
 CONSTANTS = {
     "sort": [{"KEY": key["KEY"]} for key in KEYS],
@@ -36,9 +40,11 @@ CONSTANTS = {
     "global": [{"REAL": real, "GAP": gap} for real, gap in [("float", "float"), ("double", "float")]],
     "largest": [{"REAL": real} for real in REALS],
     "ends": [{"REAL": real} for real in REALS],
-    "windows": [
-        {"REAL": real, "PIXEL": pixel, "DEEP": 4, "NDIM": ndim}
-        for real, pixel, ndim in [("float", "float", 2), ("double", "float", 3), ("float", "double", 1)]
+    "windows": WINDOWS,
+    "gradients": WINDOWS,
+    "pair_tiles": [
+        {"REAL": REALS[size // 4 - 1], "DEEP": 4, "RADIUS": radius, "TALL": tall}
+        for (radius, size), (tall, _) in _windows.TILES.items()
     ],
     "tiles": [
         {"REAL": real, "PIXEL": pixel, "DEEP": 4, "RADIUS": radius, "TALL": tall, "RESIDENT": resident}

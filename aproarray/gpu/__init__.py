@@ -15,6 +15,7 @@ from aproarray import cpu
 from aproarray.gpu._compile import kernel
 from aproarray.gpu._sums import feature_gradients, global_gap_gradients, global_propagate
 from aproarray.gpu._trees import _REAL, edge_list_tree, grid_trees, reweighed_trees, sorted_edges
+from aproarray.gpu._windows import gradients as local_gradients
 from aproarray.gpu._windows import propagate as local_propagate
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "grid_trees",
     "largest_between",
     "linkage",
+    "local_gradients",
     "local_propagate",
     "reweighed_trees",
     "sorted_edges",

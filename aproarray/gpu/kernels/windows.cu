@@ -38,12 +38,7 @@ KERNEL propagate_windows(
             for (int axis = 0; axis < NDIM; axis++) other = other * shape[axis] + (at[axis] + step[axis]);
             if (!mask || mask[other]) {
                 const PIXEL *const its = images + (image * n_pixels + other) * image_channels;
-                PIXEL distance = 0;
-                for (u32 c = 0; c < image_channels; c++) {
-                    const PIXEL difference = its[c] - own[c];
-                    distance += difference * difference;
-                }
-                const REAL w = (REAL)falling_exponential(distance * scale);
+                const REAL w = (REAL)falling_exponential(window_distance(its, own, image_channels) * scale);
                 weights += w;
                 for (u32 c = 0; c < depth; c++)
                     sum[c] += w * (planes ? planes[(item * channels + channel + c) * n_pixels + other]
