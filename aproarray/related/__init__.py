@@ -1,0 +1,10 @@
+"""The methods that affinity propagation is compared with, builds on, or stands beside, on arrays.
+
+On the same trees (`aproarray.SpanningTree`), windows and kinds of arrays as the verbs of `aproarray`, so that
+each can stand in for another in one line. docs/related.md says what differs from the published code. Losses
+and functions with gradients are in `aproarray.torch`.
+"""
+
+# One import for each module, and the public names in alphabetical order.
+
+__all__: list[str] = []
