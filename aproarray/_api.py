@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -182,43 +183,14 @@ def global_propagate(
     >>> aproarray.global_propagate(np.array([[1.0, 0, 0, 0]]), tree, zeta=1.0).round(3)
     array([[0.502, 0.498, 0.   , 0.   ]])
     """
-    if not isinstance(tree, SpanningTree):
-        raise TypeError(f"tree must be a SpanningTree (see aproarray.mst), got a {type(tree).__name__}")
-    tree_index = _dispatch.on_host(tree_index)
-    on_device = _dispatch.is_cupy(tree.order)
-    backend = _dispatch.backend(
-        values=values,
-        tree=tree.order,
-        features=features,
-        tree_index=None if on_device else tree_index,
-        out=out,
-    )
-    xp = backend.xp
-    values = _validate.real_array(values, "values", xp)
+    over = _over_trees(values, tree, features, tree_index, channel_axis, out)
+    backend, xp, values, layout, leading, tree_of = over
     zetas, several = _validate.positives(zeta, "zeta")
     threads = _validate.workers(workers, backend.available_workers())
     n_trees, n_nodes = math.prod(tree.batch_shape), tree.order.shape[-1]
-
-    # Which tree each of the values' leading indices is propagated over.
-    if tree_index is None:
-        leading, tree_of = tree.batch_shape, np.arange(n_trees)
-    else:
-        if len(tree.batch_shape) != 1:
-            raise ValueError(
-                f"tree_index needs a batch of trees along one axis, got shape {tree.batch_shape}"
-            )
-        tree_of = _validate.in_range(
-            _validate.integer_array(tree_index, "tree_index", (None,)), n_trees, "tree_index"
-        )
-        leading = tree_of.shape
-    layout = _validate.layout_over(values.shape, leading, tree.shape, channel_axis, "values", "a tree")
     if features is not None:
         tree = _reweigh(tree, features, leading, channel_axis, workers, check_finite, tree_of)
-        if layout.leading[: len(tree.batch_shape)] != tree.batch_shape:
-            raise ValueError(
-                f"features with leading axes {tree.batch_shape} do not fit values with leading axes "
-                f"{layout.leading}: those of values must begin with those of features"
-            )
+        _features_lead(tree.batch_shape, layout)
         n_trees = math.prod(tree.batch_shape)
         leading, tree_of = tree.batch_shape, np.arange(n_trees)
     tree_of = np.repeat(tree_of, math.prod(layout.leading[len(leading) :]))
@@ -233,6 +205,65 @@ def global_propagate(
     for k, one_zeta in enumerate(zetas):
         backend.global_propagate(flat, result.flat[k], order, gaps, tree_of, one_zeta, threads)
     return result.finish()
+
+
+class _OverTrees(NamedTuple):
+    """Values that are to be propagated over trees, and which."""
+
+    backend: ModuleType
+    xp: Any
+    values: Array
+    layout: _validate.Layout
+    leading: tuple[int, ...]
+    """The leading axes that trees, or masks with a tree each, have in common with values."""
+    tree_of: NDArray[np.intp]
+    """The tree of each of their flattened indices."""
+
+
+def _over_trees(
+    values: ArrayLike,
+    tree: SpanningTree,
+    features: ArrayLike | None,
+    tree_index: ArrayLike | None,
+    channel_axis: int | None,
+    out: Array | None,
+) -> _OverTrees:
+    """Check the arguments of what is propagated over trees."""
+    if not isinstance(tree, SpanningTree):
+        raise TypeError(f"tree must be a SpanningTree (see aproarray.mst), got a {type(tree).__name__}")
+    tree_index = _dispatch.on_host(tree_index)
+    on_device = _dispatch.is_cupy(tree.order)
+    backend = _dispatch.backend(
+        values=values,
+        tree=tree.order,
+        features=features,
+        tree_index=None if on_device else tree_index,
+        out=out,
+    )
+    values = _validate.real_array(values, "values", backend.xp)
+    n_trees = math.prod(tree.batch_shape)
+    if tree_index is None:
+        leading, tree_of = tree.batch_shape, np.arange(n_trees)
+    else:
+        if len(tree.batch_shape) != 1:
+            raise ValueError(
+                f"tree_index needs a batch of trees along one axis, got shape {tree.batch_shape}"
+            )
+        tree_of = _validate.in_range(
+            _validate.integer_array(tree_index, "tree_index", (None,)), n_trees, "tree_index"
+        )
+        leading = tree_of.shape
+    layout = _validate.layout_over(values.shape, leading, tree.shape, channel_axis, "values", "a tree")
+    return _OverTrees(backend, backend.xp, values, layout, leading, tree_of)
+
+
+def _features_lead(leading: tuple[int, ...], layout: _validate.Layout) -> None:
+    """Check that the leading axes of values begin with those of features."""
+    if layout.leading[: len(leading)] != leading:
+        raise ValueError(
+            f"features with leading axes {leading} do not fit values with leading axes "
+            f"{layout.leading}: those of values must begin with those of features"
+        )
 
 
 @_dispatch.takes_dlpack

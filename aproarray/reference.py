@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,10 @@ __all__ = [
     "local_propagate",
     "minimax_distances",
     "mst",
+    "path_distances",
     "pixel_graph",
+    "tree_filter",
+    "tree_filter_v2",
     "window_affinity",
 ]
 
@@ -116,6 +120,20 @@ def linear_order(
 
 def minimax_distances(tree_edges: ArrayLike, tree_weights: ArrayLike, n_nodes: int) -> NDArray[np.float64]:
     """Return d (N, N), d_ij the largest weight on the tree path from i to j (inf: no path)."""
+    return _along_paths(tree_edges, tree_weights, n_nodes, max)
+
+
+def path_distances(tree_edges: ArrayLike, tree_weights: ArrayLike, n_nodes: int) -> NDArray[np.float64]:
+    """Return d (N, N), d_ij the sum of the weights on the tree path from i to j (inf: no path)."""
+    return _along_paths(tree_edges, tree_weights, n_nodes, operator.add)
+
+
+def _along_paths(
+    tree_edges: ArrayLike,
+    tree_weights: ArrayLike,
+    n_nodes: int,
+    longer: Callable[[float, float], float],
+) -> NDArray[np.float64]:
     neighbours: list[list[tuple[int, float]]] = [[] for _ in range(n_nodes)]
     for (u, v), weight in zip(np.asarray(tree_edges).reshape(-1, 2), np.asarray(tree_weights), strict=True):
         neighbours[u].append((v, float(weight)))
@@ -128,7 +146,7 @@ def minimax_distances(tree_edges: ArrayLike, tree_weights: ArrayLike, n_nodes: i
             here = stack.pop()
             for there, weight in neighbours[here]:
                 if np.isinf(d[source, there]):
-                    d[source, there] = max(d[source, here], weight)
+                    d[source, there] = longer(d[source, here], weight)
                     stack.append(there)
     return d
 
@@ -137,6 +155,38 @@ def global_propagate(values: ArrayLike, distances: ArrayLike, zeta: float) -> ND
     """Return y_ic = sum_j K_ij phi_jc / z_i, with K_ij = exp(-d_ij / zeta^2), z_i = sum_j K_ij."""
     affinity = np.exp(-np.asarray(distances, np.float64) / float(zeta) ** 2)
     result: NDArray[np.float64] = affinity @ np.asarray(values, np.float64) / affinity.sum(1)[:, None]
+    return result
+
+
+def tree_filter(
+    tree_edges: ArrayLike, tree_weights: ArrayLike, values: ArrayLike, zeta: float
+) -> NDArray[np.float64]:
+    """Return y_ic = sum_j S_ij phi_jc / sum_j S_ij, with S_ij = exp(-d_ij / zeta^2) of `path_distances`.
+
+    This is global propagation with the sum of a path's weights for their maximum (Song et al., NeurIPS 2019).
+    """
+    return global_propagate(values, path_distances(tree_edges, tree_weights, len(np.asarray(values))), zeta)
+
+
+def tree_filter_v2(
+    tree_edges: ArrayLike,
+    tree_weights: ArrayLike,
+    values: ArrayLike,
+    confidence: ArrayLike,
+    zeta: float,
+    beta: float,
+    gamma: float,
+) -> NDArray[np.float64]:
+    """Return y = x + gamma F(c x) / (1e-8 + F(c)), for values x (N, C) and their confidence c (N,).
+
+    F sums with S_ij, the product of exp(-beta^2 - w / zeta^2) over the path's edges, and S_ii = exp(-beta^2)
+    (Song et al., NeurIPS 2020).
+    """
+    x, c = np.asarray(values, np.float64), np.asarray(confidence, np.float64)[:, None]
+    weights = np.asarray(tree_weights, np.float64) / float(zeta) ** 2 + beta**2
+    affinity = np.exp(-path_distances(tree_edges, weights, len(x)))
+    np.fill_diagonal(affinity, math.exp(-(beta**2)))
+    result: NDArray[np.float64] = x + gamma * (affinity @ (c * x)) / (1e-8 + affinity @ c)
     return result
 
 

@@ -17,6 +17,12 @@ from numpy.typing import NDArray
 
 from aproarray import _grid
 from aproarray.cpu import _flood, _gradient, _mst, _sweep, _workers
+from aproarray.cpu._tree_filter import (
+    edge_distances,
+    rooted_trees,
+    tree_filter,
+    tree_filter_gradients,
+)
 
 xp = np  # the arrays' own namespace
 sweeps = _sweep

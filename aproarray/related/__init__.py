@@ -5,6 +5,9 @@ each can stand in for another in one line. docs/related.md says what differs fro
 and functions with gradients are in `aproarray.torch`.
 """
 
-# One import for each module, and the public names in alphabetical order.
+from aproarray.related._tree_filter import tree_filter, tree_filter_v2
 
-__all__: list[str] = []
+__all__ = [
+    "tree_filter",
+    "tree_filter_v2",
+]
