@@ -25,8 +25,11 @@ __all__ = [
     "global_propagate",
     "linear_order",
     "local_propagate",
+    "mean_field",
     "minimax_distances",
     "mst",
+    "pairwise_affinity",
+    "pamr",
     "path_distances",
     "pixel_graph",
     "tree_filter",
@@ -224,6 +227,83 @@ def local_propagate(
     for _ in range(iterations):
         phi = affinity @ phi
     return phi
+
+
+def mean_field(
+    values: ArrayLike,
+    image: ArrayLike,
+    zeta: float,
+    kernel_size: int,
+    iterations: int,
+    mask: ArrayLike | None = None,
+    boxes: ArrayLike = 1.0,
+) -> NDArray[np.float64]:
+    """Return the foreground after steps of q <- exp(sum_j K_ij log q_j), K_ij = exp(-|dI|^2 / (2 zeta^2)).
+
+    After each, the foreground is multiplied by its box, and foreground and background are divided by their
+    sum plus 1e-6 and held within [0.1, 0.9], as they are at first (Lan et al., CVPR 2023).
+    """
+    affinity = window_affinity(image, zeta * math.sqrt(2), kernel_size, mask)
+    foreground = np.clip(np.asarray(values, np.float64), 0.1, 0.9)
+    background = np.clip(1 - np.asarray(values, np.float64), 0.1, 0.9)
+    for _ in range(iterations):
+        foreground, background = (np.exp(affinity @ np.log(q)) for q in (foreground, background))
+        foreground = foreground * np.asarray(boxes)
+        total = foreground + background + 1e-6
+        foreground, background = (np.clip(q / total, 0.1, 0.9) for q in (foreground, background))
+    return foreground
+
+
+def pamr(
+    values: ArrayLike, image: ArrayLike, dilations: Sequence[int], iterations: int
+) -> NDArray[np.float64]:
+    """Return phi after steps of phi_i <- sum_j a_ij phi_j over the neighbours of dilated windows.
+
+    a_i = softmax_j(mean_c(-|I_ic - I_jc| / (1e-8 + 0.1 sd_ic))), with the sample standard deviation of the
+    neighbours and, for every dilation, the centre. Neighbours outside the image are the pixels of its border
+    that are nearest along each axis (Araslanov and Roth, CVPR 2020).
+    """
+    image = np.asarray(image, np.float64)
+    shape, flat = image.shape[:-1], image.reshape(math.prod(image.shape[:-1]), image.shape[-1])
+    phi = np.asarray(values, np.float64)
+    affinity = np.zeros((len(flat), len(flat)))
+    steps = list(itertools.product((-1, 0, 1), repeat=len(shape)))
+    for i, position in enumerate(np.ndindex(*shape)):
+        sampled = [
+            (any(step), np.ravel_multi_index(tuple(np.array(position) + d * np.array(step)), shape, "clip"))
+            for d in dilations
+            for step in steps
+        ]
+        neighbours = [j for off_centre, j in sampled if off_centre]
+        deviation = flat[[j for _, j in sampled]].std(0, ddof=1)
+        logits = -(np.abs(flat[i] - flat[neighbours]) / (1e-8 + 0.1 * deviation)).mean(1)
+        weights = np.exp(logits - logits.max())
+        np.add.at(affinity[i], neighbours, weights / weights.sum())
+    for _ in range(iterations):
+        phi = affinity @ phi
+    return phi
+
+
+def pairwise_affinity(
+    image: ArrayLike, theta: float, kernel_size: int, dilation: int, mask: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Return exp(-|I_i - I_j| / theta) (N, K) to the other pixels of dilated windows, 0 where there is none.
+
+    Steps to the neighbours are in lexicographic order (Tian et al., CVPR 2021).
+    """
+    image = np.asarray(image, np.float64)
+    shape = image.shape[:-1]
+    allowed = np.ones(shape, bool) if mask is None else np.asarray(mask)
+    radius = kernel_size // 2
+    steps = [s for s in itertools.product(range(-radius, radius + 1), repeat=len(shape)) if any(s)]
+    affinity = np.zeros((math.prod(shape), len(steps)))
+    for i, here in enumerate(np.ndindex(*shape)):
+        for k, step in enumerate(steps):
+            there = tuple(a + dilation * b for a, b in zip(here, step, strict=True))
+            inside = all(0 <= a < extent for a, extent in zip(there, shape, strict=True))
+            if inside and allowed[here] and allowed[there]:
+                affinity[i, k] = math.exp(-np.linalg.norm(image[here] - image[there]) / theta)
+    return affinity
 
 
 def algorithm_1(

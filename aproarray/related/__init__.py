@@ -6,8 +6,12 @@ and functions with gradients are in `aproarray.torch`.
 """
 
 from aproarray.related._tree_filter import tree_filter, tree_filter_v2
+from aproarray.related._windows import mean_field, pairwise_affinity, pamr
 
 __all__ = [
+    "mean_field",
+    "pairwise_affinity",
+    "pamr",
     "tree_filter",
     "tree_filter_v2",
 ]

@@ -66,8 +66,7 @@ def tree_filter(
 
     References
     ----------
-    .. [1] L. Song et al., "Learnable Tree Filter for Structure-preserving Feature Transform", NeurIPS 2019,
-       equations 3 and 4, Algorithm 1.
+    .. [1] L. Song et al., "Learnable Tree Filter for Structure-preserving Feature Transform", NeurIPS 2019.
 
     Examples
     --------
