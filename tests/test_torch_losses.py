@@ -282,7 +282,7 @@ def test_a_loss_of_nothing_is_zero(loss):
         ),
         (r"expected probabilities \(B, C, H, W\)", lambda: projection_loss(BOXES[0], BOXES[0])),
         ("sigma must be above 0", lambda: tree_energy_loss(CLASSES, IMAGE, REGION, sigma=0)),
-        ("a tree over", lambda: tree_energy_loss(CLASSES, IMAGE, REGION, tree=mst(IMAGE[:1]))),
+        ("does not fit a tree", lambda: tree_energy_loss(CLASSES, IMAGE, REGION, tree=mst(IMAGE[:1]))),
     ],
 )
 def test_errors(message, act):

@@ -27,6 +27,7 @@ Array = NDArray[Any]
 available_workers = _workers.available_cpus
 flood = _flood.flood
 vote = _flood.vote
+RootedTrees = _tree_filter.RootedTrees
 rooted_trees = _tree_filter.rooted_trees
 edge_distances = _tree_filter.edge_distances
 tree_filter = _tree_filter.tree_filter

@@ -6,6 +6,7 @@ of K masks. Every loss is a mean over what it looks at, and 0, with a gradient o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -238,7 +239,7 @@ def tree_energy_loss(
 
     Notes
     -----
-    O(N C) time, in as many steps as the trees are deep (hundreds to thousands on photographs).
+    O(N C) time; see `tree_filter`.
 
     References
     ----------
@@ -247,11 +248,12 @@ def tree_energy_loss(
     _check_region(region, probabilities)
     sigma = _validate.positive(sigma, "sigma")
     region = region.to(probabilities.dtype)
-    y = _tree_filter(probabilities, functional.mst(image.detach()) if tree is None else tree, image, sigma)
+    tree = functional.mst(image.detach()) if tree is None else tree
+    y = functional.tree_filter(probabilities, tree, zeta=math.sqrt(sigma), features=image)
     if features is not None:
         if feature_tree is None:
             feature_tree = functional.mst(features.detach())
-        y = _tree_filter(y, feature_tree, features, 1.0)
+        y = functional.tree_filter(y, feature_tree, features=features)
     return weight * ((probabilities - y).abs() * region).sum() / region.sum().clamp(min=1)
 
 
@@ -415,66 +417,3 @@ def _offsets(
                 here.append(slice(max(0, -step), max(0, min(extent, extent - step))))
                 there.append(slice(max(0, step), max(0, min(extent, extent + step))))
             yield tuple(here), tuple(there)
-
-
-def _levels(tree: Tree) -> list[tuple[Tensor, Tensor]]:
-    """Return the nodes of trees by their distance from the roots, with the places of their parents.
-
-    The nodes of tree b of a batch are b N to b N + N - 1. A level is its nodes (M,), and where each one's
-    parent stands in the level above (M,). A forest has one root for each of its trees.
-    """
-    order, gaps, gap_edges = tree.order.flatten(1).cpu(), tree.gaps.cpu(), tree.gap_edges.cpu()
-    n_nodes, n_all = order.shape[1], order.numel()
-    offset = torch.arange(len(order))[:, None] * n_nodes
-    missing = torch.isinf(gaps)  # between two trees of a forest: what follows is the first node of one
-    starts = torch.cat([torch.ones_like(missing[:, :1]), missing], 1) if n_nodes > 1 else order == order
-    nodes = (order + offset)[starts]
-    edges = (gap_edges.long() + offset[..., None])[~missing]
-    # The neighbours of a node, side by side.
-    ends = torch.cat([edges, edges.flip(1)])
-    ends = ends[ends[:, 0].argsort(stable=True)]
-    degree = torch.bincount(ends[:, 0], minlength=n_all)
-    first = degree.cumsum(0) - degree
-    seen = torch.zeros(n_all, dtype=torch.bool)
-    levels, parent = [], torch.zeros(len(nodes), dtype=torch.int64)
-    while len(nodes):
-        levels.append((nodes, parent))
-        seen[nodes] = True
-        parent = torch.arange(len(nodes)).repeat_interleave(degree[nodes])
-        within = torch.arange(len(parent)) - (degree[nodes].cumsum(0) - degree[nodes])[parent]
-        reached = ends[first[nodes][parent] + within, 1]
-        new = ~seen[reached]
-        nodes, parent = reached[new], parent[new]
-    return levels
-
-
-def _tree_filter(values: Tensor, tree: Tree, features: Tensor, sigma: float) -> Tensor:
-    """Return the tree filter of values (B, C, H, W): products of exp(-|f_u - f_v|^2 / sigma) along paths.
-
-    Up: A_i = phi_i + sum of w_c A_c over the children; down: S_i = (1 - w_i^2) A_i + w_i S_parent.
-    """
-    shape = values.shape
-    n_channels, n_nodes = shape[1], shape[2] * shape[3]
-    if tree.order.shape != (shape[0], *shape[2:]):
-        raise ValueError(f"a tree over {tuple(tree.order.shape)} does not fit values {tuple(shape)}")
-    ones = torch.ones_like(values[:, :1])
-    phi = torch.cat([values, ones], 1).flatten(2).transpose(1, 2).reshape(-1, n_channels + 1)
-    f = features.to(values.dtype).flatten(2).transpose(1, 2).reshape(-1, features.shape[1])
-    levels = _levels(tree)
-    sizes = [len(nodes) for nodes, _ in levels]
-    nodes = torch.cat([nodes for nodes, _ in levels]).to(values.device)
-    parents = [parent.to(values.device) for _, parent in levels]
-    starts = torch.tensor([0, 0, *sizes[:-2]]).cumsum(0)  # of the level above
-    above = torch.cat([start + parent for start, (_, parent) in zip(starts, levels, strict=False)])
-    # All at once, then split: one index per level would cost a gradient of all pixels each.
-    f, up = f[nodes], list(torch.split(phi[nodes], sizes))
-    distances = (f - f[above.to(values.device)]).square().sum(1, keepdim=True)
-    weights = torch.split((distances / -sigma).exp(), sizes)
-    for level in range(len(levels) - 1, 0, -1):
-        up[level - 1] = up[level - 1].index_add(0, parents[level], weights[level] * up[level])
-    total = up[:1]
-    for level in range(1, len(levels)):
-        w = weights[level]
-        total.append((1 - w.square()) * up[level] + w * total[-1][parents[level]])
-    filtered = torch.cat(total)[nodes.argsort()].reshape(shape[0], n_nodes, n_channels + 1).transpose(1, 2)
-    return (filtered[:, :-1] / filtered[:, -1:]).reshape(shape)
