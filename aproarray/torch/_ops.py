@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from aproarray import _dispatch, _grid, _validate
+from aproarray.related._windows import mean_field_steps
 
 
 def _array(tensor: Tensor) -> Any:
@@ -523,3 +524,60 @@ def _local_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
 
 
 local_propagate.register_autograd(_local_gradient, setup_context=_local_setup)
+
+
+@torch.library.custom_op("aproarray::mean_field", mutates_args=())
+def mean_field(
+    values: Tensor,
+    boxes: Tensor,
+    image: Tensor,
+    image_of: Tensor,
+    shape: Sequence[int],
+    zeta: float,
+    kernel_size: int,
+    iterations: int,
+) -> Tensor:
+    """Return the mean-field inference of values (I, C, N) in boxes (I, C, N); see `aproarray.related`."""
+    result = torch.empty_like(values)
+    with _backend(values) as (backend, workers):
+        _pixels_first(result)[...] = mean_field_steps(
+            backend, _pixels_first(values), _pixels_first(boxes), _pixels_first(image), tuple(shape),
+            _index(image_of), None, zeta, kernel_size, iterations, workers,
+        )  # fmt: skip
+    return result
+
+
+@mean_field.register_fake
+def _(
+    values: Tensor,
+    boxes: Tensor,
+    image: Tensor,
+    image_of: Tensor,
+    shape: Sequence[int],
+    zeta: float,
+    kernel_size: int,
+    iterations: int,
+) -> Tensor:
+    return torch.empty_like(values)
+
+
+@torch.library.custom_op("aproarray::pairwise_affinities", mutates_args=())
+def pairwise_affinities(
+    image: Tensor, shape: Sequence[int], theta: float, kernel_size: int, dilation: int
+) -> Tensor:
+    """Return the affinities (B, K, N) of images (B, C, N) to the K steps of `_grid.window_steps`."""
+    result = _new_affinities(image, shape, kernel_size)
+    with _backend(image) as (backend, workers):
+        backend.pairwise_affinities(
+            _pixels_first(image), tuple(shape), None, theta, kernel_size, dilation, _array(result), workers
+        )
+    return result
+
+
+def _new_affinities(image: Tensor, shape: Sequence[int], kernel_size: int) -> Tensor:
+    return image.new_empty((image.shape[0], kernel_size ** len(shape) - 1, image.shape[2]))
+
+
+@pairwise_affinities.register_fake
+def _(image: Tensor, shape: Sequence[int], theta: float, kernel_size: int, dilation: int) -> Tensor:
+    return _new_affinities(image, shape, kernel_size)
