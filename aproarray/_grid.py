@@ -61,6 +61,11 @@ def window_steps(ndim: int, kernel_size: int, dilation: int = 1) -> list[tuple[i
     return [step for step in itertools.product(along, repeat=ndim) if any(step)]
 
 
+def dilated_steps(ndim: int, dilations: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the steps of windows of three pixels along each axis, of one dilation after the other."""
+    return [step for dilation in dilations for step in window_steps(ndim, 3, dilation)]
+
+
 def fits_32_bits(n_nodes: int, n_ids: int) -> bool:
     """Return whether 32-bit numbers hold the ids of edges, and places among two numbers for each node."""
     return max(2 * n_nodes, n_ids) < 1 << 31

@@ -244,6 +244,11 @@ TESTS = {
         "tree_index_names_the_tree_of_each_mask dtypes out_may_be_the_values "
         "constants_are_fixed_points_and_masked_out_pixels_come_back nothing_to_filter"
     ),
+    "test_related_windows": (
+        "mean_field_is_the_definition pamr_is_the_definition pairwise_affinity_is_the_definition "
+        "batches_are_loops layouts_dtypes_and_out nothing_to_relate no_steps "
+        "pixels_that_the_mask_leaves_out_may_hold_anything"
+    ),
     "test_degenerate": (
         "batches_of_nothing one_pixel all_masked_out images_without_channels_are_flat "
         "values_without_channels_stay_empty flat_image_is_averaged_whole graph_of_loops_alone"

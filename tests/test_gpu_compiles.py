@@ -37,6 +37,7 @@ CONSTANTS = {
     "largest": [{"REAL": real} for real in REALS],
     "ends": [{"REAL": real} for real in REALS],
     "filter": [{"REAL": real} for real in REALS],
+    "neighbours": [{"REAL": real, "NDIM": ndim} for real, ndim in [("float", 2), ("double", 3)]],
     "windows": [
         {"REAL": real, "PIXEL": pixel, "DEEP": 4, "NDIM": ndim}
         for real, pixel, ndim in [("float", "float", 2), ("double", "float", 3), ("float", "double", 1)]

@@ -169,11 +169,35 @@ def test_windows_know_the_image_of_each_item(gpu, image_of):
     np.testing.assert_allclose(ours.get(), theirs, rtol=1e-12)
 
 
-def test_sums_of_windows_are_not_there_yet(gpu):
-    values, image = np.ones((1, 30, 2)), np.ones((1, 30, 3))
-    arguments = (to_device(values), to_device(values), to_device(image), (5, 6), np.zeros(1, int), None)
-    with pytest.raises(NotImplementedError, match="no gradients on CUDA tensors"):
-        gpu.local_propagate(*arguments, 0.5, 3, 2, 1, to_device(np.empty((1, 30))))
+@pytest.mark.parametrize("image_of", [[0, 0, 1, 1], [1, 0, 1, 1]])
+@pytest.mark.parametrize("kernel_size", [1, 3, 9])
+def test_sums_of_windows_are_the_cpus(gpu, image_of, kernel_size):
+    rng = np.random.default_rng(5)
+    values, images, masks = rng.random((4, 30, 2)), rng.random((2, 30, 3)), rng.random((2, 30)) < 0.8
+    found = []
+    for backend, place in ((cpu, np.array), (gpu, to_device)):
+        out, sums = place(np.zeros_like(values)), place(np.zeros((2, 30)))
+        backend.local_propagate(
+            place(values),
+            out,
+            place(images),
+            (5, 6),
+            np.array(image_of),
+            place(masks),
+            0.5,
+            kernel_size,
+            1,
+            1,
+            sums,
+        )
+        found.append((out, sums))
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours.get(), theirs, rtol=1e-12)
+
+
+def test_gradients_to_images_are_not_there_yet(gpu):
+    with pytest.raises(NotImplementedError, match="no gradients to images and zeta on CUDA tensors"):
+        gpu.local_image_gradients()
 
 
 def test_one_item_must_fit_32_bits(gpu):

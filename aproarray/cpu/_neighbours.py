@@ -142,11 +142,6 @@ def _relate_lines(planes, valid, starts, shifts, length, scale, first, last, out
                 out[k, pixel + x] = math.exp(-math.sqrt(distance[x]) * scale) if both else 0
 
 
-def dilated_steps(ndim: int, dilations: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return the steps of windows of three pixels along each axis, of one dilation after the other."""
-    return [step for dilation in dilations for step in _grid.window_steps(ndim, 3, dilation)]
-
-
 def pamr(
     values: Array,
     out: Array,
@@ -160,7 +155,7 @@ def pamr(
     """Average values (I, N, C) into out, item i along images[image_of[i]] (G, N, Ci), N pixels of `shape`."""
     if out.size == 0:
         return
-    steps = dilated_steps(len(shape), dilations)
+    steps = _grid.dilated_steps(len(shape), dilations)
     padded = _Padded(shape, steps)
     starts, shifts = padded.starts.astype(np.uint64), padded.shifts.astype(np.uint64)  # modulo 2^64
     length = np.uint64(shape[-1])

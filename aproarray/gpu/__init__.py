@@ -14,6 +14,7 @@ import numpy as np
 from aproarray import cpu
 from aproarray.cpu._tree_filter import RootedTrees
 from aproarray.gpu._compile import kernel
+from aproarray.gpu._neighbours import pairwise_affinities, pamr
 from aproarray.gpu._sums import feature_gradients, global_gap_gradients, global_propagate
 from aproarray.gpu._tree_filter import (
     edge_distances,
@@ -37,7 +38,10 @@ __all__ = [
     "grid_trees",
     "largest_between",
     "linkage",
+    "local_image_gradients",
     "local_propagate",
+    "pairwise_affinities",
+    "pamr",
     "reweighed_trees",
     "rooted_trees",
     "sorted_edges",
@@ -50,6 +54,14 @@ __all__ = [
 def available_workers() -> int:
     """Return 1: threads of the CPU have nothing to do here."""
     return 1
+
+
+def local_image_gradients(*_: Any) -> float:
+    """Say that the gradients of local propagation to images and zeta are not there yet."""
+    raise NotImplementedError(
+        "local_propagate has no gradients to images and zeta on CUDA tensors yet: pass image.detach() and "
+        "a zeta without gradient, or CPU tensors"
+    )
 
 
 def linkage(edges: Any, weights: Any) -> np.ndarray[Any, Any]:

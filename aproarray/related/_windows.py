@@ -126,19 +126,19 @@ def mean_field_steps(
     workers: int,
 ) -> Array:
     """Return `mean_field` of values (I, N, C) in boxes of the same shape, by a backend's local_propagate."""
-    xp = backend.xp
+    xp = backend.xp  # whose arrays take NumPy's ufuncs
     n_channels = values.shape[2]
     # Foregrounds, then backgrounds.
     q: Array = xp.empty((*values.shape[:2], 2 * n_channels), values.dtype)
     q[..., :n_channels], q[..., n_channels:] = values, 1 - values
-    q = xp.minimum(xp.maximum(q, 0.1), 0.9)
+    q = np.minimum(np.maximum(q, 0.1), 0.9)
     if q.size == 0:
         return q[..., :n_channels]
     means, sums = xp.empty_like(q), xp.empty(images.shape[:2], values.dtype)
     on_device = xp.asarray(image_of)
     for _ in range(iterations):
         backend.local_propagate(
-            xp.log(q),
+            np.log(q),
             means,
             images,
             shape,
@@ -150,13 +150,13 @@ def mean_field_steps(
             workers,
             sums,
         )
-        q = xp.exp(means * sums[on_device][..., None])
+        q = np.exp(means * sums[on_device][..., None])
         if boxes is not None:
             q[..., :n_channels] *= boxes
         both = q[..., :n_channels] + q[..., n_channels:] + values.dtype.type(1e-6)
         q[..., :n_channels] /= both
         q[..., n_channels:] /= both
-        q = xp.minimum(xp.maximum(q, 0.1), 0.9)
+        q = np.minimum(np.maximum(q, 0.1), 0.9)
     return q[..., :n_channels]
 
 
