@@ -110,10 +110,10 @@ def table_8(sides: Sequence[int]) -> Table:
         rows.append(
             (
                 f"{side} x {side}",
-                f"{slow:.4g}",
+                f"{slow:.0f}",
                 f"{fast:.3g}",
                 f"{1e3 * statistics.median(building):.3g}",
-                f"{slow / fast:.3g}",
+                f"{slow / fast:.0f}",
             )
         )
     return Table(
@@ -122,8 +122,7 @@ def table_8(sides: Sequence[int]) -> Table:
         same numbers (checked). The search is compiled, too (Numba).""",
         ("pixels", "search from each pixel, ms", "ours, ms", "the tree, ms", "ratio"),
         rows,
-        """that its algorithm takes O(N log N) for O(N^2), and the times of both on a GPU. Those figures were
-        not at hand here.""",
+        """times of GP with and without its Algorithm 1. They were not at hand here.""",
         """A search visits N pixels for each of N: four times the pixels, sixteen times as long, and more
         once they do not fit a cache. Ours is two sweeps. A GPU searches from many pixels at once, but from
         no fewer.""",
@@ -204,8 +203,8 @@ def table_6(given: Scenes, iterations: Sequence[int]) -> Table:
         Times are for 20 iterations over one scene.""",
         ("method", *(f"{n} it." for n in iterations), "ms"),
         rows,
-        """AP of box-supervised instance segmentation, by networks trained with either term, over numbers of
-        iterations. Its figures were not at hand here.""",
+        """what networks reach that are trained with either term, over numbers of iterations. Its figures were
+        not at hand here.""",
         """LP averages linearly, and more steps let evidence travel further. Mean field multiplies the
         neighbours' votes and is held within [0.1, 0.9]: it decides after a few steps, on what is right and
         on what is wrong, and then stands still; the larger the window, the more the first vote decides. In
@@ -264,8 +263,8 @@ def table_5(given: Scenes) -> Table:
         unless a row says otherwise.""",
         ("target", "coarse", "scribbles"),
         rows,
-        """mIoU and AP of networks that are trained with these terms: in Table 4 the unary loss alone, with
-        GP, with LP and with both; in Table 5 GP against the tree filter. Its figures were not at hand here;
+        """what networks reach that are trained with these terms: in Table 4 the unary loss alone, with GP,
+        with LP and with both; in Table 5 beside the tree filter. Its figures were not at hand here;
         [training.md](training.md) trains networks as Table 4 does.""",
         """What targets are, not what a network learns from them, is seen here. A step from pixel to pixel of
         these noisy textures is wider than the published zeta of GP, so that scores hardly move; at a scale at
