@@ -472,29 +472,25 @@ def feature_gradients(
 
 def local_propagate(*args: Any) -> None:
     """Propagate along windows; see `_stencil.propagate`."""
-    _windows().propagate(*args)
+    _compiled("_stencil").propagate(*args)
 
 
 def pamr(*args: Any) -> None:
     """Average over dilated windows; see `_neighbours.pamr`."""
-    from aproarray.cpu import _neighbours
-
-    _neighbours.pamr(*args)
+    _compiled("_neighbours").pamr(*args)
 
 
 def pairwise_affinities(*args: Any) -> None:
     """Compute the affinities of pixels to their windows; see `_neighbours.pairwise_affinities`."""
-    from aproarray.cpu import _neighbours
-
-    _neighbours.pairwise_affinities(*args)
+    _compiled("_neighbours").pairwise_affinities(*args)
 
 
 def local_image_gradients(*args: Any) -> float:
     """Differentiate by the image and zeta; see `_stencil.image_gradients`."""
-    return float(_windows().image_gradients(*args))
+    return float(_compiled("_stencil").image_gradients(*args))
 
 
 @functools.cache
-def _windows() -> ModuleType:
-    """Import `_stencil`, and with it Numba, when it is needed."""
-    return _workers.run_apart(importlib.import_module, "aproarray.cpu._stencil")
+def _compiled(name: str) -> ModuleType:
+    """Import a module, and with it Numba, when it is needed."""
+    return _workers.run_apart(importlib.import_module, f"aproarray.cpu.{name}")
