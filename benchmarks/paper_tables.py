@@ -28,7 +28,7 @@ from benchmarks import inputs, machine
 from benchmarks.timing import check_equal, paired
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
-from train_weak_segmentation import VOID, annotate, generate  # noqa: E402
+from train_weak_segmentation import VOID, annotate, generate
 
 Array = NDArray[Any]
 
