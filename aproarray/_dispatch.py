@@ -30,7 +30,8 @@ def _library(array: Any) -> str:
         return "cupy"
     if isinstance(array, np.ndarray | np.generic | list | tuple | int | float | complex):
         return "numpy"
-    return type(array).__module__.partition(".")[0]
+    library = type(array).__module__.partition(".")[0]
+    return "jax" if library == "jaxlib" else library
 
 
 def _kind(array: Any) -> str:
@@ -129,6 +130,11 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
 def _device(array: Any, name: str) -> tuple[int, int]:
     try:
         kind, number = map(int, array.__dlpack_device__())
+    except AttributeError as error:  # one of JAX's tracers: the methods are there in name only
+        raise TypeError(
+            f"{name} must be an array that holds numbers, got a {_kind(array)}: call this outside of "
+            f"jax.jit, jax.grad and jax.vmap, or through jax.pure_callback"
+        ) from error
     except (ValueError, BufferError, RuntimeError) as error:
         raise TypeError(
             f"{name} must be a tensor with memory that can be shared, got a {_kind(array)} on "
@@ -152,19 +158,28 @@ def array_over(array: Any, name: str, verb: str) -> Any:
                 f"{name} requires grad, and {verb} has no gradients: {instead}pass {name}.detach()"
             )
         array = array.detach()
+    if str(getattr(array, "dtype", "")) == "torch.bool":  # which torch < 2.2 cannot hand over
+        return array_over(array.view(sys.modules["torch"].uint8), name, verb).view(np.bool_)
     device = _device(array, name)
     try:
         if device[0] == _DLPACK_CUDA:
             return _cupy(name, device).from_dlpack(array)
         if device[0] == _DLPACK_CPU:
-            # Older NumPy makes everything that comes by DLPack read-only; torch has its own way.
-            return array.numpy() if _library(array) == "torch" else np.from_dlpack(array)
+            return _numpy_over(array)
     except (TypeError, BufferError, RuntimeError) as error:
         raise TypeError(
             f"{name} must hold bool, integer, float16, float32 or float64 numbers, and share its memory, got "
             f"dtype {getattr(array, 'dtype', 'unknown')} ({error})"
         ) from error
     raise TypeError(f"{name} must be on the CPU or a CUDA device, got {_device_name(device)}")
+
+
+def _numpy_over(array: Any) -> Any:
+    if _library(array) == "torch":
+        # NumPy makes what comes by DLPack read-only where torch does not speak the newer version of it.
+        with contextlib.suppress(RuntimeError):  # "Numpy is not available": torch < 2.3 beside NumPy 2
+            return array.numpy()
+    return np.from_dlpack(array)
 
 
 def _cupy(name: str, device: tuple[int, ...]) -> ModuleType:

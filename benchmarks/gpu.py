@@ -148,6 +148,34 @@ def _unfold_ms(device: Device, images: list[Any], values: Any, ours: Any) -> flo
         return device.median_ms(call, images)
 
 
+def lp_gradients(device: Device) -> Iterator[Row]:
+    try:
+        import torch
+
+        from aproarray.torch import local_propagate
+    except ImportError as error:
+        print(f"gradients of LP not measured: {error}", file=sys.stderr)
+        return
+    stream = torch.cuda.ExternalStream(device.cupy.cuda.get_current_stream().ptr)
+    with torch.cuda.stream(stream):
+        shape = (1, N_CLASSES, 512, 512)
+        values = torch.from_dlpack(device.values(shape)).requires_grad_()
+        images = [torch.from_dlpack(image).movedim(-1, 0)[None] for image in device.images(512, 1)]
+        upstream = torch.from_dlpack(device.values(shape))
+        for what, by_image, target in [("values", False, "0.6"), ("values and image", True, "2")]:
+            rotated = [image.clone().requires_grad_(by_image) for image in images]
+            results = [local_propagate(values, image, zeta=0.034) for image in rotated]
+
+            def call(one: Any) -> Any:
+                result, image = one
+                wanted = (values, image) if image.requires_grad else (values,)
+                return torch.autograd.grad(result, wanted, upstream, retain_graph=True)
+
+            ms = device.median_ms(call, list(zip(results, rotated, strict=True)))
+            n_bytes = 12 * values.numel() + 24 * 512 * 512
+            yield Row(f"its gradients to {what}", ms, n_bytes / 1e6, target)
+
+
 def pipeline(device: Device) -> Iterator[Row]:
     def call(image: Any, values: Any) -> Any:
         trees = aproarray.mst(image, check_finite=False)
@@ -169,7 +197,7 @@ def pipeline(device: Device) -> Iterator[Row]:
     yield Row(f"tree + GP + LP, 2048 x 2048, {N_CLASSES} channels", ms, megabytes, "", against)
 
 
-ROWS = {"tree": tree, "gp": gp, "lp": lp, "pipeline": pipeline}
+ROWS = {"tree": tree, "gp": gp, "lp": lp, "gradients": lp_gradients, "pipeline": pipeline}
 
 
 def _arguments() -> argparse.Namespace:

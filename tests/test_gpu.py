@@ -119,3 +119,34 @@ def test_lists_and_numpy_arrays_do_not_mix_with_device_arrays():
         aproarray.global_propagate(values.get(), trees, zeta=0.1)
     with pytest.raises(TypeError, match="all arrays of one call must be of one library"):
         aproarray.local_propagate(values, images.get())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kernel_size", [3, 5, 9])
+def test_gradients_of_cuda_tensors_are_the_cpus(dtype, kernel_size):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    from aproarray.torch import global_propagate, local_propagate, mst
+
+    generator = torch.Generator().manual_seed(0)
+    image, values, upstream = (
+        torch.rand(2, channels, 150, 210, generator=generator, dtype=torch.float64) for channels in (3, 6, 6)
+    )
+
+    def gradients(device, dtype):
+        inputs = [x.to(device, dtype).requires_grad_() for x in (values, image, torch.tensor(0.3))]
+        mask = (image[0, 0] < 0.95).to(device)
+        tree = mst(inputs[1].detach(), mask=mask)
+        result = global_propagate(inputs[0], tree, zeta=inputs[2], features=inputs[1])
+        result = local_propagate(
+            result, inputs[1], zeta=inputs[2], kernel_size=kernel_size, iterations=4, mask=mask
+        )
+        return torch.autograd.grad(result, inputs, upstream.to(result))
+
+    tolerance = 1e-4 if dtype == "float32" else 1e-10
+    ours = gradients("cuda", getattr(torch, dtype))
+    again = gradients("cuda", getattr(torch, dtype))
+    for one, same, other in zip(ours, again, gradients("cpu", torch.float64), strict=True):
+        assert torch.equal(one, same)
+        assert (one.cpu() - other).norm() < tolerance * other.norm()

@@ -26,6 +26,10 @@ def grids():
         yield {"NDIM": len(shape), "N_STEPS": len(grid.offsets), "STEPS": steps_of(grid)}
 
 
+WINDOWS = [
+    {"REAL": real, "PIXEL": pixel, "DEEP": 4, "NDIM": ndim}
+    for real, pixel, ndim in [("float", "float", 2), ("double", "float", 3), ("float", "double", 1)]
+]
 # The constants that the package compiles each source with.
 CONSTANTS = {
     "sort": [{"KEY": key["KEY"]} for key in KEYS],
@@ -38,9 +42,11 @@ CONSTANTS = {
     "ends": [{"REAL": real} for real in REALS],
     "filter": [{"REAL": real} for real in REALS],
     "neighbours": [{"REAL": real, "NDIM": ndim} for real, ndim in [("float", 2), ("double", 3)]],
-    "windows": [
-        {"REAL": real, "PIXEL": pixel, "DEEP": 4, "NDIM": ndim}
-        for real, pixel, ndim in [("float", "float", 2), ("double", "float", 3), ("float", "double", 1)]
+    "windows": WINDOWS,
+    "gradients": WINDOWS,
+    "pair_tiles": [
+        {"REAL": REALS[size // 4 - 1], "DEEP": 4, "RADIUS": radius, "TALL": tall}
+        for (radius, size), (tall, _) in _windows.TILES.items()
     ],
     "tiles": [
         {"REAL": real, "PIXEL": pixel, "DEEP": 4, "RADIUS": radius, "TALL": tall, "RESIDENT": resident}

@@ -4,6 +4,7 @@ See `emulated_cupy`. Threads and blocks run in another order at every launch. Of
 examples, a few are taken (conftest.py): the rest is for devices, see test_gpu.py.
 """
 
+import contextlib
 import math
 import pickle
 import shutil
@@ -170,35 +171,125 @@ def test_windows_know_the_image_of_each_item(gpu, image_of):
     np.testing.assert_allclose(ours.get(), theirs, rtol=1e-12)
 
 
-@pytest.mark.parametrize("image_of", [[0, 0, 1, 1], [1, 0, 1, 1]])
-@pytest.mark.parametrize("kernel_size", [1, 3, 9])
-def test_sums_of_windows_are_the_cpus(gpu, image_of, kernel_size):
-    rng = np.random.default_rng(5)
-    values, images, masks = rng.random((4, 30, 2)), rng.random((2, 30, 3)), rng.random((2, 30)) < 0.8
-    found = []
-    for backend, place in ((cpu, np.array), (gpu, to_device)):
-        out, sums = place(np.zeros_like(values)), place(np.zeros((2, 30)))
-        backend.local_propagate(
-            place(values),
-            out,
-            place(images),
-            (5, 6),
-            np.array(image_of),
-            place(masks),
-            0.5,
-            kernel_size,
-            1,
-            1,
-            sums,
+def window_gradients(backend, array, values, images, grad, shape, image_of, masks, *options):
+    """Return W 1, and the gradients of values, images and zeta."""
+    given = [array(x) for x in (grad, values, images)]
+    out, sums = array(np.zeros_like(values)), array(np.zeros(images.shape[:2], values.dtype))
+    by_values, by_image, by_zeta = (
+        array(np.full(like.shape, np.nan, like.dtype)) for like in (values, images.astype(float), np.zeros(1))
+    )
+    masks = None if masks is None else array(masks)
+    backend.local_propagate(given[1], out, given[2], shape, image_of, masks, *options, 1, sums)
+    backend.local_gradients(*given, shape, image_of, masks, *options, 1, sums, by_values, by_image, by_zeta)
+    return [x if isinstance(x, np.ndarray) else x.get() for x in (sums, by_values, by_image, by_zeta)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_of", "channels", "kernel_size", "iterations"),
+    [
+        ((9, 40), [0, 1], 6, 5, 3),  # a tile and a bit, two blocks of channels
+        ((5, 6), [1, 0, 0, 3], 1, 3, 4),
+        ((4, 5), [0, 1], 2, 9, 1),  # windows larger than the image
+        ((3, 4, 3), [0], 5, 3, 2),
+        ((13,), [1, 1], 2, 5, 3),
+        ((5, 6), [0, 0], 2, 1, 3),
+    ],
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_of_windows_are_the_cpus(gpu, shape, image_of, channels, kernel_size, iterations, masked):
+    rng = np.random.default_rng(len(shape))
+    n = math.prod(shape)
+    image_of = np.array(image_of)
+    values, grad = rng.standard_normal((2, len(image_of), n, channels))
+    images = rng.random((image_of.max() + 1, n, 5))
+    masks = rng.random((len(images), n)) < 0.8 if masked else None
+    arguments = (values, images, grad, shape, image_of, masks, 0.5, kernel_size, iterations)
+    ours = window_gradients(gpu, to_device, *arguments)
+    theirs = window_gradients(cpu, np.array, *arguments)
+    used = np.unique(image_of)  # the CPU leaves out the sums of images without items
+    np.testing.assert_allclose(ours[0][used], theirs[0][used], rtol=1e-12)
+    for one, other in zip(ours[1:], theirs[1:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_gradients_of_windows_in_single_precision(gpu):
+    rng = np.random.default_rng(0)
+    values, grad = rng.random((2, 1, 7 * 36, 5), np.float32)
+    image = rng.random((1, 7 * 36, 3), np.float32)
+    options = ((7, 36), np.zeros(1, int), None, 0.4, 5, 6)
+    ours = window_gradients(gpu, to_device, values, image, grad, *options)
+    wide = window_gradients(cpu, np.array, *(x.astype(float) for x in (values, image, grad)), *options)
+    for one, other in zip(ours, wide, strict=True):
+        assert np.linalg.norm(one - other) < 1e-5 * np.linalg.norm(other)
+
+
+def test_gradients_of_windows_are_the_same_bits_in_any_company(gpu, monkeypatch):
+    rng = np.random.default_rng(4)
+    values, grad = rng.standard_normal((2, 5, 30, 9))
+    images, image_of, options = rng.random((3, 30, 2)), np.array([2, 0, 0, 1, 0]), (None, 0.6, 3, 3)
+    together = window_gradients(gpu, to_device, values, images, grad, (5, 6), image_of, *options)
+    alone = [
+        window_gradients(
+            gpu, to_device, values[image_of == g], images[g : g + 1], grad[image_of == g], (5, 6),
+            np.zeros((image_of == g).sum(), int), *options,
         )
-        found.append((out, sums))
-    for theirs, ours in zip(*found, strict=True):
-        np.testing.assert_allclose(ours.get(), theirs, rtol=1e-12)
+        for g in range(3)
+    ]  # fmt: skip
+    for g in range(3):
+        np.testing.assert_array_equal(together[1][image_of == g], alone[g][1])
+        np.testing.assert_array_equal(together[2][g], alone[g][2][0])
+    bytes_of_column = ((2 * 3 + 2) * 4 + 5) * 30 * 8 // 4
+    for columns in (1, 9, 20):  # a block of an item's channels, an item, two items at a time
+        monkeypatch.setattr(
+            sys.modules["aproarray.gpu._windows"], "_GRADIENT_BYTES", columns * bytes_of_column
+        )
+        for one, other in zip(
+            window_gradients(gpu, to_device, values, images, grad, (5, 6), image_of, *options),
+            together,
+            strict=True,
+        ):
+            np.testing.assert_array_equal(one, other)
 
 
-def test_gradients_to_images_are_not_there_yet(gpu):
-    with pytest.raises(NotImplementedError, match="no gradients to images and zeta on CUDA tensors"):
-        gpu.local_image_gradients()
+@pytest.fixture
+def tensors_on_device(gpu, monkeypatch):
+    """Let the operators of torch compute with CPU tensors as if they were the device's."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from aproarray.torch import _ops
+
+    def over(tensor):
+        return emulated_cupy.ndarray(tensor.detach().numpy())
+
+    monkeypatch.setattr(_ops, "_array", over)
+    monkeypatch.setattr(_ops, "_backend", lambda _: contextlib.nullcontext((gpu, 1)))
+    monkeypatch.setattr(_ops, "_tensors", lambda trees: tuple(torch.from_numpy(x.get()) for x in trees))
+    return torch
+
+
+def test_gradients_of_tensors(tensors_on_device):
+    torch = tensors_on_device
+    from aproarray.torch import global_propagate, local_propagate, mst
+
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(*shape):
+        return torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    image, zeta = rand(2, 2, 2, 3), torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    values, features, index = rand(3, 1, 2, 3), rand(3, 1, 2, 3), torch.tensor([0, 1, 1])
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    tree = mst(image.detach(), mask=mask)
+    inputs = (values, image, features, zeta)
+
+    def windows(values, image, _, zeta):
+        options = {"kernel_size": 3, "iterations": 3, "mask": mask, "image_index": index}
+        return local_propagate(values, image, zeta=zeta, **options)
+
+    def line(values, _, features, zeta):
+        return global_propagate(values, tree, zeta=zeta, features=features, tree_index=index)
+
+    for propagate in (windows, line):
+        assert torch.autograd.gradcheck(propagate, inputs, atol=1e-6)
 
 
 def test_one_item_must_fit_32_bits(gpu):

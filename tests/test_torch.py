@@ -2,7 +2,9 @@
 
 import copy
 import functools
+import importlib
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from aproarray.torch import (  # noqa: E402
     GlobalPropagation,
     LocalPropagation,
     Tree,
+    apro_loss,
     global_propagate,
     local_propagate,
     mst,
@@ -262,6 +265,19 @@ def test_mst_says_that_it_has_no_gradient():
         mst(image)
 
 
+@pytest.mark.parametrize("wrt", [0, 1, 2], ids=["values", "image", "zeta"])
+@pytest.mark.parametrize("verb", ["global", "local"])
+def test_second_order_derivatives_say_that_they_are_not_there(verb, wrt):
+    inputs = rand(1, 2, 4, 5, grad=True), IMAGE[:1].clone().requires_grad_(), ZETA
+    if verb == "global":
+        result = global_propagate(inputs[0], mst(IMAGE[:1]), zeta=ZETA, features=inputs[1])
+    else:
+        result = local_propagate(inputs[0], inputs[1], zeta=ZETA, iterations=2)
+    (first,) = torch.autograd.grad(result.square().sum(), inputs[wrt], create_graph=True)
+    with pytest.raises(NotImplementedError, match="derivatives of second order are not implemented"):
+        first.sum().backward()
+
+
 def test_nothing_is_kept_without_a_gradient():
     tree = mst(IMAGE)
     result = global_propagate(rand(2, 2, 4, 5), tree, zeta=0.3)
@@ -293,16 +309,23 @@ def test_half_precision_is_computed_in_single(dtype):
         result.sum().backward()
 
 
-def test_autocast():
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast(dtype):
     network = torch.nn.Conv2d(3, 2, 1)
     image = IMAGE.float()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=dtype):
         values = network(image)
-        assert values.dtype == torch.bfloat16
-        result = local_propagate(global_propagate(values, mst(image), zeta=0.4), image, iterations=2)
-        assert result.dtype == torch.bfloat16
-        result.float().square().mean().backward()
+        assert values.dtype == dtype
+        tree = mst(image)
+        result = local_propagate(global_propagate(values, tree, zeta=0.4), image, iterations=2)
+        assert result.dtype == dtype
+        wide = local_propagate(global_propagate(values.float(), tree, zeta=0.4), image, iterations=2)
+        torch.testing.assert_close(result.float(), wide, rtol=0.02, atol=0.02)
+        loss = apro_loss(values.softmax(1), image, MASK.expand(2, 1, 4, 5), tree=tree)
+        (result.float().square().mean() + loss).backward()
+    assert network.weight.grad.dtype == torch.float32
     assert torch.isfinite(network.weight.grad).all()
+    assert network.weight.grad.abs().sum() > 0
 
 
 def everything(values, image, features, zeta):
@@ -339,10 +362,42 @@ def test_operators_pass_torchs_own_checks():
 
 
 def test_vmap():
-    values, image = rand(3, 2, 4, 5), rand(3, 3, 4, 5)
+    values, image, tangent = rand(3, 2, 4, 5, grad=True), rand(3, 3, 4, 5), rand(3, 2, 4, 5, seed=9)
+    mask = image[:, 0] < 0.8
     tree = mst(image)
-    result = torch.func.vmap(lambda v, *tree: global_propagate(v, Tree(*tree), zeta=0.4))(values, *tree)
-    torch.testing.assert_close(result, global_propagate(values, tree, zeta=0.4))
+    for one, many in (
+        (lambda v, i, m: global_propagate(v, mst(i), zeta=0.4), global_propagate(values, tree, zeta=0.4)),
+        (
+            lambda v, i, m: local_propagate(v, i, iterations=2, mask=m),
+            local_propagate(values, image, iterations=2, mask=mask),
+        ),
+    ):
+        result = torch.func.vmap(one)(values, image, mask)
+        torch.testing.assert_close(result, many, rtol=1e-12, atol=1e-14)
+        gradients = [torch.autograd.grad(r, values, tangent)[0] for r in (result, many)]
+        torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script.:DeprecationWarning")  # torch's own
+@pytest.mark.parametrize("name", ["values", "image", "zeta"])
+def test_forward_mode_says_that_it_is_not_there(name):
+    inputs = {"values": rand(1, 2, 4, 5), "image": IMAGE[:1], "zeta": torch.tensor(0.5, dtype=D)}
+
+    def propagate(x):
+        given = inputs | {name: x}
+        first = global_propagate(given["values"], mst(given["image"]), zeta=given["zeta"])
+        return local_propagate(first, given["image"], zeta=given["zeta"])
+
+    with pytest.raises(NotImplementedError, match=f"{name} has a tangent, .* no forward-mode derivatives"):
+        torch.func.jvp(propagate, (inputs[name],), (torch.ones_like(inputs[name]),))
+
+
+def test_older_versions_are_told_what_is_needed(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("aproarray.torch")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(torch.library, "custom_op")
+    with pytest.raises(ImportError, match=r"aproarray\.torch needs PyTorch 2\.4 or later, found 2\."):
+        importlib.import_module("aproarray.torch")
 
 
 def test_trees_collate_pickle_and_copy():

@@ -485,9 +485,9 @@ def pairwise_affinities(*args: Any) -> None:
     _compiled("_neighbours").pairwise_affinities(*args)
 
 
-def local_image_gradients(*args: Any) -> float:
-    """Differentiate by the image and zeta; see `_stencil.image_gradients`."""
-    return float(_compiled("_stencil").image_gradients(*args))
+def local_gradients(*args: Any) -> None:
+    """Differentiate by values, image and zeta; see `_stencil.gradients`."""
+    _compiled("_stencil").gradients(*args)
 
 
 @functools.cache

@@ -135,7 +135,7 @@ def _add_run(total, ahead, behind, weights, weights_behind, step, run, shift, fi
 
 # All indices are unsigned: Numba wraps negative ones round, at the price of the vector loop.
 def _stream(
-    source, target, image, mask, sums, iterates, n_slabs, band_first, band_last, iterations, scale,
+    source, target, image, mask, sums, iterates, done, n_slabs, band_first, band_last, iterations, scale,
     interior, padded, step_slabs, step_shifts, runs, half_run, full_run,
     state, weights, norms, planes, valid, move_first, move_last,
 ):  # fmt: skip
@@ -143,8 +143,8 @@ def _stream(
 
     The stream is made of `_moves`, and this call makes some of them: [move_first, move_last). What it keeps
     between them is the `_stream_state`. sums (N), where it is not empty, receives W 1 of the band, and
-    iterates (T, N, C) the values after each iteration but the last, 0 outside the mask. The tuples half_run
-    and full_run are as long as the window's first run and its others.
+    iterates (slabs, T, C, padded) the values after each iteration but the last, from index done + 1 on, 0
+    outside the mask. The tuples half_run and full_run are as long as the window's first run and its others.
     """
     one = np.uint64(1)
     zero = np.uint64(0)
@@ -253,8 +253,9 @@ def _stream(
                     for x in range(x_first, x_last):
                         following[x] = total[x] * norm[x]
                     if len(iterates) != 0 and j >= band_first and j < band_last:
-                        for p in range(slab_pixels):
-                            iterates[t - one, j * slab_pixels + p, c] = following[interior[p]]
+                        kept = iterates[j, done + t, c]
+                        for x in range(padded):
+                            kept[x] = following[x]
                 else:
                     for p in range(slab_pixels):
                         pixel = j * slab_pixels + p
@@ -279,8 +280,8 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
     index = types.Array(types.uint64, 1, "C")
     signature = types.void(
         strided(real, True), strided(real, False), strided(image_real, True),
-        types.Array(types.uint8, 1, "A", readonly=True), types.Array(real, 1, "C"), types.Array(real, 3, "C"),
-        types.uint64, types.uint64, types.uint64, types.uint64, image_real,
+        types.Array(types.uint8, 1, "A", readonly=True), types.Array(real, 1, "C"), types.Array(real, 4, "C"),
+        types.uint64, types.uint64, types.uint64, types.uint64, types.uint64, image_real,
         index, types.uint64, index, index, index,
         numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
         types.Array(real, 4, "C"), types.Array(real, 3, "C"), types.Array(real, 2, "C"),
@@ -349,8 +350,8 @@ def propagate(
     """Propagate values (I, N, C) into out (I, N, C), item i along images[image_of[i]] (G, N, Ci).
 
     N pixels of `shape`; masks are (G or 1, N). sums (G, N), of the values' dtype, receive W 1 of the images
-    that have items. iterates (iterations - 1, N, C) receive the values of one item before the last iteration,
-    0 outside the mask. One task streams a band of slabs of some channels of one item.
+    that have items. iterates (slabs, iterations + 1, C, padded) receive the values of one item before and
+    after each iteration, as `_pad` pads them. One task streams a band of slabs of some channels of one item.
     """
     if out.size == 0:
         return
@@ -383,7 +384,7 @@ def propagate(
     half_run, full_run = (0,) * (kernel_size // 2), (0,) * kernel_size
     scale = _scale(zeta, images.dtype)
     no_mask, no_sums = np.empty(0, np.uint8), np.empty(0, values.dtype)
-    no_iterates = np.empty((0, 0, 0), values.dtype)
+    no_iterates = np.empty((0, 0, 0, 0), values.dtype)
     # The first item of each image hands out its sums.
     summing = set() if sums is None else set(np.unique(image_of, return_index=True)[1].tolist())
 
@@ -393,15 +394,19 @@ def propagate(
     channels = min(values.shape[2], _STREAM_CHANNELS)
     kept = slab_bytes * (kernel_size * channels + radius * len(shifts))  # per iteration
     per_pass = int(np.clip(_STREAM_BYTES // kept, min(4, iterations), iterations))
-    n_passes = -(-iterations // per_pass)
     n_bands = max(1, min(workers // (len(values) * len(blocks)), n_slabs // (per_pass * radius)))
     bounds = np.linspace(0, n_slabs, n_bands + 1).astype(int)
     # One band may be propagated in place, as a stream reads ahead of what it writes; several may not.
-    other = np.empty_like(out) if n_bands > 1 and n_passes > 1 else out
+    other = np.empty_like(out) if n_bands > 1 and per_pass < iterations else out
+
+    def keep(index: int, values: NDArray[Any]) -> None:
+        if iterates is not None:
+            mask = None if masks is None else masks[image_of[0] % len(masks)]
+            _pad(values, shape, radius, mask, iterates[:, index])
 
     def stream_band(
         iterations: int, first: int, last: int, source: NDArray[Any], target: NDArray[Any],
-        image: NDArray[Any], *arrays: NDArray[Any],
+        image: NDArray[Any], *given: Any,
     ) -> None:  # fmt: skip
         n_channels = source.shape[1]
         state = _stream_state(iterations, view, kernel_size, n_channels, values.dtype, image)
@@ -410,16 +415,16 @@ def propagate(
         for move in _workers.ranges(moves, 1, taps / _TAPS):
             _workers.check_stop()
             stream(
-                source, target, image, *arrays, n_slabs, first, last, iterations, scale,
+                source, target, image, *given, n_slabs, first, last, iterations, scale,
                 view.interior, view.padded, view.slabs, shifts, view.runs, half_run, full_run,
                 *state, *move,
             )  # fmt: skip
 
     source = values
-    for done in range(n_passes):
-        target = out if (n_passes - done) % 2 else other
-        steps = min(per_pass, iterations - done * per_pass)
-        last_step = done * per_pass + steps - 1
+    keep(0, values[0])
+    for done in range(0, iterations, per_pass):
+        steps = min(per_pass, iterations - done)
+        target = other if -((done + steps - iterations) // per_pass) % 2 else out  # the last one: out
         _workers.run(
             [
                 functools.partial(
@@ -429,7 +434,7 @@ def propagate(
                     sums[image_of[i]]  # type: ignore[index]
                     if i in summing and done == 0 and block.start == 0
                     else no_sums,
-                    no_iterates if iterates is None else iterates[done * per_pass : last_step],
+                    no_iterates if iterates is None else iterates, done,
                 )
                 for i in range(len(values))
                 for block in blocks
@@ -437,42 +442,62 @@ def propagate(
             ],
             workers,
         )  # fmt: skip
-        if iterates is not None and done + 1 < n_passes:
-            iterates[last_step] = target[0]
-            if masks is not None:
-                iterates[last_step][~masks[image_of[0] % len(masks)]] = 0
+        keep(done + steps, target[0])
         source = target
 
 
+def _pad(
+    values: NDArray[Any],
+    shape: tuple[int, ...],
+    radius: int,
+    mask: NDArray[np.bool_] | None,
+    out: NDArray[Any],
+) -> None:
+    """Fill out (slabs, C, padded) with values (N, C), N pixels of `shape`; 0 around and outside the mask."""
+    out[...] = 0
+    inside = out.reshape(*out.shape[:2], *(extent + 2 * radius for extent in shape[1:]))
+    place: tuple[Any, ...] = (..., *(slice(radius, radius + extent) for extent in shape[1:]))
+    where = True if mask is None else mask.reshape(shape)[:, None]
+    np.copyto(inside[place], np.moveaxis(values.reshape(*shape, values.shape[1]), -1, 1), where=where)
+
+
 @_compile
+def _add_pairs(slopes, a_here, a_there, y_here, y_there, run, shift, first, last):
+    """slopes[i, x] += (a_x - a_z) (y_z - y_x) for the pixels z = x + shift + i, as many as `run` is long."""
+    for x in range(first, last):
+        for i in range(np.uint64(len(run))):
+            there = x + shift + i
+            slopes[i, x] += (a_here[x] - a_there[there]) * (y_there[there] - y_here[x])
+
+
 def _pair_gradients(
-    iterates, adjoints, image, mask, first, last, scale, interior, padded, step_slabs, step_shifts, out
-):
+    iterates, image, mask, first, last, scale,
+    interior, padded, step_slabs, step_shifts, runs, half_run, full_run, out,
+):  # fmt: skip
     """Add to out (M, Ci) what pairs of pixels say of slabs [first, last) of an image (M, Ci).
 
-    iterates are y_0 to y_T (T + 1, M, C), adjoints the gradients of y_T to y_1 (T, M, C), divided by W 1.
-    The normalised sums y_t+1 = W y_t / W 1 make of a weight
+    iterates (slabs, T + 1, 2 C, padded) are y_0 to y_T in the first C channels, and the gradients of y_T
+    to y_0, divided by W 1, in the others. The normalised sums y_t+1 = W y_t / W 1 make of a weight
 
         dL/dW_ij = sum_t a_ti (y_tj - y_t+1,i) + a_tj (y_ti - y_t+1,j)
+                 = sum_t (a_ti - a_tj) (y_tj - y_ti) + own_i + own_j,  own_i = sum_t a_ti (y_ti - y_t+1,i)
 
     for both of its places in W. Returns sum_ij dL/d(d_ij) d_ij over the pairs that begin in those slabs,
     d_ij = |I_i - I_j|^2.
     """
-    n_iterations, n_pixels, n_channels = adjoints.shape
+    n_slabs, n_iterations, n_channels = len(iterates), iterates.shape[1] - 1, iterates.shape[2] // 2
     n_colors = image.shape[1]
     slab_pixels = len(interior)
-    n_slabs = n_pixels // slab_pixels
     x_first, x_last = interior[0], interior[slab_pixels - 1] + np.uint64(1)
-    ring = np.int64(step_slabs[len(step_slabs) - 1]) + 1  # slabs that a pair may join
+    ring = len(half_run) + 1  # slabs that a pair may join
     begin, end = max(0, first - ring + 1), min(n_slabs, last + ring - 1)
 
-    y = np.zeros((ring, n_iterations + 1, n_channels, padded), iterates.dtype)
-    a = np.zeros((ring, n_iterations, n_channels, padded), iterates.dtype)
     planes = np.zeros((ring, n_colors, padded), image.dtype)
     valid = np.zeros((ring, padded), iterates.dtype)
+    own = np.zeros((ring, padded), iterates.dtype)
     distances = np.zeros(padded, image.dtype)
     weights = np.zeros(padded, iterates.dtype)
-    slope = np.zeros(padded, iterates.dtype)
+    slopes = np.zeros((len(full_run), padded), iterates.dtype)
     found = np.zeros((end - begin, n_colors, padded), np.float64)
     total = 0.0
 
@@ -483,45 +508,50 @@ def _pair_gradients(
             valid[slot, x] = len(mask) == 0 or mask[pixel] != 0
             for c in range(n_colors):
                 planes[slot, c, x] = image[pixel, c] if valid[slot, x] else 0
-        for t in range(n_iterations + 1):
-            for p in range(slab_pixels):
-                for c in range(n_channels):
-                    y[slot, t, c, interior[p]] = iterates[t, s * slab_pixels + p, c]
+        own[slot] = 0
         for t in range(n_iterations):
-            for p in range(slab_pixels):
-                for c in range(n_channels):
-                    a[slot, t, c, interior[p]] = adjoints[n_iterations - 1 - t, s * slab_pixels + p, c]
-        for step in range(len(step_slabs)):
-            j = s - np.int64(step_slabs[step])
+            for c in range(n_channels):
+                a, y = iterates[s, n_iterations - 1 - t, n_channels + c], iterates[s, t, c]
+                after = iterates[s, t + 1, c]
+                for x in range(x_first, x_last):
+                    own[slot, x] += a[x] * (y[x] - after[x])
+        for run in range(len(runs)):
+            first_step = runs[run]
+            n_steps = len(full_run) if run else len(half_run)
+            j = s - np.int64(step_slabs[first_step])
             if j < begin:
                 continue
-            other, shift = j % ring, step_shifts[step]
-            _weigh(
-                planes[other], planes[slot], valid[other], valid[slot],
-                x_first, x_last, shift, scale, distances, weights,
-            )  # fmt: skip
-            for x in range(x_first, x_last):
-                slope[x] = 0
+            slopes[:n_steps] = 0
+            shift = step_shifts[first_step]
             for t in range(n_iterations):
+                back = n_iterations - 1 - t
                 for c in range(n_channels):
-                    a_here, a_there = a[other, t, c], a[slot, t, c]
-                    y_here, y_there = y[other, t, c], y[slot, t, c]
-                    next_here, next_there = y[other, t + 1, c], y[slot, t + 1, c]
+                    a_here, a_there = iterates[j, back, n_channels + c], iterates[s, back, n_channels + c]
+                    y_here, y_there = iterates[j, t, c], iterates[s, t, c]
+                    if run:
+                        _add_pairs(slopes, a_here, a_there, y_here, y_there, full_run, shift, x_first, x_last)
+                    else:
+                        _add_pairs(slopes, a_here, a_there, y_here, y_there, half_run, shift, x_first, x_last)
+            other = j % ring
+            for i in range(n_steps):
+                shift = step_shifts[first_step + np.uint64(i)]
+                slope = slopes[i]
+                _weigh(
+                    planes[other], planes[slot], valid[other], valid[slot],
+                    x_first, x_last, shift, scale, distances, weights,
+                )  # fmt: skip
+                for x in range(x_first, x_last):
+                    # A weight that underflows has no slope, however large the scale.
+                    by_weight = slope[x] + own[other, x] + own[slot, x + shift]
+                    slope[x] = -scale * weights[x] * by_weight if weights[x] > 0 else 0
+                if first <= j < last:
                     for x in range(x_first, x_last):
-                        slope[x] += a_here[x] * (y_there[x + shift] - next_here[x]) + a_there[x + shift] * (
-                            y_here[x] - next_there[x + shift]
-                        )
-            for x in range(x_first, x_last):
-                # A weight that underflows has no slope, however large the scale.
-                slope[x] = -scale * weights[x] * slope[x] if weights[x] > 0 else 0
-            if first <= j < last:
-                for x in range(x_first, x_last):
-                    total += np.float64(slope[x]) * distances[x]
-            for c in range(n_colors):
-                for x in range(x_first, x_last):
-                    change = 2.0 * slope[x] * (planes[other, c, x] - planes[slot, c, x + shift])
-                    found[j - begin, c, x] += change
-                    found[s - begin, c, x + shift] -= change
+                        total += np.float64(slope[x]) * distances[x]
+                for c in range(n_colors):
+                    for x in range(x_first, x_last):
+                        change = 2.0 * slope[x] * (planes[other, c, x] - planes[slot, c, x + shift])
+                        found[j - begin, c, x] += change
+                        found[s - begin, c, x + shift] -= change
     for s in range(first, last):
         for p in range(slab_pixels):
             for c in range(n_colors):
@@ -529,12 +559,27 @@ def _pair_gradients(
     return total
 
 
+@functools.cache
+def _pair_kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
+    """Compile `_pair_gradients`, as `_kernel` does `_stream`."""
+    real, image_real = numba.from_dtype(dtype), numba.from_dtype(image_dtype)
+    index = types.Array(types.uint64, 1, "C")
+    signature = types.float64(
+        types.Array(real, 4, "C"), types.Array(image_real, 2, "A", readonly=True),
+        types.Array(types.uint8, 1, "A", readonly=True), types.int64, types.int64, image_real,
+        index, types.uint64, index, index, index,
+        numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
+        types.Array(types.float64, 2, "C"),
+    )  # fmt: skip
+    return _workers.run_apart(_compile, _pair_gradients, signature)
+
+
 # Channels whose iterates are kept at the same time, and how many bytes of them, where slabs are small.
 _GRADIENT_CHANNELS = 4
 _GRADIENT_BYTES = 160 << 20
 
 
-def image_gradients(
+def gradients(
     grad: NDArray[Any],
     values: NDArray[Any],
     images: NDArray[Any],
@@ -546,18 +591,23 @@ def image_gradients(
     iterations: int,
     workers: int,
     sums: NDArray[Any],
-    out: NDArray[Any],
-) -> float:
-    """Fill out (G, N, Ci), float64, with dL/dimages, and return dL/dzeta, for grad (I, N, C) = dL/dresult.
+    by_values: NDArray[Any],
+    by_image: NDArray[np.float64],
+    by_zeta: NDArray[np.float64],
+) -> None:
+    """Fill by_values (I, N, C), by_image (G, N, Ci) and by_zeta (1), the latter two float64.
 
-    The other arguments are those of `propagate`, `sums` what it filled. W is symmetric: with S = diag(W 1)
-    and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that forward steps make it, too. One task
-    keeps all iterates of a band of slabs, with the slabs around it that the band depends on.
+    grad (I, N, C) is dL/dresult, the other arguments are those of `propagate`, `sums` what it filled. W
+    is symmetric: with S = diag(W 1) and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that
+    forward steps make it, along with the values. One task keeps all iterates of a band of slabs, with the
+    slabs around it that the band depends on.
     """
-    out[...] = 0
+    by_values[...] = grad
+    by_image[...] = 0
+    by_zeta[...] = 0
     shape, kernel_size, images = _prepared(shape, kernel_size, images, zeta)
-    if values.size == 0 or kernel_size == 1 or iterations == 0:
-        return 0.0
+    if values.size == 0 or kernel_size == 1:
+        return
     n_slabs, slab_pixels, radius = shape[0], math.prod(shape[1:]), kernel_size // 2
     view = window(shape[1:], kernel_size)
     shifts = view.shifts.astype(np.uintp)
@@ -565,10 +615,11 @@ def image_gradients(
     n_channels = min(values.shape[2], _GRADIENT_CHANNELS)
     blocks = [slice(c, c + n_channels) for c in range(0, values.shape[2], n_channels)]
     margin = (iterations + 1) * radius
-    kept = (2 * iterations + 1) * n_channels * slab_pixels * values.itemsize
+    kept = 2 * (iterations + 1) * n_channels * slab_pixels * values.itemsize
     n_bands = -(-n_slabs // max(2 * margin, _GRADIENT_BYTES // kept - 2 * margin))
     bounds = np.linspace(0, n_slabs, n_bands + 1).astype(int).tolist()
     no_mask = np.empty(0, np.uint8)
+    pair_gradients = _pair_kernel(kernel_size, values.dtype, images.dtype)
 
     def one_band(i: int, block: slice, first: int, last: int) -> tuple[NDArray[np.float64], float]:
         begin, end = max(0, first - margin), min(n_slabs, last + margin)
@@ -576,32 +627,31 @@ def image_gradients(
         g = image_of[i]
         image = images[g, pixels]
         mask = None if masks is None else masks[g % len(masks), pixels]
-        iterates = np.empty((iterations + 1, len(image), values[:, :, block].shape[2]), values.dtype)
-        adjoints = np.empty_like(iterates[1:])
-        iterates[0] = values[i, pixels, block]
-        adjoints[0] = grad[i, pixels, block] / sums[g, pixels, None]
-        if mask is not None:
-            iterates[0][~mask] = adjoints[0][~mask] = 0
-        for steps in (iterates, adjoints):
-            if len(steps) > 1:
-                propagate(
-                    steps[:1], steps[-1:], image[None], (end - begin, *shape[1:]), np.zeros(1, np.intp),
-                    None if mask is None else mask[None], zeta, kernel_size, len(steps) - 1, 1,
-                    iterates=steps[1:-1],
-                )  # fmt: skip
-        found = np.zeros(image.shape)
-        total = _pair_gradients(
-            iterates, adjoints, image, no_mask if mask is None else mask.view(np.uint8),
-            first - begin, last - begin, scale,
-            view.interior, view.padded, view.slabs, shifts, found,
+        band = (end - begin, *shape[1:])
+        phi = values[i, pixels, block]
+        upstream = grad[i, pixels, block] / sums[g, pixels, None]
+        start = np.concatenate([phi, upstream], axis=1)
+        result = np.empty_like(start)
+        iterates = np.empty((end - begin, iterations + 1, start.shape[1], view.padded), values.dtype)
+        propagate(
+            start[None], result[None], image[None], band, np.zeros(1, np.intp),
+            None if mask is None else mask[None], zeta, kernel_size, iterations, 1, iterates=iterates,
         )  # fmt: skip
-        return found[(first - begin) * slab_pixels : (last - begin) * slab_pixels], total
+        inner = slice((first - begin) * slab_pixels, (last - begin) * slab_pixels)
+        target = slice(first * slab_pixels, last * slab_pixels)
+        by_values[i, target, block] = result[inner, phi.shape[1] :] * sums[g, target, None]
+        found = np.zeros(image.shape)
+        total = pair_gradients(
+            iterates, image, no_mask if mask is None else mask.view(np.uint8),
+            first - begin, last - begin, scale, view.interior, view.padded, view.slabs, shifts, view.runs,
+            (0,) * radius, (0,) * kernel_size, found,
+        )  # fmt: skip
+        return found[inner], total
 
-    total = 0.0
     for i in range(len(values)):
         tasks = [(block, *bound) for block in blocks for bound in itertools.pairwise(bounds)]
         results = _workers.run([functools.partial(one_band, i, *task) for task in tasks], workers)
         for (_, first, last), (found, share) in zip(tasks, results, strict=True):
-            out[image_of[i], first * slab_pixels : last * slab_pixels] += found
-            total += share
-    return -2 * total / zeta
+            by_image[image_of[i], first * slab_pixels : last * slab_pixels] += found
+            by_zeta += share
+    by_zeta *= -2 / zeta

@@ -23,6 +23,7 @@ from aproarray.gpu._tree_filter import (
     tree_filter_gradients,
 )
 from aproarray.gpu._trees import _REAL, edge_list_tree, grid_trees, reweighed_trees, sorted_edges
+from aproarray.gpu._windows import gradients as local_gradients
 from aproarray.gpu._windows import propagate as local_propagate
 
 __all__ = [
@@ -38,7 +39,7 @@ __all__ = [
     "grid_trees",
     "largest_between",
     "linkage",
-    "local_image_gradients",
+    "local_gradients",
     "local_propagate",
     "pairwise_affinities",
     "pamr",
@@ -54,14 +55,6 @@ __all__ = [
 def available_workers() -> int:
     """Return 1: threads of the CPU have nothing to do here."""
     return 1
-
-
-def local_image_gradients(*_: Any) -> float:
-    """Say that the gradients of local propagation to images and zeta are not there yet."""
-    raise NotImplementedError(
-        "local_propagate has no gradients to images and zeta on CUDA tensors yet: pass image.detach() and "
-        "a zeta without gradient, or CPU tensors"
-    )
 
 
 def linkage(edges: Any, weights: Any) -> np.ndarray[Any, Any]:

@@ -20,7 +20,7 @@ DIGIT_BITS = 8
 
 def code_of(source: str) -> str:
     """Return the text of kernels/<source>.cu, as it is compiled."""
-    folder = resources.files(__package__) / "kernels"
+    folder = resources.files("aproarray") / "gpu" / "kernels"
     return "".join((folder / file).read_text(encoding="utf-8") for file in ("common.cuh", source + ".cu"))
 
 

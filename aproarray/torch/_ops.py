@@ -7,9 +7,9 @@ their tree or image by index. Nothing here checks arguments: that is `functional
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -17,6 +17,30 @@ from torch import Tensor
 
 from aproarray import _dispatch, _grid, _validate
 from aproarray.related._windows import mean_field_steps
+
+if TYPE_CHECKING:
+    from torch._library.custom_ops import CustomOpDef
+
+_SCHEMA_TYPES: dict[Any, str] = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    Sequence[int]: "SymInt[]",
+    int: "SymInt",
+    float: "float",
+    bool: "bool",
+    str: "str",
+}
+
+
+def _operator(function: Callable[..., Any]) -> CustomOpDef:
+    """Register a function as the operator aproarray::<its name>."""
+    # torch < 2.5 cannot read postponed annotations, hence a schema of our own.
+    *parameters, (_, result) = get_type_hints(function).items()
+    inputs = ", ".join(f"{_SCHEMA_TYPES[kind]} {name}" for name, kind in parameters)
+    outputs = ", ".join(_SCHEMA_TYPES[kind] for kind in get_args(result) or (result,))
+    return torch.library.custom_op(
+        f"aproarray::{function.__name__}", function, mutates_args=(), schema=f"({inputs}) -> ({outputs})"
+    )
 
 
 def _array(tensor: Tensor) -> Any:
@@ -46,7 +70,7 @@ def _scale(zeta: Tensor) -> float:
     return _validate.positive(zeta.item(), "zeta")
 
 
-@torch.library.custom_op("aproarray::checked_index", mutates_args=())
+@_operator
 def checked_index(index: Tensor, stop: int, name: str) -> Tensor:
     """Return indices as int64 after a look whether all are in [0, stop): kernels trust them."""
     if index.numel() and not (index.min() >= 0 and index.max() < stop):
@@ -77,7 +101,7 @@ def _tensors(trees: Any) -> tuple[Tensor, Tensor, Tensor]:
     return order, gaps, gap_edges
 
 
-@torch.library.custom_op("aproarray::mst", mutates_args=())
+@_operator
 def mst(
     image: Tensor, mask: Tensor | None, shape: Sequence[int], connectivity: int, check_finite: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,7 +130,7 @@ def _(
     return _new_trees(image, n_trees, n_nodes, n_nodes << id_bits)
 
 
-@torch.library.custom_op("aproarray::reweigh", mutates_args=())
+@_operator
 def reweigh(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weigh trees by features (F, C, N): tree f has the edges of tree tree_of[f] of gap_edges (B, N-1, 2)."""
     flat = features.transpose(1, 2).contiguous()
@@ -121,7 +145,7 @@ def _(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> tuple[Tensor, Ten
     return _new_trees(features, n_trees, n_nodes, n_nodes)
 
 
-@torch.library.custom_op("aproarray::reweigh_backward", mutates_args=())
+@_operator
 def reweigh_backward(gap_gradient: Tensor, features: Tensor, gap_edges: Tensor) -> Tensor:
     """Return dL/dfeatures (F, C, N) from dL/dgap (F, N-1), gap_edges (F, N-1, 2) being the reweighed ones."""
     flat = features.transpose(1, 2).contiguous()
@@ -155,7 +179,7 @@ def _reweigh_gradient(ctx: Any, order: Any, gaps: Tensor, gap_edges: Any) -> tup
 reweigh.register_autograd(_reweigh_gradient, setup_context=_reweigh_setup)
 
 
-@torch.library.custom_op("aproarray::global_propagate", mutates_args=())
+@_operator
 def global_propagate(
     values: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -177,7 +201,7 @@ def _(values: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor
     return torch.empty_like(values), torch.empty_like(order, dtype=values.dtype)
 
 
-@torch.library.custom_op("aproarray::global_transposed", mutates_args=())
+@_operator
 def global_transposed(
     grad: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor, sums: Tensor
 ) -> Tensor:
@@ -196,7 +220,7 @@ def _(grad: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor, 
     return torch.empty_like(grad)
 
 
-@torch.library.custom_op("aproarray::global_gap_gradient", mutates_args=())
+@_operator
 def global_gap_gradient(
     grad: Tensor,
     values: Tensor,
@@ -256,7 +280,7 @@ def _global_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
 global_propagate.register_autograd(_global_gradient, setup_context=_global_setup)
 
 
-@torch.library.custom_op("aproarray::root_trees", mutates_args=())
+@_operator
 def root_trees(order: Tensor, gap_edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return trees (B, N) breadth first: nodes, places of parents, gaps of the edges to them; roots (B,)."""
     with _backend(order) as (backend, workers):
@@ -272,7 +296,7 @@ def _(order: Tensor, gap_edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     return nodes, parents, gaps, order.new_empty(order.shape[:1], dtype=torch.int64)
 
 
-@torch.library.custom_op("aproarray::edge_distances", mutates_args=())
+@_operator
 def edge_distances(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> Tensor:
     """Return |f_u - f_v|^2 (F, N-1) of features (F, C, N) along the edges (B, N-1, 2) of tree tree_of[f]."""
     with _backend(features) as (backend, workers):
@@ -303,7 +327,7 @@ def _rooted(backend: ModuleType, *trees: Tensor) -> Any:
     return backend.RootedTrees(*map(_array, trees))
 
 
-@torch.library.custom_op("aproarray::tree_filter", mutates_args=())
+@_operator
 def tree_filter(
     values: Tensor,
     nodes: Tensor,
@@ -348,7 +372,7 @@ def _(
     return torch.empty_like(values), _tree_sums(nodes, exponents, normalised)
 
 
-@torch.library.custom_op("aproarray::tree_filter_backward", mutates_args=())
+@_operator
 def tree_filter_backward(
     grad: Tensor,
     values: Tensor | None,
@@ -420,7 +444,7 @@ def _new_sums(values: Tensor, image: Tensor, with_sums: bool) -> Tensor:
     return values.new_empty((image.shape[0], image.shape[2]) if with_sums else (0, 0))
 
 
-@torch.library.custom_op("aproarray::local_propagate", mutates_args=())
+@_operator
 def local_propagate(
     values: Tensor,
     image: Tensor,
@@ -462,8 +486,44 @@ def _(
     return torch.empty_like(values), _new_sums(values, image, with_sums)
 
 
-@torch.library.custom_op("aproarray::local_image_gradient", mutates_args=())
-def local_image_gradient(
+@_operator
+def local_transposed(
+    grad: Tensor,
+    image: Tensor,
+    zeta: Tensor,
+    image_of: Tensor,
+    mask: Tensor | None,
+    sums: Tensor,
+    shape: Sequence[int],
+    kernel_size: int,
+    iterations: int,
+) -> Tensor:
+    """Return dL/dvalues from dL/dresult (I, C, N)."""
+    # (S^-1 W)^T = S (S^-1 W) S^-1: the steps back are steps forth between a division and a product.
+    of_items = sums[image_of][:, None]
+    result: Tensor = local_propagate(
+        grad / of_items, image, zeta, image_of, mask, list(shape), kernel_size, iterations, False
+    )[0]
+    return result.mul_(of_items)
+
+
+@local_transposed.register_fake
+def _(
+    grad: Tensor,
+    image: Tensor,
+    zeta: Tensor,
+    image_of: Tensor,
+    mask: Tensor | None,
+    sums: Tensor,
+    shape: Sequence[int],
+    kernel_size: int,
+    iterations: int,
+) -> Tensor:
+    return torch.empty_like(grad)
+
+
+@_operator
+def local_gradients(
     grad: Tensor,
     values: Tensor,
     image: Tensor,
@@ -474,19 +534,22 @@ def local_image_gradient(
     shape: Sequence[int],
     kernel_size: int,
     iterations: int,
-) -> tuple[Tensor, Tensor]:
-    """Return dL/dimage (G, C', N) and dL/dzeta."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return dL/dvalues (I, C, N), dL/dimage (G, C', N) and, in float64 on their device, dL/dzeta (1)."""
+    by_values = torch.empty_like(values)
     by_image = image.new_empty((image.shape[0], image.shape[2], image.shape[1]), dtype=torch.float64)
+    by_zeta = image.new_empty(1, dtype=torch.float64)
     with _backend(grad) as (backend, workers):
-        by_zeta = backend.local_image_gradients(
+        backend.local_gradients(
             _pixels_first(grad), _pixels_first(values), _pixels_first(image), tuple(shape),
             _index(image_of), None if mask is None else _array(mask.contiguous()), _scale(zeta),
-            kernel_size, iterations, workers, _array(sums), _array(by_image),
+            kernel_size, iterations, workers, _array(sums), _pixels_first(by_values), _array(by_image),
+            _array(by_zeta),
         )  # fmt: skip
-    return by_image.transpose(1, 2).to(image.dtype), torch.full_like(zeta, by_zeta)
+    return by_values, by_image.transpose(1, 2).to(image.dtype), by_zeta
 
 
-@local_image_gradient.register_fake
+@local_gradients.register_fake
 def _(
     grad: Tensor,
     values: Tensor,
@@ -498,9 +561,9 @@ def _(
     shape: Sequence[int],
     kernel_size: int,
     iterations: int,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     by_image = image.new_empty((image.shape[0], image.shape[2], image.shape[1]))
-    return by_image.transpose(1, 2), torch.empty_like(zeta)
+    return torch.empty_like(values), by_image.transpose(1, 2), image.new_empty(1, dtype=torch.float64)
 
 
 def _local_setup(ctx: Any, inputs: Any, output: Any) -> None:
@@ -513,20 +576,23 @@ def _local_setup(ctx: Any, inputs: Any, output: Any) -> None:
 def _local_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
     image, zeta, image_of, mask, sums, *more = ctx.saved_tensors
     by_values = by_image = by_zeta = None
-    if ctx.needs_input_grad[0]:
-        # (S^-1 W)^T = S (S^-1 W) S^-1: the steps back are steps forth between a division and a product.
-        of_items = sums[image_of][:, None]
-        by_values, _ = local_propagate(grad / of_items, image, zeta, image_of, mask, *ctx.options, False)
-        by_values = by_values * of_items
+    if not sums.numel():  # inside torch.func.vmap, where no tensor says that it requires grad
+        shape, kernel_size, _ = ctx.options
+        sums = local_propagate(grad, image, zeta, image_of, mask, shape, kernel_size, 1, True)[1]
+    options = (image, zeta, image_of, mask, sums, *ctx.options)
     if ctx.by_weight:
-        by_image, by_zeta = local_image_gradient(grad, *more, image, zeta, image_of, mask, sums, *ctx.options)
+        by_values, by_image, by_zeta = local_gradients(grad, *more, *options)
+        # A scale on the CPU would have to wait for the device.
+        by_zeta = by_zeta.to(zeta).reshape(()) if ctx.needs_input_grad[2] else None
+    elif ctx.needs_input_grad[0]:
+        by_values = local_transposed(grad, *options)
     return by_values, by_image, by_zeta, *(None,) * 6
 
 
 local_propagate.register_autograd(_local_gradient, setup_context=_local_setup)
 
 
-@torch.library.custom_op("aproarray::mean_field", mutates_args=())
+@_operator
 def mean_field(
     values: Tensor,
     boxes: Tensor,
@@ -561,7 +627,7 @@ def _(
     return torch.empty_like(values)
 
 
-@torch.library.custom_op("aproarray::pairwise_affinities", mutates_args=())
+@_operator
 def pairwise_affinities(
     image: Tensor, shape: Sequence[int], theta: float, kernel_size: int, dilation: int
 ) -> Tensor:
@@ -581,3 +647,14 @@ def _new_affinities(image: Tensor, shape: Sequence[int], kernel_size: int) -> Te
 @pairwise_affinities.register_fake
 def _(image: Tensor, shape: Sequence[int], theta: float, kernel_size: int, dilation: int) -> Tensor:
     return _new_affinities(image, shape, kernel_size)
+
+
+def _second_order(ctx: Any, *gradients: Any) -> None:
+    raise NotImplementedError("derivatives of second order are not implemented in aproarray.torch")
+
+
+for _backward in (
+    reweigh_backward, global_transposed, global_gap_gradient, local_transposed, local_gradients,
+    tree_filter_backward,
+):  # fmt: skip
+    _backward.register_autograd(_second_order)

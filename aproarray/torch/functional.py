@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from aproarray import _grid, _validate
 from aproarray.torch import _ops
@@ -345,8 +346,9 @@ def local_propagate(
     Notes
     -----
     O(N C k^2 iterations) time. The gradient to values costs one more forward pass and keeps 4 bytes per
-    pixel. The one to image or zeta computes all iterates again, and keeps them for up to 4 channels of a band
-    of rows at a time: 160 MB per thread, or more where 4 x kernel_size x iterations rows take more.
+    pixel. The one to image or zeta costs about four, which compute all iterates again and keep them for up to
+    4 channels of a band of rows at a time: 160 MB per thread, or more where 4 x kernel_size x iterations rows
+    take more. (On CUDA, see docs/gpu.md.)
 
     References
     ----------
@@ -459,6 +461,12 @@ def _check_tensor(tensor: Any, name: str) -> None:
         raise TypeError(f"{name} must be a torch.Tensor, got a {type(tensor).__name__}")
     if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
         raise TypeError(f"{name} must be a dense tensor of real numbers, got dtype {tensor.dtype}")
+    # Custom operators drop tangents silently.
+    if forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
+        raise NotImplementedError(
+            f"{name} has a tangent, but aproarray.torch has no forward-mode derivatives (torch.func.jvp, "
+            "torch.autograd.forward_ad): use torch.autograd.grad"
+        )
 
 
 def _check_floating(tensor: Any, name: str) -> None:
@@ -534,6 +542,7 @@ def _zeta(zeta: Any) -> Tensor:
     """Return zeta as a tensor of no axes."""
     if not isinstance(zeta, Tensor):
         return torch.tensor(_validate.positive(zeta, "zeta"), dtype=torch.float64)
+    _check_tensor(zeta, "zeta")
     if zeta.numel() != 1 or not zeta.is_floating_point():
         raise ValueError(f"zeta must be one floating-point number, got {zeta.dtype} {tuple(zeta.shape)}")
     return zeta.reshape(())

@@ -85,6 +85,17 @@ template <typename Real> __device__ auto square_distance(const Real *u, const Re
 __device__ float falling_exponential(float x) { return expf(-x); }
 __device__ double falling_exponential(double x) { return exp(-x); }
 
+// |u - v|^2 where its last bits do not matter.
+template <typename Real> __device__ Real window_distance(const Real *u, const Real *v, u32 channels) {
+    Real distance = 0;
+#pragma unroll 1
+    for (u32 c = 0; c < channels; c++) {
+        const Real difference = u[c] - v[c];
+        distance += difference * difference;
+    }
+    return distance;
+}
+
 // An (items, pixels, channels) array of any strides.
 template <typename T> struct Strided {
     const T *values;

@@ -1,7 +1,7 @@
 // Local propagation: phi <- (W phi) / (W 1) over windows, W_ij = exp(-|I_i - I_j|^2 * scale).
 //
 // REAL is the type of values and results, PIXEL that of the image. Item i is along image i / repeat. Between
-// iterations, values are kept as planes: (items, channels, pixels).
+// iterations, values are kept as planes: (items, channels, pixels), n_planes of which take turns.
 //
 // Two axes, windows of 2 RADIUS + 1. A block holds a tile: each thread TALL pixels of a column, whose
 // weights stay in registers for all iterations if the block has one tile, and are computed anew for each
@@ -17,20 +17,21 @@ KERNEL propagate_tiles(
     const REAL *values, long long item_stride, long long pixel_stride, long long channel_stride,
     const PIXEL *images, u32 image_channels, const u8 *masks, u32 n_masks, u32 repeat,
     u32 n_items, u32 height, u32 width, u32 channels, PIXEL scale, u32 iterations,
-    REAL *planes, REAL *other_planes,
+    REAL *planes, u32 n_planes,
     REAL *out, long long out_item_stride, long long out_pixel_stride, long long out_channel_stride, u32 *barrier
 ) {
     __shared__ REAL shared[DEEP][HALO_Y][HALO_X];
     const Strided<REAL> source = {values, item_stride, pixel_stride, channel_stride};
     const u32 across = (width + TILE_X - 1) / TILE_X, down = (height + TILE_Y - 1) / TILE_Y;
     const u64 n_pixels = (u64)height * width, n_tiles = (u64)across * down * n_items;
+    const u64 n_values = n_items * n_pixels * channels;
     const bool one_tile = n_tiles <= gridDim.x;
     REAL weight[TALL][SIDE * SIDE];
     bool inside[TALL];
 
     for (u32 step = 0; step < iterations; step++) {
-        REAL *const to = step % 2 ? other_planes : planes;
-        const REAL *const from = step % 2 ? planes : other_planes;
+        REAL *const to = planes + step % n_planes * n_values;
+        const REAL *const from = planes + (step + n_planes - 1) % n_planes * n_values;
         for (u64 tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
             const u64 item = tile / ((u64)across * down), image = item / repeat;
             const int left = (int)(tile % across) * TILE_X, top = (int)(tile / across % down) * TILE_Y;
@@ -53,13 +54,7 @@ KERNEL propagate_tiles(
                         REAL w = 0;
                         if (part) {
                             const PIXEL *const its = images + (image * n_pixels + other) * image_channels;
-                            PIXEL distance = 0;
-#pragma unroll 1
-                            for (u32 c = 0; c < image_channels; c++) {
-                                const PIXEL difference = its[c] - own[c];
-                                distance += difference * difference;
-                            }
-                            w = (REAL)falling_exponential(distance * scale);
+                            w = (REAL)falling_exponential(window_distance(its, own, image_channels) * scale);
                         }
                         weight[k][j] = w;
                         sum += w;
