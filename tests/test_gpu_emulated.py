@@ -16,6 +16,7 @@ import pytest
 from on_device import TESTS, Device
 
 import aproarray
+import aproarray.related
 from aproarray import cpu
 
 if not shutil.which("g++"):
@@ -126,6 +127,35 @@ def test_gradients_are_those_of_finite_differences(gpu, features, tree_of):
     np.testing.assert_allclose(
         (transposed.get() * units).sum(), (propagate(units, trees.gaps)[0].get() * grad).sum(), rtol=1e-10
     )
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("set_of", [[0, 1, 1], [1, 0, 1]])
+def test_tree_filters_and_their_gradients_are_the_cpus(gpu, normalised, set_of, monkeypatch):
+    # Channels take turns.
+    monkeypatch.setattr(sys.modules["aproarray.gpu._tree_filter"], "_WORKING_BYTES", 16 * 42 * 12)
+    rng = np.random.default_rng(4)
+    images, masks = rng.random((2, 42, 2)), rng.random((2, 42)) < 0.9
+    trees, _ = cpu.grid_trees(images, (6, 7), 1, masks, 1)
+    values, grad = rng.standard_normal((2, 3, 42, 7))
+    tree_of, set_of = np.array([1, 0]), np.array(set_of)
+    distances, _ = cpu.edge_distances(images, trees.gap_edges, tree_of, 1)
+    ours_distances, finite = gpu.edge_distances(to_device(images), to_device(trees.gap_edges), tree_of, 1)
+    assert finite
+    np.testing.assert_allclose(ours_distances.get(), distances, rtol=1e-14)
+    found = []
+    for backend, place in ((cpu, np.asarray), (gpu, to_device)):
+        rooted = backend.rooted_trees(place(trees.order), place(trees.gap_edges), 1)
+        sets = place(distances), tree_of, set_of
+        sums = backend.xp.zeros((2, 42), np.float64) if normalised else None
+        y, by_values = (backend.xp.zeros(values.shape, np.float64) for _ in range(2))
+        by_distances = backend.xp.zeros((2, 41), np.float64)
+        backend.tree_filter(place(values), y, rooted, *sets, 1.0, 1, sums=sums)
+        backend.tree_filter(place(grad), by_values, rooted, *sets, 1.0, 1, sums=sums, transposed=True)
+        backend.tree_filter_gradients(place(grad), place(values), y, rooted, *sets, sums, by_distances, 1)
+        found.append([y, by_values, by_distances, *([] if sums is None else [sums])])
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours.get(), theirs, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("image_of", [[0, 0, 1, 1], [1, 0, 1, 1]])
@@ -293,6 +323,8 @@ def test_nothing_becomes_a_numpy_array_unasked(gpu):
     assert pickle.loads(pickle.dumps(tree)) == tree
     with pytest.raises(TypeError, match="all arrays of one call must be of one library"):
         aproarray.global_propagate(image.get(), tree, zeta=1.0)
+    with pytest.raises(TypeError, match=r"confidence is a numpy\.ndarray"):
+        aproarray.related.tree_filter_v2(image, tree, beta=0.0, gamma=1.0, confidence=image.get()[..., 0])
     with pytest.raises(TypeError, match="out is a list"):
         aproarray.local_propagate(image, image, out=[])
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aproarray import _grid
-from aproarray.cpu import _flood, _gradient, _mst, _sweep, _workers
+from aproarray.cpu import _flood, _gradient, _mst, _sweep, _tree_filter, _workers
 
 xp = np  # the arrays' own namespace
 sweeps = _sweep
@@ -28,6 +28,11 @@ if _sweep.has_avx2():
 Array = NDArray[Any]
 available_workers = _workers.available_cpus
 vote = _flood.vote
+RootedTrees = _tree_filter.RootedTrees
+rooted_trees = _tree_filter.rooted_trees
+edge_distances = _tree_filter.edge_distances
+tree_filter = _tree_filter.tree_filter
+tree_filter_gradients = _tree_filter.tree_filter_gradients
 
 
 def flood(reliefs: Array, maps: Array, steps: Array, workers: int) -> None:
@@ -477,15 +482,25 @@ def feature_gradients(
 
 def local_propagate(*args: Any) -> None:
     """Propagate along windows; see `_stencil.propagate`."""
-    _windows().propagate(*args)
+    _compiled("_stencil").propagate(*args)
+
+
+def pamr(*args: Any) -> None:
+    """Average over dilated windows; see `_neighbours.pamr`."""
+    _compiled("_neighbours").pamr(*args)
+
+
+def pairwise_affinities(*args: Any) -> None:
+    """Compute the affinities of pixels to their windows; see `_neighbours.pairwise_affinities`."""
+    _compiled("_neighbours").pairwise_affinities(*args)
 
 
 def local_gradients(*args: Any) -> None:
     """Differentiate by values, image and zeta; see `_stencil.gradients`."""
-    _windows().gradients(*args)
+    _compiled("_stencil").gradients(*args)
 
 
 @functools.cache
-def _windows() -> ModuleType:
-    """Import `_stencil`, and with it Numba, when it is needed."""
-    return _workers.run_apart(importlib.import_module, "aproarray.cpu._stencil")
+def _compiled(name: str) -> ModuleType:
+    """Import a module, and with it Numba, when it is needed."""
+    return _workers.run_apart(importlib.import_module, f"aproarray.cpu.{name}")

@@ -12,16 +12,26 @@ import cupy as xp
 import numpy as np
 
 from aproarray import cpu
+from aproarray.cpu._tree_filter import RootedTrees
 from aproarray.gpu._compile import kernel
+from aproarray.gpu._neighbours import pairwise_affinities, pamr
 from aproarray.gpu._sums import feature_gradients, global_gap_gradients, global_propagate
+from aproarray.gpu._tree_filter import (
+    edge_distances,
+    rooted_trees,
+    tree_filter,
+    tree_filter_gradients,
+)
 from aproarray.gpu._trees import _REAL, edge_list_tree, grid_trees, reweighed_trees, sorted_edges
 from aproarray.gpu._windows import gradients as local_gradients
 from aproarray.gpu._windows import propagate as local_propagate
 
 __all__ = [
+    "RootedTrees",
     "affinities",
     "available_workers",
     "distances_from",
+    "edge_distances",
     "edge_list_tree",
     "feature_gradients",
     "global_gap_gradients",
@@ -31,8 +41,13 @@ __all__ = [
     "linkage",
     "local_gradients",
     "local_propagate",
+    "pairwise_affinities",
+    "pamr",
     "reweighed_trees",
+    "rooted_trees",
     "sorted_edges",
+    "tree_filter",
+    "tree_filter_gradients",
     "xp",
 ]
 
