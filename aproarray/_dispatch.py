@@ -146,9 +146,10 @@ def array_over(array: Any, name: str, verb: str) -> Any:
     """Return the NumPy or CuPy array over the memory of another library's array."""
     if getattr(array, "requires_grad", False):
         if sys.modules["torch"].is_grad_enabled():
+            has_gradients = hasattr(importlib.import_module("aproarray.torch"), verb)
+            instead = f"use aproarray.torch.{verb}, which has, or " if has_gradients else ""
             raise TypeError(
-                f"{name} requires grad, and aproarray.{verb} has no gradients: use aproarray.torch.{verb}, "
-                f"which has, or pass {name}.detach()"
+                f"{name} requires grad, and {verb} has no gradients: {instead}pass {name}.detach()"
             )
         array = array.detach()
     device = _device(array, name)

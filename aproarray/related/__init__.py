@@ -6,5 +6,23 @@ and functions with gradients are in `aproarray.torch`.
 """
 
 # One import for each module, and the public names in alphabetical order.
+from aproarray.related._evaluation import mean_iou
+from aproarray.related._language import cam_to_labels, cam_to_scores, key_smoothing, prompt_denoising
+from aproarray.related._segments import (
+    keypoints_to_regions,
+    nearest_neighbor_labels,
+    random_walk_propagate,
+    spherical_kmeans,
+)
 
-__all__: list[str] = []
+__all__ = [
+    "cam_to_labels",
+    "cam_to_scores",
+    "key_smoothing",
+    "keypoints_to_regions",
+    "mean_iou",
+    "nearest_neighbor_labels",
+    "prompt_denoising",
+    "random_walk_propagate",
+    "spherical_kmeans",
+]
