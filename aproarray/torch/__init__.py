@@ -23,14 +23,39 @@ from aproarray.torch.losses import (
     tree_energy_loss,
 )
 from aproarray.torch.modules import AffinityPropagation, GlobalPropagation, LocalPropagation
+from aproarray.torch.segments import (
+    SPML_WEIGHTS,
+    SegmentBank,
+    Segments,
+    SegmentWeights,
+    segment_contrastive_loss,
+    segment_prototypes,
+    segment_relationship,
+    spml_loss,
+)
+from aproarray.torch.similarity import (
+    PairSimilarity,
+    gather_pixels,
+    proposal_masks,
+    proposal_segmentation,
+    sample_pixels,
+    similarity_distillation_loss,
+    similarity_learning_loss,
+)
 
 __all__ = [
+    "SPML_WEIGHTS",
     "AffinityPropagation",
     "GlobalPropagation",
     "LocalPropagation",
+    "PairSimilarity",
+    "SegmentBank",
+    "SegmentWeights",
+    "Segments",
     "Tree",
     "apro_loss",
     "gated_crf_loss",
+    "gather_pixels",
     "global_propagate",
     "local_propagate",
     "mean_field_loss",
@@ -38,5 +63,14 @@ __all__ = [
     "pairwise_loss",
     "partial_cross_entropy",
     "projection_loss",
+    "proposal_masks",
+    "proposal_segmentation",
+    "sample_pixels",
+    "segment_contrastive_loss",
+    "segment_prototypes",
+    "segment_relationship",
+    "similarity_distillation_loss",
+    "similarity_learning_loss",
+    "spml_loss",
     "tree_energy_loss",
 ]
