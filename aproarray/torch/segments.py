@@ -283,20 +283,20 @@ def segment_contrastive_loss(
             f"{tuple(embeddings.shape)} and {tuple(own.shape)}"
         )
     rows = torch.arange(len(positive), device=positive.device)
-    mine = positive[rows, rows]
+    alone = positive.sum(1) == 1
     attracts = positive.clone()
-    attracts[rows, rows] = mine & (positive.sum(1) == 1)
-    repels = negative & ~positive
+    attracts[rows, rows] &= alone
+    takes_part = attracts | (negative & ~positive)
     chosen = attracts.any(1)[own]
     own = own[chosen]
-    e = F.normalize(embeddings[chosen], dim=1)
     if len(own) == 0:
         return (embeddings.sum() + prototypes.sum()) * 0
-    logits = kappa * (e @ prototypes.T)
-    # Where nothing repels, both sums are one and the same, and the loss is 0.
-    lowest = -torch.inf
-    attracted = logits.masked_fill(~attracts[own], lowest).logsumexp(1)
-    return (logits.masked_fill(~(attracts | repels)[own], lowest).logsumexp(1) - attracted).mean()
+    # Segments that no pixel is told about, as most are where labels are few.
+    used = takes_part[own.unique()].any(0)
+    logits = kappa * (F.normalize(embeddings[chosen], dim=1) @ prototypes[used].T)
+    logits = logits.masked_fill(~takes_part[:, used][own], -torch.inf)
+    attracted = logits.masked_fill(~attracts[:, used][own], -torch.inf)
+    return (logits.logsumexp(1) - attracted.logsumexp(1)).mean()
 
 
 def spml_loss(
@@ -375,19 +375,36 @@ def spml_loss(
         embeddings, segments, labels=labels, regions=regions, tags=tags, ignore_index=ignore_index
     )
     others = ours if bank is None else bank.after(ours)
-    flat = embeddings.movedim(1, -1).reshape(-1, embeddings.shape[1])
+    flat, index = embeddings.movedim(1, -1).reshape(-1, embeddings.shape[1]), index.flatten()
     loss = embeddings.sum() * 0
     for kind in RELATIONSHIPS:
         weight, kappa = getattr(weights, kind)
-        if weight:
-            against = ours if kind == "image" else others
-            positive, negative = segment_relationship(ours, against, kind, ignore_index)
+        if weight and kind == "image":
+            loss = loss + weight * _image_similarity(flat, index, ours, kappa)
+        elif weight:
+            positive, negative = segment_relationship(ours, others, kind, ignore_index)
             loss = loss + weight * segment_contrastive_loss(
-                flat, index.flatten(), against.prototypes, positive, negative, kappa=kappa
+                flat, index, others.prototypes, positive, negative, kappa=kappa
             )
     if bank is not None:
         bank.append(ours)
     return loss
+
+
+def _image_similarity(flat: Tensor, index: Tensor, segments: Segments, kappa: float) -> Tensor:
+    """Return the loss of image similarity: image by image, as those of others have no part in it."""
+    n_images = int(segments.images[-1]) + 1 if len(segments.images) else 0
+    total, first = flat.sum() * 0, 0
+    for image, pixels in enumerate(flat.tensor_split(n_images) if n_images else ()):
+        here = Segments(*(part[segments.images == image] for part in segments))
+        own = index[image * len(pixels) : (image + 1) * len(pixels)] - first
+        positive, negative = segment_relationship(here, here, "image")
+        # All pixels have an own segment, and all images as many pixels.
+        total = total + segment_contrastive_loss(
+            pixels, own, here.prototypes, positive, negative, kappa=kappa
+        )
+        first += len(here.labels)
+    return total / max(n_images, 1)
 
 
 def _check_map(value: Tensor | None, name: str, shape: tuple[int, ...], ignore_index: int | None) -> None:
