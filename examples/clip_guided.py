@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Array]:
     results = stages(image, scores, keys)
     kept = results["prompt denoising"].max((0, 1)) > 0
     print(f"prompt denoising drops {(~kept).sum()} of {len(kept)} classes")
-    figure = Figure(figsize=(2.1 * (1 + len(results)), 1.75), dpi=100, layout="constrained")
+    figure = Figure(figsize=(2.1 * (1 + len(results)), 2.0), dpi=100, layout="constrained")
     axes = figure.subplots(1, 1 + len(results))
     axes[0].imshow(image)
     axes[0].set_title("image", fontsize=9)

@@ -59,12 +59,14 @@ def regions(scenes: Scenes) -> Tensor:
     return torch.from_numpy(np.stack(zones))
 
 
-def train(scenes: Scenes, labels: Tensor, method: str, seed: int, steps: int, progress: str) -> Network:
+def train(
+    scenes: Scenes, labels: Tensor, zones: Tensor, method: str, seed: int, steps: int, progress: str
+) -> Network:
     """Train a network to tell classes, or to embed pixels."""
     torch.manual_seed(seed)
     weights = METHODS[method]
     network = Network(N_CLASSES if weights is None else N_FEATURES)
-    bank, points, zones = SegmentBank(1), halved(labels), regions(scenes)
+    bank, points = SegmentBank(1), halved(labels)
     tags = F.one_hot(scenes.masks.flatten(1), N_CLASSES).amax(1)[:, 1:].bool()  # without the background
 
     def loss(index: Tensor, _: float) -> Tensor:
@@ -113,10 +115,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[float]]:
     results: dict[str, list[float]] = {method: [] for method in METHODS}
     for seed in range(seeds):
         scenes, held_out = (generate(n, options.size, 2 * seed + k) for k, n in enumerate((160, 64)))
-        labels = annotate(scenes.masks, "points", seed).labels
+        labels, zones = annotate(scenes.masks, "points", seed).labels, regions(scenes)
         predictions = {}
         for method in METHODS:
-            network = train(scenes, labels, method, seed, steps, f"{method}, seed {seed}")
+            network = train(scenes, labels, zones, method, seed, steps, f"{method}, seed {seed}")
             predictions[method] = predict(network, method, scenes, labels, held_out)
             score = mean_iou(predictions[method], held_out.masks)
             results[method].append(score)
