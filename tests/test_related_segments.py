@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 import sys
+import tracemalloc
 
 import emulated_cupy
 import numpy as np
@@ -326,6 +327,20 @@ def test_shares_survive_whatever_the_magnitudes():
         )
     averages = random_walk_propagate(values[None], embeddings[None], normalization="columns")[0]
     np.testing.assert_allclose(averages[where == 1], [[0.25 / 60, 0.75 / 60]] * 60, rtol=1e-4)
+
+
+@pytest.mark.parametrize("normalization", ["rows", "columns"])
+def test_random_walks_never_hold_all_pairs(normalization, monkeypatch):
+    for module in (_pixels, sys.modules["aproarray.related._segments"]):
+        monkeypatch.setattr(module, "BLOCK", 1 << 14)
+    n = 1024
+    values, embeddings = RNG.random((1, n, 2)), RNG.normal(size=(1, n, 4))
+    random_walk_propagate(values[:, :2], embeddings[:, :2])  # what is imported on the way
+    tracemalloc.start()
+    random_walk_propagate(values, embeddings, normalization=normalization, steps=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * n * n / 4  # bytes: the matrix of all pairs has 8 N^2
 
 
 @given(st.integers(1, 12), st.booleans(), st.integers(0, 5))

@@ -94,22 +94,7 @@ def spherical_kmeans(
     parts = None
     if regions is not None:
         parts = _validate.integer_array(regions, "regions", shape, xp).reshape(len(phi.flat), -1)
-    dtype = phi.flat.dtype
-    axes = np.indices(spatial).reshape(len(spatial), -1)
-    cells = xp.asarray(
-        np.ravel_multi_index(
-            [at * n // max(extent, 1) for at, n, extent in zip(axes, counts, spatial, strict=True)], counts
-        )
-    )
-    positions = xp.asarray(
-        np.stack(
-            [
-                at / max(extent - 1, 1) - (0.5 if extent > 1 else 0)
-                for at, extent in zip(axes, spatial, strict=True)
-            ],
-            axis=-1,
-        ).astype(dtype)
-    )
+    cells, positions = (xp.asarray(part) for part in _places(spatial, counts, phi.flat.dtype))
     n_clusters = int(np.prod(counts))
     labels: Array = xp.empty(phi.flat.shape[:2], np.int64)
     for image in range(len(phi.flat) if phi.flat.shape[1] else 0):
@@ -120,6 +105,16 @@ def spherical_kmeans(
             z = z * (int(part.max()) + 1) + part
         labels[image] = xp.unique(z, return_inverse=True)[1]
     return labels.reshape(shape)
+
+
+def _places(spatial: tuple[int, ...], counts: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Return the cell of a grid that each pixel lies in (N,), and its position from -0.5 to 0.5 (N, d)."""
+    axes = np.indices(spatial).reshape(len(spatial), -1)
+    cells, positions = [], []
+    for at, count, extent in zip(axes, counts, spatial, strict=True):
+        cells.append(at * count // max(extent, 1))
+        positions.append(at / (extent - 1) - 0.5 if extent > 1 else 0.0 * at)
+    return np.ravel_multi_index(cells, counts), np.stack(positions, axis=-1).astype(dtype)
 
 
 def _kmeans(e: Array, z: Array, n_clusters: int, iterations: int, xp: Any) -> Array:
