@@ -292,7 +292,7 @@ def segment_contrastive_loss(
     if len(own) == 0:
         return (embeddings.sum() + prototypes.sum()) * 0
     # Segments that no pixel is told about, as most are where labels are few.
-    used = takes_part[own.unique()].any(0)
+    used = takes_part[torch.unique(own)].any(0)
     logits = kappa * (F.normalize(embeddings[chosen], dim=1) @ prototypes[used].T)
     logits = logits.masked_fill(~takes_part[:, used][own], -torch.inf)
     attracted = logits.masked_fill(~attracts[:, used][own], -torch.inf)
