@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[tuple[float, float
     results: dict[str, list[tuple[float, float]]] = {method: [] for method in METHODS}
     for seed in range(seeds):
         scenes, held_out = (
-            generate(n, options.size, 2 * seed + k, ALL_KINDS) for k, n in enumerate((240, 64))
+            generate(n, options.size, 2 * seed + k, ALL_KINDS) for k, n in enumerate((600, 64))
         )
         predictions = {}
         for method in METHODS:

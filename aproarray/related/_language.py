@@ -341,7 +341,7 @@ def _of_tags(cams: Array, m: Pixels, xp: Any, tags: Any, alpha: Any) -> Array:
             )
         if present.shape != expected:
             raise ValueError(f"tags must have shape {expected} (images, classes), got {present.shape}")
-        cams = cams * present.reshape(len(cams), 1, -1)
+        cams = cams * present.reshape(len(cams), 1, m.layout.n_channels)
     scores: Array = xp.zeros((*cams.shape[:2], 1 + cams.shape[2]), cams.dtype)
     if cams.size:
         largest = cams.max(axis=1, keepdims=True)
