@@ -53,7 +53,7 @@ class BuildBesideSources(build_ext):
         self.copy_extensions_to_source()
 
 
-extensions = [extension(name) for name in ("_mst", "_sweep", "_gradient", "_flood")]
+extensions = [extension(name) for name in ("_mst", "_sweep", "_gradient", "_rooted", "_flood")]
 if platform.machine().lower() in ("x86_64", "amd64"):
     extensions.append(extension("_sweep_avx2", AVX2_ARGS))  # chosen at run time
 

@@ -35,9 +35,7 @@ def grid(shape: tuple[int, ...], connectivity: int) -> Grid:
     """Return the graph of an image whose neighbours are at most `connectivity` orthogonal hops apart."""
     ndim = len(shape)
     offsets = [
-        step
-        for step in itertools.product((-1, 0, 1), repeat=ndim)
-        if step > (0,) * ndim and sum(map(abs, step)) <= connectivity
+        step for step in window_steps(ndim, 3) if step > (0,) * ndim and sum(map(abs, step)) <= connectivity
     ]
     if len(offsets) > MAX_OFFSETS:
         raise ValueError(
@@ -51,6 +49,21 @@ def grid(shape: tuple[int, ...], connectivity: int) -> Grid:
         np.array(offsets, np.intp).reshape(-1, ndim) @ np.array(strides, np.intp),
         (len(offsets) - 1).bit_length(),
     )
+
+
+def window_steps(ndim: int, kernel_size: int, dilation: int = 1) -> list[tuple[int, ...]]:
+    """Return the steps to the other pixels of a window, in lexicographic order.
+
+    It has `kernel_size` pixels along each axis, `dilation` apart. Those after its centre are steps above 0,
+    and the mirror image of those before.
+    """
+    along = range(-(kernel_size // 2) * dilation, (kernel_size // 2) * dilation + 1, dilation)
+    return [step for step in itertools.product(along, repeat=ndim) if any(step)]
+
+
+def dilated_steps(ndim: int, dilations: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the steps of windows of three pixels along each axis, of one dilation after the other."""
+    return [step for dilation in dilations for step in window_steps(ndim, 3, dilation)]
 
 
 def fits_32_bits(n_nodes: int, n_ids: int) -> bool:

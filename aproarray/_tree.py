@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -60,6 +60,8 @@ class SpanningTree:
     gaps: Array
     gap_edges: Array
     mask: NDArray[np.bool_] | None = None
+    # The trees laid out breadth first, once somebody has asked for that.
+    _rooted: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Lock the arrays: kernels trust the indices in them."""
@@ -393,6 +395,18 @@ class SpanningTree:
     def _backend(self) -> ModuleType:
         return _dispatch.backend(order=self.order)
 
+    def _rooted_trees(self, workers: int) -> Any:
+        """Return the trees of the flattened batch, breadth first from a root: found once, and kept."""
+        if self._rooted is None:
+            n_trees, n_nodes = math.prod(self.batch_shape), self.order.shape[-1]
+            rooted = self._backend.rooted_trees(
+                self.order.reshape(n_trees, n_nodes),
+                self.gap_edges.reshape(n_trees, max(n_nodes - 1, 0), 2),
+                workers,
+            )
+            object.__setattr__(self, "_rooted", rooted)
+        return self._rooted
+
     def _flat_mask(self) -> NDArray[np.bool_]:
         assert self.mask is not None
         return self.mask.reshape(*self.mask.shape[: self.mask.ndim - len(self.shape)], self.order.shape[-1])
@@ -441,17 +455,9 @@ def _reweigh(
 ) -> SpanningTree:
     """Weigh a tree by features whose leading axes begin with `leading`; `tree_of` names the tree of each."""
     backend = _dispatch.backend(order=tree.order, features=features)
-    xp = backend.xp
-    f = _validate.real_array(features, "features", xp)
-    layout = _validate.layout_over(f.shape, leading, tree.shape, channel_axis, "features", "a tree")
+    flat, layout, tree_of = _flat_features(tree, features, leading, channel_axis, check_finite, tree_of)
     n_trees, n_nodes = math.prod(tree.batch_shape), tree.order.shape[-1]
-    flat = xp.ascontiguousarray(layout.flatten(f), _validate.compute_dtype(f.dtype))
-    if tree_of is None:
-        tree_of = np.arange(n_trees)
-    tree_of = np.repeat(tree_of, math.prod(layout.leading[len(leading) :]))
     mask = tree._masks_of(tree_of)
-    if check_finite:
-        _validate.finite(flat, "features", mask)
     trees, weights_finite = backend.reweighed_trees(
         tree.gap_edges.reshape(n_trees, max(n_nodes - 1, 0), 2),
         tree_of,
@@ -465,3 +471,24 @@ def _reweigh(
         shared = tree.mask is not None and tree.mask.shape == tree.shape
         mask = mask.reshape(tree.shape if shared else layout.leading + tree.shape)
     return SpanningTree(tree.shape, order, gaps, gap_edges, mask)
+
+
+def _flat_features(
+    tree: SpanningTree,
+    features: ArrayLike,
+    leading: tuple[int, ...],
+    channel_axis: int | None,
+    check_finite: bool,
+    tree_of: NDArray[np.intp] | None = None,
+) -> tuple[Array, _validate.Layout, NDArray[np.intp]]:
+    """Return features over trees as (F, N, C) with their layout, and the tree of each (F)."""
+    xp = tree._backend.xp
+    f = _validate.real_array(features, "features", xp)
+    layout = _validate.layout_over(f.shape, leading, tree.shape, channel_axis, "features", "a tree")
+    flat = xp.ascontiguousarray(layout.flatten(f), _validate.compute_dtype(f.dtype))
+    if tree_of is None:
+        tree_of = np.arange(math.prod(tree.batch_shape))
+    tree_of = np.repeat(tree_of, math.prod(layout.leading[len(leading) :]))
+    if check_finite:
+        _validate.finite(flat, "features", tree._masks_of(tree_of))
+    return flat, layout, tree_of

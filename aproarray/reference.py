@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,15 @@ __all__ = [
     "global_propagate",
     "linear_order",
     "local_propagate",
+    "mean_field",
     "minimax_distances",
     "mst",
+    "pairwise_affinity",
+    "pamr",
+    "path_distances",
     "pixel_graph",
+    "tree_filter",
+    "tree_filter_v2",
     "window_affinity",
 ]
 
@@ -116,6 +123,20 @@ def linear_order(
 
 def minimax_distances(tree_edges: ArrayLike, tree_weights: ArrayLike, n_nodes: int) -> NDArray[np.float64]:
     """Return d (N, N), d_ij the largest weight on the tree path from i to j (inf: no path)."""
+    return _along_paths(tree_edges, tree_weights, n_nodes, max)
+
+
+def path_distances(tree_edges: ArrayLike, tree_weights: ArrayLike, n_nodes: int) -> NDArray[np.float64]:
+    """Return d (N, N), d_ij the sum of the weights on the tree path from i to j (inf: no path)."""
+    return _along_paths(tree_edges, tree_weights, n_nodes, operator.add)
+
+
+def _along_paths(
+    tree_edges: ArrayLike,
+    tree_weights: ArrayLike,
+    n_nodes: int,
+    longer: Callable[[float, float], float],
+) -> NDArray[np.float64]:
     neighbours: list[list[tuple[int, float]]] = [[] for _ in range(n_nodes)]
     for (u, v), weight in zip(np.asarray(tree_edges).reshape(-1, 2), np.asarray(tree_weights), strict=True):
         neighbours[u].append((v, float(weight)))
@@ -128,7 +149,7 @@ def minimax_distances(tree_edges: ArrayLike, tree_weights: ArrayLike, n_nodes: i
             here = stack.pop()
             for there, weight in neighbours[here]:
                 if np.isinf(d[source, there]):
-                    d[source, there] = max(d[source, here], weight)
+                    d[source, there] = longer(d[source, here], weight)
                     stack.append(there)
     return d
 
@@ -137,6 +158,38 @@ def global_propagate(values: ArrayLike, distances: ArrayLike, zeta: float) -> ND
     """Return y_ic = sum_j K_ij phi_jc / z_i, with K_ij = exp(-d_ij / zeta^2), z_i = sum_j K_ij."""
     affinity = np.exp(-np.asarray(distances, np.float64) / float(zeta) ** 2)
     result: NDArray[np.float64] = affinity @ np.asarray(values, np.float64) / affinity.sum(1)[:, None]
+    return result
+
+
+def tree_filter(
+    tree_edges: ArrayLike, tree_weights: ArrayLike, values: ArrayLike, zeta: float
+) -> NDArray[np.float64]:
+    """Return y_ic = sum_j S_ij phi_jc / sum_j S_ij, with S_ij = exp(-d_ij / zeta^2) of `path_distances`.
+
+    This is global propagation with the sum of a path's weights for their maximum (Song et al., NeurIPS 2019).
+    """
+    return global_propagate(values, path_distances(tree_edges, tree_weights, len(np.asarray(values))), zeta)
+
+
+def tree_filter_v2(
+    tree_edges: ArrayLike,
+    tree_weights: ArrayLike,
+    values: ArrayLike,
+    confidence: ArrayLike,
+    zeta: float,
+    beta: float,
+    gamma: float,
+) -> NDArray[np.float64]:
+    """Return y = x + gamma F(c x) / (1e-8 + F(c)), for values x (N, C) and their confidence c (N,).
+
+    F sums with S_ij, the product of exp(-beta^2 - w / zeta^2) over the path's edges, and S_ii = exp(-beta^2)
+    (Song et al., NeurIPS 2020).
+    """
+    x, c = np.asarray(values, np.float64), np.asarray(confidence, np.float64)[:, None]
+    weights = np.asarray(tree_weights, np.float64) / float(zeta) ** 2 + beta**2
+    affinity = np.exp(-path_distances(tree_edges, weights, len(x)))
+    np.fill_diagonal(affinity, math.exp(-(beta**2)))
+    result: NDArray[np.float64] = x + gamma * (affinity @ (c * x)) / (1e-8 + affinity @ c)
     return result
 
 
@@ -174,6 +227,83 @@ def local_propagate(
     for _ in range(iterations):
         phi = affinity @ phi
     return phi
+
+
+def mean_field(
+    values: ArrayLike,
+    image: ArrayLike,
+    zeta: float,
+    kernel_size: int,
+    iterations: int,
+    mask: ArrayLike | None = None,
+    boxes: ArrayLike = 1.0,
+) -> NDArray[np.float64]:
+    """Return the foreground after steps of q <- exp(sum_j K_ij log q_j), K_ij = exp(-|dI|^2 / (2 zeta^2)).
+
+    After each, the foreground is multiplied by its box, and foreground and background are divided by their
+    sum plus 1e-6 and held within [0.1, 0.9], as they are at first (Lan et al., CVPR 2023).
+    """
+    affinity = window_affinity(image, zeta * math.sqrt(2), kernel_size, mask)
+    foreground = np.clip(np.asarray(values, np.float64), 0.1, 0.9)
+    background = np.clip(1 - np.asarray(values, np.float64), 0.1, 0.9)
+    for _ in range(iterations):
+        foreground, background = (np.exp(affinity @ np.log(q)) for q in (foreground, background))
+        foreground = foreground * np.asarray(boxes)
+        total = foreground + background + 1e-6
+        foreground, background = (np.clip(q / total, 0.1, 0.9) for q in (foreground, background))
+    return foreground
+
+
+def pamr(
+    values: ArrayLike, image: ArrayLike, dilations: Sequence[int], iterations: int
+) -> NDArray[np.float64]:
+    """Return phi after steps of phi_i <- sum_j a_ij phi_j over the neighbours of dilated windows.
+
+    a_i = softmax_j(mean_c(-|I_ic - I_jc| / (1e-8 + 0.1 sd_ic))), with the sample standard deviation of the
+    neighbours and, for every dilation, the centre. Neighbours outside the image are the pixels of its border
+    that are nearest along each axis (Araslanov and Roth, CVPR 2020).
+    """
+    image = np.asarray(image, np.float64)
+    shape, flat = image.shape[:-1], image.reshape(math.prod(image.shape[:-1]), image.shape[-1])
+    phi = np.asarray(values, np.float64)
+    affinity = np.zeros((len(flat), len(flat)))
+    steps = list(itertools.product((-1, 0, 1), repeat=len(shape)))
+    for i, position in enumerate(np.ndindex(*shape)):
+        sampled = [
+            (any(step), np.ravel_multi_index(tuple(np.array(position) + d * np.array(step)), shape, "clip"))
+            for d in dilations
+            for step in steps
+        ]
+        neighbours = [j for off_centre, j in sampled if off_centre]
+        deviation = flat[[j for _, j in sampled]].std(0, ddof=1)
+        logits = -(np.abs(flat[i] - flat[neighbours]) / (1e-8 + 0.1 * deviation)).mean(1)
+        weights = np.exp(logits - logits.max())
+        np.add.at(affinity[i], neighbours, weights / weights.sum())
+    for _ in range(iterations):
+        phi = affinity @ phi
+    return phi
+
+
+def pairwise_affinity(
+    image: ArrayLike, theta: float, kernel_size: int, dilation: int, mask: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Return exp(-|I_i - I_j| / theta) (N, K) to the other pixels of dilated windows, 0 where there is none.
+
+    Steps to the neighbours are in lexicographic order (Tian et al., CVPR 2021).
+    """
+    image = np.asarray(image, np.float64)
+    shape = image.shape[:-1]
+    allowed = np.ones(shape, bool) if mask is None else np.asarray(mask)
+    radius = kernel_size // 2
+    steps = [s for s in itertools.product(range(-radius, radius + 1), repeat=len(shape)) if any(s)]
+    affinity = np.zeros((math.prod(shape), len(steps)))
+    for i, here in enumerate(np.ndindex(*shape)):
+        for k, step in enumerate(steps):
+            there = tuple(a + dilation * b for a, b in zip(here, step, strict=True))
+            inside = all(0 <= a < extent for a, extent in zip(there, shape, strict=True))
+            if inside and allowed[here] and allowed[there]:
+                affinity[i, k] = math.exp(-np.linalg.norm(image[here] - image[there]) / theta)
+    return affinity
 
 
 def algorithm_1(

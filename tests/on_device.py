@@ -17,7 +17,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 
 import aproarray
-from aproarray import cpu, reference
+from aproarray import cpu, reference, related
 
 _FOLDER = Path(__file__).parent
 
@@ -104,6 +104,8 @@ class Device:
         api = types.ModuleType("aproarray")
         for name in ("mst", "global_propagate", "local_propagate"):
             setattr(api, name, self.verb(getattr(aproarray, name)))
+        verbs = {name: self.verb(getattr(related, name)) for name in related.__all__}
+        api.related = types.SimpleNamespace(**verbs)
         api.cpu, api.reference, api.__file__ = cpu, reference, aproarray.__file__
 
         def from_edges(edges: Any, weights: Any, n_nodes: int) -> Any:
@@ -235,6 +237,17 @@ TESTS = {
         "huge_zeta_is_a_moving_average scale_of_image_and_zeta_does_not_matter "
         "image_differences_beyond_float32_when_squared batch_is_a_loop dtypes constants_are_fixed_points "
         "masked_out_pixels_come_back_and_change_nothing"
+    ),
+    "test_tree_filter": (
+        "result_is_the_definition result_over_a_graph_is_the_definition second_filter_is_the_definition "
+        "any_number_of_channels features_weigh_the_trees_edges batch_is_a_loop "
+        "tree_index_names_the_tree_of_each_mask dtypes out_may_be_the_values "
+        "constants_are_fixed_points_and_masked_out_pixels_come_back nothing_to_filter"
+    ),
+    "test_related_windows": (
+        "mean_field_is_the_definition pamr_is_the_definition pairwise_affinity_is_the_definition "
+        "batches_are_loops layouts_dtypes_and_out nothing_to_relate no_steps "
+        "pixels_that_the_mask_leaves_out_may_hold_anything"
     ),
     "test_degenerate": (
         "batches_of_nothing one_pixel all_masked_out images_without_channels_are_flat "

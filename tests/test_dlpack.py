@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import aproarray
-from aproarray import _dispatch
+from aproarray import _dispatch, related
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.random((2, 6, 5, 3), np.float32)
@@ -76,9 +76,36 @@ def test_verbs_return_what_they_are_given(library):
             aproarray.local_propagate(make(VALUES), make(IMAGE), mask=make(MASK), iterations=2),
             aproarray.local_propagate(VALUES, IMAGE, mask=MASK, iterations=2),
         ),
+        (
+            related.tree_filter(make(VALUES), tree, zeta=0.3, features=make(IMAGE)),
+            related.tree_filter(VALUES, tree, zeta=0.3, features=IMAGE),
+        ),
+        (
+            related.mean_field(make(VALUES), make(IMAGE), boxes=make(VALUES), iterations=2),
+            related.mean_field(VALUES, IMAGE, boxes=VALUES, iterations=2),
+        ),
+        (
+            related.pamr(make(VALUES), make(IMAGE), dilations=(1, 2), iterations=2),
+            related.pamr(VALUES, IMAGE, dilations=(1, 2), iterations=2),
+        ),
+        (
+            related.pairwise_affinity(make(IMAGE), mask=make(MASK)),
+            related.pairwise_affinity(IMAGE, mask=MASK),
+        ),
     ):
         assert type(result) is type(make(VALUES))
         np.testing.assert_array_equal(back(result), expected)
+
+
+def test_verbs_without_gradients_do_not_offer_them():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    values = torch.from_numpy(VALUES).clone().requires_grad_()
+    with pytest.raises(
+        TypeError, match=r"values requires grad, and pamr has no gradients: pass values\.detach"
+    ):
+        related.pamr(values, torch.from_numpy(IMAGE))
+    with torch.no_grad():
+        assert related.pamr(values, torch.from_numpy(IMAGE)).shape == VALUES.shape
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -36,6 +36,8 @@ CONSTANTS = {
     "global": [{"REAL": real, "GAP": gap} for real, gap in [("float", "float"), ("double", "float")]],
     "largest": [{"REAL": real} for real in REALS],
     "ends": [{"REAL": real} for real in REALS],
+    "filter": [{"REAL": real} for real in REALS],
+    "neighbours": [{"REAL": real, "NDIM": ndim} for real, ndim in [("float", 2), ("double", 3)]],
     "windows": [
         {"REAL": real, "PIXEL": pixel, "DEEP": 4, "NDIM": ndim}
         for real, pixel, ndim in [("float", "float", 2), ("double", "float", 3), ("float", "double", 1)]
@@ -63,9 +65,11 @@ def test_every_source_is_compiled():
     ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else value,
 )
 def test_kernels_compile(arch, source, constants):
+    with device.active():  # the sources are those of a package that imports CuPy
+        code = _compile.code_of(source)
     # CuPy adds this last option, whatever one asks for.
     options = (*_compile.options_for(**constants), f"-arch={arch}", "-ftz=true")
-    _, program = nvrtc.nvrtcCreateProgram(_compile.code_of(source).encode(), b"kernels.cu", 0, None, None)
+    _, program = nvrtc.nvrtcCreateProgram(code.encode(), b"kernels.cu", 0, None, None)
     (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
     log = b" " * size

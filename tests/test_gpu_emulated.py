@@ -127,6 +127,35 @@ def test_gradients_are_those_of_finite_differences(gpu, features, tree_of):
     )
 
 
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("set_of", [[0, 1, 1], [1, 0, 1]])
+def test_tree_filters_and_their_gradients_are_the_cpus(gpu, normalised, set_of, monkeypatch):
+    # Channels take turns.
+    monkeypatch.setattr(sys.modules["aproarray.gpu._tree_filter"], "_WORKING_BYTES", 16 * 42 * 12)
+    rng = np.random.default_rng(4)
+    images, masks = rng.random((2, 42, 2)), rng.random((2, 42)) < 0.9
+    trees, _ = cpu.grid_trees(images, (6, 7), 1, masks, 1)
+    values, grad = rng.standard_normal((2, 3, 42, 7))
+    tree_of, set_of = np.array([1, 0]), np.array(set_of)
+    distances, _ = cpu.edge_distances(images, trees.gap_edges, tree_of, 1)
+    ours_distances, finite = gpu.edge_distances(to_device(images), to_device(trees.gap_edges), tree_of, 1)
+    assert finite
+    np.testing.assert_allclose(ours_distances.get(), distances, rtol=1e-14)
+    found = []
+    for backend, place in ((cpu, np.asarray), (gpu, to_device)):
+        rooted = backend.rooted_trees(place(trees.order), place(trees.gap_edges), 1)
+        sets = place(distances), tree_of, set_of
+        sums = backend.xp.zeros((2, 42), np.float64) if normalised else None
+        y, by_values = (backend.xp.zeros(values.shape, np.float64) for _ in range(2))
+        by_distances = backend.xp.zeros((2, 41), np.float64)
+        backend.tree_filter(place(values), y, rooted, *sets, 1.0, 1, sums=sums)
+        backend.tree_filter(place(grad), by_values, rooted, *sets, 1.0, 1, sums=sums, transposed=True)
+        backend.tree_filter_gradients(place(grad), place(values), y, rooted, *sets, sums, by_distances, 1)
+        found.append([y, by_values, by_distances, *([] if sums is None else [sums])])
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours.get(), theirs, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("image_of", [[0, 0, 1, 1], [1, 0, 1, 1]])
 def test_windows_know_the_image_of_each_item(gpu, image_of):
     rng = np.random.default_rng(0)
@@ -140,11 +169,35 @@ def test_windows_know_the_image_of_each_item(gpu, image_of):
     np.testing.assert_allclose(ours.get(), theirs, rtol=1e-12)
 
 
-def test_sums_of_windows_are_not_there_yet(gpu):
-    values, image = np.ones((1, 30, 2)), np.ones((1, 30, 3))
-    arguments = (to_device(values), to_device(values), to_device(image), (5, 6), np.zeros(1, int), None)
-    with pytest.raises(NotImplementedError, match="no gradients on CUDA tensors"):
-        gpu.local_propagate(*arguments, 0.5, 3, 2, 1, to_device(np.empty((1, 30))))
+@pytest.mark.parametrize("image_of", [[0, 0, 1, 1], [1, 0, 1, 1]])
+@pytest.mark.parametrize("kernel_size", [1, 3, 9])
+def test_sums_of_windows_are_the_cpus(gpu, image_of, kernel_size):
+    rng = np.random.default_rng(5)
+    values, images, masks = rng.random((4, 30, 2)), rng.random((2, 30, 3)), rng.random((2, 30)) < 0.8
+    found = []
+    for backend, place in ((cpu, np.array), (gpu, to_device)):
+        out, sums = place(np.zeros_like(values)), place(np.zeros((2, 30)))
+        backend.local_propagate(
+            place(values),
+            out,
+            place(images),
+            (5, 6),
+            np.array(image_of),
+            place(masks),
+            0.5,
+            kernel_size,
+            1,
+            1,
+            sums,
+        )
+        found.append((out, sums))
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours.get(), theirs, rtol=1e-12)
+
+
+def test_gradients_to_images_are_not_there_yet(gpu):
+    with pytest.raises(NotImplementedError, match="no gradients to images and zeta on CUDA tensors"):
+        gpu.local_image_gradients()
 
 
 def test_one_item_must_fit_32_bits(gpu):

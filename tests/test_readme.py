@@ -1,4 +1,4 @@
-"""The README's Python runs, in one go, as a reader would type it."""
+"""The Python of the README and of docs/related.md runs, in one go, as a reader would type it."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
+RELATED = README.parent / "docs" / "related.md"
 
 
 @pytest.mark.skipif(not README.is_file(), reason="needs a checkout: the README is not installed")
@@ -23,3 +24,12 @@ def test_python_of_the_readme_runs():
     assert names["soft"].shape == (10, 60, 80)
     assert names["zones"].shape == (60, 80)
     assert names["graph"].minimax(0, 2) == 2
+
+
+@pytest.mark.skipif(not RELATED.is_file(), reason="needs a checkout: the documentation is not installed")
+def test_python_of_the_related_methods_runs():
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", RELATED.read_text(encoding="utf-8"), flags=re.S):
+        exec(compile(block, str(RELATED), "exec"), names)
+    assert names["soft"].shape == (60, 80, 4)
+    assert names["alike"].shape == (60, 80, 8)

@@ -281,8 +281,12 @@ def test_a_loss_of_nothing_is_zero(loss):
             lambda: apro_loss(CLASSES, IMAGE, REGION[:1]),
         ),
         (r"expected probabilities \(B, C, H, W\)", lambda: projection_loss(BOXES[0], BOXES[0])),
+        ("do not fit masks", lambda: mean_field_loss(INSTANCES, IMAGE, BOXES)),
+        ("do not fit masks", lambda: pairwise_loss(INSTANCES, IMAGE[..., :3], BOXES, index=INDEX)),
+        (r"index must be in \[0, 2\)", lambda: mean_field_loss(INSTANCES, IMAGE, BOXES, index=INDEX + 1)),
+        ("kernel_size must be odd", lambda: pairwise_loss(INSTANCES, IMAGE, BOXES, kernel_size=2)),
         ("sigma must be above 0", lambda: tree_energy_loss(CLASSES, IMAGE, REGION, sigma=0)),
-        ("a tree over", lambda: tree_energy_loss(CLASSES, IMAGE, REGION, tree=mst(IMAGE[:1]))),
+        ("does not fit a tree", lambda: tree_energy_loss(CLASSES, IMAGE, REGION, tree=mst(IMAGE[:1]))),
     ],
 )
 def test_errors(message, act):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aproarray import _grid
-from aproarray.cpu import _flood, _gradient, _mst, _sweep, _workers
+from aproarray.cpu import _flood, _gradient, _mst, _sweep, _tree_filter, _workers
 
 xp = np  # the arrays' own namespace
 sweeps = _sweep
@@ -27,6 +27,11 @@ Array = NDArray[Any]
 available_workers = _workers.available_cpus
 flood = _flood.flood
 vote = _flood.vote
+RootedTrees = _tree_filter.RootedTrees
+rooted_trees = _tree_filter.rooted_trees
+edge_distances = _tree_filter.edge_distances
+tree_filter = _tree_filter.tree_filter
+tree_filter_gradients = _tree_filter.tree_filter_gradients
 
 
 # Up to here, one thread is faster without tiles: its working arrays fit the cache.
@@ -417,6 +422,20 @@ def local_propagate(*args: Any) -> None:
     from aproarray.cpu import _stencil
 
     _stencil.propagate(*args)
+
+
+def pamr(*args: Any) -> None:
+    """Average over dilated windows; see `_neighbours.pamr`."""
+    from aproarray.cpu import _neighbours
+
+    _neighbours.pamr(*args)
+
+
+def pairwise_affinities(*args: Any) -> None:
+    """Compute the affinities of pixels to their windows; see `_neighbours.pairwise_affinities`."""
+    from aproarray.cpu import _neighbours
+
+    _neighbours.pairwise_affinities(*args)
 
 
 def local_image_gradients(*args: Any) -> float:

@@ -24,6 +24,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from aproarray import _grid
 from aproarray.cpu import _workers
 
 
@@ -58,11 +59,8 @@ def window(slab_shape: tuple[int, ...], kernel_size: int) -> Window:
     padded = tuple(extent + 2 * radius for extent in slab_shape)
     strides = [math.prod(padded[axis + 1 :]) for axis in range(len(padded))]
     inside = np.indices(slab_shape).reshape(len(slab_shape), math.prod(slab_shape)) + radius
-    steps = [
-        step
-        for step in itertools.product(range(-radius, radius + 1), repeat=1 + len(slab_shape))
-        if step > (0,) * len(step)
-    ]
+    ndim = 1 + len(slab_shape)
+    steps = [step for step in _grid.window_steps(ndim, kernel_size) if step > (0,) * ndim]
     return Window(
         (np.array(strides, np.intp) @ inside).astype(np.uintp),
         math.prod(padded),

@@ -12,15 +12,25 @@ import cupy as xp
 import numpy as np
 
 from aproarray import cpu
+from aproarray.cpu._tree_filter import RootedTrees
 from aproarray.gpu._compile import kernel
+from aproarray.gpu._neighbours import pairwise_affinities, pamr
 from aproarray.gpu._sums import feature_gradients, global_gap_gradients, global_propagate
+from aproarray.gpu._tree_filter import (
+    edge_distances,
+    rooted_trees,
+    tree_filter,
+    tree_filter_gradients,
+)
 from aproarray.gpu._trees import _REAL, edge_list_tree, grid_trees, reweighed_trees, sorted_edges
 from aproarray.gpu._windows import propagate as local_propagate
 
 __all__ = [
+    "RootedTrees",
     "affinities",
     "available_workers",
     "distances_from",
+    "edge_distances",
     "edge_list_tree",
     "feature_gradients",
     "global_gap_gradients",
@@ -28,9 +38,15 @@ __all__ = [
     "grid_trees",
     "largest_between",
     "linkage",
+    "local_image_gradients",
     "local_propagate",
+    "pairwise_affinities",
+    "pamr",
     "reweighed_trees",
+    "rooted_trees",
     "sorted_edges",
+    "tree_filter",
+    "tree_filter_gradients",
     "xp",
 ]
 
@@ -38,6 +54,14 @@ __all__ = [
 def available_workers() -> int:
     """Return 1: threads of the CPU have nothing to do here."""
     return 1
+
+
+def local_image_gradients(*_: Any) -> float:
+    """Say that the gradients of local propagation to images and zeta are not there yet."""
+    raise NotImplementedError(
+        "local_propagate has no gradients to images and zeta on CUDA tensors yet: pass image.detach() and "
+        "a zeta without gradient, or CPU tensors"
+    )
 
 
 def linkage(edges: Any, weights: Any) -> np.ndarray[Any, Any]:

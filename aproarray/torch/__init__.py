@@ -12,7 +12,14 @@ except ImportError as error:
 if not hasattr(torch.library, "custom_op"):
     raise ImportError(f"aproarray.torch needs PyTorch 2.4 or later, found {torch.__version__}")
 
-from aproarray.torch.functional import Tree, global_propagate, local_propagate, mst
+from aproarray.torch.functional import (
+    Tree,
+    global_propagate,
+    local_propagate,
+    mst,
+    tree_filter,
+    tree_filter_v2,
+)
 from aproarray.torch.losses import (
     apro_loss,
     gated_crf_loss,
@@ -73,4 +80,6 @@ __all__ = [
     "similarity_learning_loss",
     "spml_loss",
     "tree_energy_loss",
+    "tree_filter",
+    "tree_filter_v2",
 ]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from aproarray import _dispatch, _grid, _validate
+from aproarray.related._windows import mean_field_steps
 
 
 def _array(tensor: Tensor) -> Any:
@@ -255,6 +256,166 @@ def _global_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
 global_propagate.register_autograd(_global_gradient, setup_context=_global_setup)
 
 
+@torch.library.custom_op("aproarray::root_trees", mutates_args=())
+def root_trees(order: Tensor, gap_edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return trees (B, N) breadth first: nodes, places of parents, gaps of the edges to them; roots (B,)."""
+    with _backend(order) as (backend, workers):
+        trees = backend.rooted_trees(_array(order), _array(gap_edges), workers)
+        nodes, parents, gaps, n_roots = (torch.utils.dlpack.from_dlpack(array) for array in trees)
+    return nodes, parents, gaps, n_roots
+
+
+@root_trees.register_fake
+def _(order: Tensor, gap_edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtype = torch.int32 if 2 * order.shape[1] < 1 << 31 else torch.int64
+    nodes, parents, gaps = (torch.empty_like(order, dtype=dtype) for _ in range(3))
+    return nodes, parents, gaps, order.new_empty(order.shape[:1], dtype=torch.int64)
+
+
+@torch.library.custom_op("aproarray::edge_distances", mutates_args=())
+def edge_distances(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> Tensor:
+    """Return |f_u - f_v|^2 (F, N-1) of features (F, C, N) along the edges (B, N-1, 2) of tree tree_of[f]."""
+    with _backend(features) as (backend, workers):
+        distances, _ = backend.edge_distances(
+            _pixels_first(features), _array(gap_edges), _index(tree_of), workers
+        )
+        return torch.utils.dlpack.from_dlpack(distances)
+
+
+@edge_distances.register_fake
+def _(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> Tensor:
+    return features.new_empty((features.shape[0], gap_edges.shape[1]))
+
+
+def _distances_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _distances_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    features, gap_edges, tree_of = ctx.saved_tensors
+    return reweigh_backward(grad, features, gap_edges[tree_of.to(gap_edges.device)]), None, None
+
+
+edge_distances.register_autograd(_distances_gradient, setup_context=_distances_setup)
+
+
+def _rooted(backend: ModuleType, *trees: Tensor) -> Any:
+    return backend.RootedTrees(*map(_array, trees))
+
+
+@torch.library.custom_op("aproarray::tree_filter", mutates_args=())
+def tree_filter(
+    values: Tensor,
+    nodes: Tensor,
+    parents: Tensor,
+    gaps: Tensor,
+    n_roots: Tensor,
+    exponents: Tensor,
+    tree_of: Tensor,
+    set_of: Tensor,
+    normalised: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return S values (I, C, N), divided by S 1 if normalised, and S 1 (F, N), empty if not.
+
+    Item i has set set_of[i] of the exponents (F, N-1) of the gaps' affinities, which is of tree tree_of[f].
+    """
+    result, sums = torch.empty_like(values), _tree_sums(nodes, exponents, normalised)
+    with _backend(values) as (backend, workers):
+        backend.tree_filter(
+            _pixels_first(values), _pixels_first(result), _rooted(backend, nodes, parents, gaps, n_roots),
+            _array(exponents), _index(tree_of), _index(set_of), 1.0, workers,
+            sums=_array(sums) if normalised else None,
+        )  # fmt: skip
+    return result, sums
+
+
+def _tree_sums(nodes: Tensor, exponents: Tensor, normalised: bool) -> Tensor:
+    return exponents.new_empty((exponents.shape[0], nodes.shape[1]) if normalised else (0, 0))
+
+
+@tree_filter.register_fake
+def _(
+    values: Tensor,
+    nodes: Tensor,
+    parents: Tensor,
+    gaps: Tensor,
+    n_roots: Tensor,
+    exponents: Tensor,
+    tree_of: Tensor,
+    set_of: Tensor,
+    normalised: bool,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(values), _tree_sums(nodes, exponents, normalised)
+
+
+@torch.library.custom_op("aproarray::tree_filter_backward", mutates_args=())
+def tree_filter_backward(
+    grad: Tensor,
+    values: Tensor | None,
+    result: Tensor | None,
+    nodes: Tensor,
+    parents: Tensor,
+    gaps: Tensor,
+    n_roots: Tensor,
+    exponents: Tensor,
+    tree_of: Tensor,
+    set_of: Tensor,
+    sums: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return dL/dvalues and dL/dexponents; the latter is empty without values and result."""
+    by_values = torch.empty_like(grad)
+    by_exponents = _by_exponents(exponents, values)
+    with _backend(grad) as (backend, workers):
+        trees = _rooted(backend, nodes, parents, gaps, n_roots)
+        sets = _array(exponents), _index(tree_of), _index(set_of)
+        z = _array(sums) if sums.shape[1] else None
+        backend.tree_filter(
+            _pixels_first(grad), _pixels_first(by_values), trees, *sets, 1.0, workers, sums=z, transposed=True
+        )
+        if values is not None and result is not None:
+            backend.tree_filter_gradients(
+                _pixels_first(grad), _pixels_first(values), _pixels_first(result), trees, *sets, z,
+                _array(by_exponents), workers,
+            )  # fmt: skip
+    return by_values, by_exponents
+
+
+def _by_exponents(exponents: Tensor, values: Tensor | None) -> Tensor:
+    return exponents.new_empty((0, 0)) if values is None else torch.empty_like(exponents)
+
+
+@tree_filter_backward.register_fake
+def _(
+    grad: Tensor,
+    values: Tensor | None,
+    result: Tensor | None,
+    nodes: Tensor,
+    parents: Tensor,
+    gaps: Tensor,
+    n_roots: Tensor,
+    exponents: Tensor,
+    tree_of: Tensor,
+    set_of: Tensor,
+    sums: Tensor,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(grad), _by_exponents(exponents, values)
+
+
+def _filter_setup(ctx: Any, inputs: Any, output: Any) -> None:
+    values, *trees, exponents, tree_of, set_of, _ = inputs
+    result, sums = output
+    of_weights = (values, result) if ctx.needs_input_grad[5] else (None, None)
+    ctx.save_for_backward(*of_weights, *trees, exponents, tree_of, set_of, sums)
+
+
+def _filter_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
+    by_values, by_exponents = tree_filter_backward(grad, *ctx.saved_tensors)
+    return by_values, *(None,) * 4, by_exponents if ctx.needs_input_grad[5] else None, *(None,) * 3
+
+
+tree_filter.register_autograd(_filter_gradient, setup_context=_filter_setup)
+
+
 def _new_sums(values: Tensor, image: Tensor, with_sums: bool) -> Tensor:
     return values.new_empty((image.shape[0], image.shape[2]) if with_sums else (0, 0))
 
@@ -363,3 +524,60 @@ def _local_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
 
 
 local_propagate.register_autograd(_local_gradient, setup_context=_local_setup)
+
+
+@torch.library.custom_op("aproarray::mean_field", mutates_args=())
+def mean_field(
+    values: Tensor,
+    boxes: Tensor,
+    image: Tensor,
+    image_of: Tensor,
+    shape: Sequence[int],
+    zeta: float,
+    kernel_size: int,
+    iterations: int,
+) -> Tensor:
+    """Return the mean-field inference of values (I, C, N) in boxes (I, C, N); see `aproarray.related`."""
+    result = torch.empty_like(values)
+    with _backend(values) as (backend, workers):
+        _pixels_first(result)[...] = mean_field_steps(
+            backend, _pixels_first(values), _pixels_first(boxes), _pixels_first(image), tuple(shape),
+            _index(image_of), None, zeta, kernel_size, iterations, workers,
+        )  # fmt: skip
+    return result
+
+
+@mean_field.register_fake
+def _(
+    values: Tensor,
+    boxes: Tensor,
+    image: Tensor,
+    image_of: Tensor,
+    shape: Sequence[int],
+    zeta: float,
+    kernel_size: int,
+    iterations: int,
+) -> Tensor:
+    return torch.empty_like(values)
+
+
+@torch.library.custom_op("aproarray::pairwise_affinities", mutates_args=())
+def pairwise_affinities(
+    image: Tensor, shape: Sequence[int], theta: float, kernel_size: int, dilation: int
+) -> Tensor:
+    """Return the affinities (B, K, N) of images (B, C, N) to the K steps of `_grid.window_steps`."""
+    result = _new_affinities(image, shape, kernel_size)
+    with _backend(image) as (backend, workers):
+        backend.pairwise_affinities(
+            _pixels_first(image), tuple(shape), None, theta, kernel_size, dilation, _array(result), workers
+        )
+    return result
+
+
+def _new_affinities(image: Tensor, shape: Sequence[int], kernel_size: int) -> Tensor:
+    return image.new_empty((image.shape[0], kernel_size ** len(shape) - 1, image.shape[2]))
+
+
+@pairwise_affinities.register_fake
+def _(image: Tensor, shape: Sequence[int], theta: float, kernel_size: int, dilation: int) -> Tensor:
+    return _new_affinities(image, shape, kernel_size)

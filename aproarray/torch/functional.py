@@ -166,8 +166,6 @@ def global_propagate(
     >>> seeds.grad.round(decimals=3)
     tensor([[[0.4980, 0.5020, 0.0000, 0.0000]]])
     """
-    if not isinstance(tree, Tree):
-        raise TypeError(f"tree must come from aproarray.torch.mst, got a {type(tree).__name__}")
     if isinstance(zeta, list | tuple) or (isinstance(zeta, Tensor) and zeta.ndim == 1):
         return torch.stack(
             [
@@ -175,30 +173,130 @@ def global_propagate(
                 for one in zeta
             ]
         )
-    _check_floating(values, "values")
-    _check_device(values, values=values, tree=tree.order, features=features, tree_index=tree_index)
     scale = _zeta(zeta)
-    batched = tree.gaps.ndim > 1
-    shape = tuple(tree.order.shape[1:] if batched else tree.order.shape)
-    order, gaps, gap_edges = tree.order.flatten(-len(shape)), tree.gaps, tree.gap_edges
-    if not batched:
-        order, gaps, gap_edges = order[None], gaps[None], gap_edges[None]
-    if tree_index is None:
-        owners, tree_of = tree.order.shape[: int(batched)], torch.arange(order.shape[0])
-    else:
-        if not batched:
-            raise ValueError(f"tree_index needs a batch of trees, got one of shape {shape}")
-        tree_of = _index(tree_index, order.shape[0], "tree_index")
-        owners = tree_of.shape
-    flat = _flatten(_over(values, owners, shape, "values", "a tree"), len(shape))
-    if features is not None:
-        _check_floating(features, "features")
-        features = features.to(_compute_dtype(features))
-        weighing = _flatten(_over(features, owners, shape, "features", "a tree"), len(shape))
-        order, gaps, _ = _ops.reweigh(weighing, gap_edges, tree_of)
+    over = _over_tree(values, tree, features, tree_index)
+    order, gaps, tree_of = over.order, over.gaps, over.tree_of
+    if over.features is not None:
+        order, gaps, _ = _ops.reweigh(over.features, over.gap_edges, tree_of)
         tree_of = torch.arange(order.shape[0])
-    result: Tensor = _ops.global_propagate(flat.to(_compute_dtype(values)), order, gaps, tree_of, scale)[0]
+    flat = over.flat
+    result: Tensor = _ops.global_propagate(flat, order, gaps, tree_of, scale)[0]
     return result.reshape(values.shape).to(values.dtype)
+
+
+def tree_filter(
+    values: Tensor,
+    tree: Tree,
+    *,
+    zeta: float | Tensor = 1.0,
+    features: Tensor | None = None,
+    tree_index: Tensor | None = None,
+) -> Tensor:
+    """Average values over all pixels, with affinities that are products along the paths of a tree.
+
+    It is `aproarray.related.tree_filter` for tensors, with exact gradients to values, features and zeta.
+
+    Parameters
+    ----------
+    values, tree, features, tree_index
+        As in `global_propagate`.
+    zeta : float or tensor of one number
+        Scale, above 0, in the units of the image or the features (paper: 1). A tensor may require grad.
+
+    Returns
+    -------
+    tensor of values' shape and dtype
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind, shape, dtype or device; zeta not above 0.
+
+    Notes
+    -----
+    O(N C) time, forward and backward; see `aproarray.related.tree_filter`. For a backward pass, 28 bytes per
+    pixel of a tree are kept, and values and result where it goes to features or zeta. Derivatives of second
+    order are not implemented.
+
+    References
+    ----------
+    .. [1] L. Song et al., "Learnable Tree Filter for Structure-preserving Feature Transform", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from aproarray.torch import mst, tree_filter
+    >>> tree = mst(torch.tensor([[[0.0, 1.0, 2.0]]]))
+    >>> tree_filter(torch.tensor([[[1.0, 0, 0]]]), tree).round(decimals=3)
+    tensor([[[0.6650, 0.2120, 0.0900]]])
+    """
+    over = _over_tree(values, tree, features, tree_index)
+    return _tree_sums(over, over.flat, _exponents(over, zeta), True).reshape(values.shape).to(values.dtype)
+
+
+def tree_filter_v2(
+    values: Tensor,
+    tree: Tree,
+    *,
+    beta: float | Tensor,
+    gamma: float | Tensor,
+    confidence: Tensor | None = None,
+    zeta: float | Tensor = 1.0,
+    features: Tensor | None = None,
+    tree_index: Tensor | None = None,
+) -> Tensor:
+    """Return the second tree filter: values, and what their confident relatives along the tree add to them.
+
+    It is `aproarray.related.tree_filter_v2` for tensors, with exact gradients to all that may have one.
+
+    Parameters
+    ----------
+    values, tree, zeta, features, tree_index
+        As in `tree_filter`. The paper weighs edges by embeddings of values and of a guide: pass both as
+        `features`, one behind the other along the channels.
+    beta, gamma : float or tensor of one number
+        Learned in the paper, from 0.
+    confidence : (B, 1, H, W) tensor, optional
+        At least 0 (None: 1 everywhere). The paper has a sigmoid of a learned projection of values.
+
+    Returns
+    -------
+    tensor of values' shape and dtype
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `tree_filter`.
+
+    Notes
+    -----
+    A group of channels with a beta and a confidence of its own is a call of its own. The published code
+    trains over random spanning trees, and takes the minimum one for inference. A `Tree` does not know its
+    mask: the pixels that it left out are components of their own, and add to themselves alone.
+
+    References
+    ----------
+    .. [1] L. Song et al., "Rethinking Learnable Tree Filter for Generic Feature Transform", NeurIPS 2020.
+    """
+    over = _over_tree(values, tree, features, tree_index)
+    c = torch.ones_like(over.flat[:, :1])
+    if confidence is not None:
+        _check_floating(confidence, "confidence")
+        _check_device(values, values=values, confidence=confidence)
+        channel = values.ndim - len(over.shape) - 1
+        expected = (*values.shape[:channel], 1, *over.shape)
+        if tuple(confidence.shape) != expected:
+            raise ValueError(f"confidence must have shape {expected}, got {tuple(confidence.shape)}")
+        c = _flatten(confidence, len(over.shape)).to(over.flat.dtype)
+    penalty = torch.as_tensor(beta, dtype=torch.float64, device=values.device).square()
+    # Each edge has a factor of exp(-beta^2), and a pixel itself has one.
+    exponents, lacking = _exponents(over, zeta) + penalty, (1 - (-penalty).exp()).to(over.flat.dtype)
+
+    def total(x: Tensor) -> Tensor:
+        return _tree_sums(over, x, exponents, False) - lacking * x
+
+    y = over.flat + gamma * (total(c * over.flat) / (1e-8 + total(c)))
+    return y.reshape(values.shape).to(values.dtype)
 
 
 def local_propagate(
@@ -289,6 +387,71 @@ def local_propagate(
         kernel_size, iterations, learns,
     )[0]  # fmt: skip
     return result.reshape(values.shape).to(values.dtype)
+
+
+class _OverTree(NamedTuple):
+    """Checked arguments of what is propagated over trees, flattened."""
+
+    order: Tensor
+    gaps: Tensor
+    gap_edges: Tensor
+    tree_of: Tensor
+    """The tree of each item, and of each of the features."""
+    shape: tuple[int, ...]
+    flat: Tensor
+    """Values (I, C, N), in the type to compute in."""
+    features: Tensor | None
+
+
+def _over_tree(values: Tensor, tree: Tree, features: Tensor | None, tree_index: Tensor | None) -> _OverTree:
+    if not isinstance(tree, Tree):
+        raise TypeError(f"tree must come from aproarray.torch.mst, got a {type(tree).__name__}")
+    _check_floating(values, "values")
+    _check_device(values, values=values, tree=tree.order, features=features, tree_index=tree_index)
+    batched = tree.gaps.ndim > 1
+    shape = tuple(tree.order.shape[1:] if batched else tree.order.shape)
+    order, gaps, gap_edges = tree.order.flatten(-len(shape)), tree.gaps, tree.gap_edges
+    if not batched:
+        order, gaps, gap_edges = order[None], gaps[None], gap_edges[None]
+    if tree_index is None:
+        owners, tree_of = tree.order.shape[: int(batched)], torch.arange(order.shape[0])
+    else:
+        if not batched:
+            raise ValueError(f"tree_index needs a batch of trees, got one of shape {shape}")
+        tree_of = _index(tree_index, order.shape[0], "tree_index")
+        owners = tree_of.shape
+    flat = _flatten(_over(values, owners, shape, "values", "a tree"), len(shape))
+    weighing = None
+    if features is not None:
+        _check_floating(features, "features")
+        features = features.to(_compute_dtype(features))
+        weighing = _flatten(_over(features, owners, shape, "features", "a tree"), len(shape))
+    return _OverTree(order, gaps, gap_edges, tree_of, shape, flat.to(_compute_dtype(values)), weighing)
+
+
+def _exponents(over: _OverTree, zeta: float | Tensor) -> Tensor:
+    """Return w / zeta^2 (F, N-1) of the trees' own weights, or of those by features; 0 where no edge is."""
+    scale = _zeta(zeta)
+    if not torch.compiler.is_compiling():
+        _validate.positive(scale.item(), "zeta")
+    missing = over.gap_edges[..., 0] < 0
+    if over.features is None:
+        distances = over.gaps
+    else:
+        distances = _ops.edge_distances(over.features, over.gap_edges, over.tree_of)
+        missing = missing[over.tree_of.to(missing.device)]
+    # One factor after the other, as the square may be beyond any number.
+    inverse = (1 / scale.double()).clamp(max=torch.finfo(torch.float64).max).to(distances.device)
+    return distances.double().masked_fill(missing, 0) * inverse * inverse
+
+
+def _tree_sums(over: _OverTree, values: Tensor, exponents: Tensor, normalised: bool) -> Tensor:
+    set_trees, set_of = torch.arange(over.order.shape[0]), over.tree_of
+    if over.features is not None:
+        set_trees, set_of = over.tree_of, torch.arange(len(over.tree_of))
+    rooted = _ops.root_trees(over.order, over.gap_edges)
+    result: Tensor = _ops.tree_filter(values, *rooted, exponents, set_trees, set_of, normalised)[0]
+    return result
 
 
 def _check_tensor(tensor: Any, name: str) -> None:

@@ -6,14 +6,14 @@ of K masks. Every loss is a mean over what it looks at, and 0, with a gradient o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from aproarray import _validate
-from aproarray.torch import functional
+from aproarray import _grid, _validate
+from aproarray.torch import _ops, functional
 from aproarray.torch.functional import Tree
 from aproarray.torch.modules import AffinityPropagation
 
@@ -184,14 +184,20 @@ def pairwise_loss(
     .. [1] Z. Tian et al., "BoxInst: High-performance instance segmentation with box annotations", CVPR 2021.
     """
     _check_region(boxes, masks)
+    kernel_size = _validate.odd(kernel_size, "kernel_size")
+    dilation = _validate.integer(dilation, "dilation", 1)
+    image_of = _images_of(masks, lab, index).to(masks.device)
     boxes = boxes.to(masks.dtype)
     total, count = masks.sum() * 0, masks.new_zeros(())
     # Logarithms of probabilities of 0 would be -inf, and 0 times that NaN.
     tiny = torch.finfo(masks.dtype).tiny
-    for here, there in _offsets(masks.shape[-2:], kernel_size // 2, dilation, half=False):
+    shape = masks.shape[-2:]
+    similar = _ops.pairwise_affinities(_pixels(lab), list(shape), 2.0, kernel_size, dilation) >= threshold
+    similar = similar.unflatten(-1, shape)
+    for k, step in enumerate(_grid.window_steps(2, kernel_size, dilation)):
+        here, there = _pairs(shape, step)
         p, q = masks[here], masks[there]
-        distance = _norm(lab[here] - lab[there])
-        chosen = _of_masks((distance / -2).exp() >= threshold, index) * boxes[here]
+        chosen = similar[image_of, k : k + 1][here] * boxes[here]
         agreement = p * q + (1 - p) * (1 - q)
         total = total - (agreement.clamp(min=tiny).log() * chosen).sum()
         count = count + chosen.sum()
@@ -238,7 +244,7 @@ def tree_energy_loss(
 
     Notes
     -----
-    O(N C) time, in as many steps as the trees are deep (hundreds to thousands on photographs).
+    O(N C) time; see `tree_filter`.
 
     References
     ----------
@@ -247,11 +253,12 @@ def tree_energy_loss(
     _check_region(region, probabilities)
     sigma = _validate.positive(sigma, "sigma")
     region = region.to(probabilities.dtype)
-    y = _tree_filter(probabilities, functional.mst(image.detach()) if tree is None else tree, image, sigma)
+    tree = functional.mst(image.detach()) if tree is None else tree
+    y = functional.tree_filter(probabilities, tree, zeta=math.sqrt(sigma), features=image)
     if features is not None:
         if feature_tree is None:
             feature_tree = functional.mst(features.detach())
-        y = _tree_filter(y, feature_tree, features, 1.0)
+        y = functional.tree_filter(y, feature_tree, features=features)
     return weight * ((probabilities - y).abs() * region).sum() / region.sum().clamp(min=1)
 
 
@@ -295,26 +302,13 @@ def mean_field_loss(
     """
     _check_region(boxes, masks)
     zeta, kernel_size = _validate.positive(zeta, "zeta"), _validate.odd(kernel_size, "kernel_size")
-    boxes = boxes.to(masks.dtype)
-    with torch.no_grad():
-        q = torch.cat([1 - masks, masks], 1).clamp(0.1, 0.9)
-        pairs = list(_offsets(masks.shape[-2:], kernel_size // 2, 1, half=True))
-        affinities = [
-            _of_masks(
-                ((image[here] - image[there]).square().sum(1, keepdim=True) / (-2 * zeta**2)).exp(), index
-            )
-            for here, there in pairs
-        ]
-        for _ in range(iterations):
-            logarithm = q.log()
-            total = logarithm.clone()  # the centre's affinity is 1
-            for (here, there), affinity in zip(pairs, affinities, strict=True):
-                total[here] += affinity * logarithm[there]
-                total[there] += affinity * logarithm[here]
-            q = total.exp()
-            q[:, 1:] *= boxes
-            q = (q / (q.sum(1, keepdim=True) + 1e-6)).clamp(0.1, 0.9)
-        labels = (q[:, 1:] > 0.5).to(masks.dtype)
+    iterations = _validate.integer(iterations, "iterations", 0)
+    image_of, p = _images_of(masks, image, index), _pixels(masks)
+    labels = _ops.mean_field(
+        p, _pixels(boxes).to(p.dtype), _pixels(image), image_of,
+        list(masks.shape[-2:]), zeta, kernel_size, iterations,
+    )  # fmt: skip
+    labels = (labels > 0.5).to(masks.dtype)
     return _mean(_dice(masks.flatten(1), labels.flatten(1)))
 
 
@@ -354,12 +348,17 @@ def gated_crf_loss(
     if region is None:
         region = torch.ones_like(probabilities[:, :1])
     _check_region(region, probabilities)
+    radius = _validate.integer(radius, "radius", 0)
     position_sigma = _validate.positive(position_sigma, "position_sigma")
     color_sigma = _validate.positive(color_sigma, "color_sigma")
     region = region.to(probabilities.dtype)
     total = probabilities.sum() * 0
-    for here, there in _offsets(probabilities.shape[-2:], radius, 1, half=True):
-        squared = sum((a.start - b.start) ** 2 for a, b in zip(here[2:], there[2:], strict=True))
+    shape = probabilities.shape[-2:]
+    for step in _grid.window_steps(2, 2 * radius + 1):
+        if step < (0, 0):  # the same pairs again
+            continue
+        here, there = _pairs(shape, step)
+        squared = step[0] ** 2 + step[1] ** 2
         distance = (image[here] - image[there]).square().sum(1, keepdim=True) / (2 * color_sigma**2)
         k = (-distance - squared / (2 * position_sigma**2)).exp()
         apart = 1 - (probabilities[here] * probabilities[there]).sum(1, keepdim=True)
@@ -390,91 +389,26 @@ def _mean(losses: Tensor) -> Tensor:
     return losses.sum() / max(losses.numel(), 1)
 
 
-def _of_masks(images: Tensor, index: Tensor | None) -> Tensor:
-    return images if index is None else images[index]
+def _pixels(tensor: Tensor) -> Tensor:
+    """Return (B, C, H, W) as a constant (B, C, N), in the type to compute in."""
+    return tensor.detach().flatten(2).to(functional._compute_dtype(tensor))
 
 
-def _norm(difference: Tensor) -> Tensor:
-    """Return norms over the channels, (B, 1, H, W)."""
-    return difference.square().sum(1, keepdim=True).sqrt()
+def _images_of(masks: Tensor, image: Tensor, index: Tensor | None) -> Tensor:
+    """Return the image of each mask, after a look whether there is one, of its size."""
+    n_images = len(masks) if index is None else len(image)
+    if image.ndim != 4 or (len(image), *image.shape[2:]) != (n_images, *masks.shape[2:]):
+        raise ValueError(
+            f"images of shape {tuple(image.shape)} do not fit masks of shape {tuple(masks.shape)}"
+            + (": pass index, the image of each mask" if index is None else "")
+        )
+    return torch.arange(n_images) if index is None else functional._index(index, n_images, "index")
 
 
-def _offsets(
-    shape: torch.Size, radius: int, dilation: int, half: bool
-) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Yield indices (here, there) of a (B, C, H, W) tensor: all pairs at one offset, for each of a window.
-
-    The centre is left out. half: one of each two opposite offsets.
-    """
-    for rows in range(-radius, radius + 1):
-        for columns in range(-radius, radius + 1):
-            if (rows, columns) == (0, 0) or (half and (rows, columns) < (0, 0)):
-                continue
-            here, there = [slice(None)] * 2, [slice(None)] * 2
-            for step, extent in ((rows * dilation, shape[0]), (columns * dilation, shape[1])):
-                here.append(slice(max(0, -step), max(0, min(extent, extent - step))))
-                there.append(slice(max(0, step), max(0, min(extent, extent + step))))
-            yield tuple(here), tuple(there)
-
-
-def _levels(tree: Tree) -> list[tuple[Tensor, Tensor]]:
-    """Return the nodes of trees by their distance from the roots, with the places of their parents.
-
-    The nodes of tree b of a batch are b N to b N + N - 1. A level is its nodes (M,), and where each one's
-    parent stands in the level above (M,). A forest has one root for each of its trees.
-    """
-    order, gaps, gap_edges = tree.order.flatten(1).cpu(), tree.gaps.cpu(), tree.gap_edges.cpu()
-    n_nodes, n_all = order.shape[1], order.numel()
-    offset = torch.arange(len(order))[:, None] * n_nodes
-    missing = torch.isinf(gaps)  # between two trees of a forest: what follows is the first node of one
-    starts = torch.cat([torch.ones_like(missing[:, :1]), missing], 1) if n_nodes > 1 else order == order
-    nodes = (order + offset)[starts]
-    edges = (gap_edges.long() + offset[..., None])[~missing]
-    # The neighbours of a node, side by side.
-    ends = torch.cat([edges, edges.flip(1)])
-    ends = ends[ends[:, 0].argsort(stable=True)]
-    degree = torch.bincount(ends[:, 0], minlength=n_all)
-    first = degree.cumsum(0) - degree
-    seen = torch.zeros(n_all, dtype=torch.bool)
-    levels, parent = [], torch.zeros(len(nodes), dtype=torch.int64)
-    while len(nodes):
-        levels.append((nodes, parent))
-        seen[nodes] = True
-        parent = torch.arange(len(nodes)).repeat_interleave(degree[nodes])
-        within = torch.arange(len(parent)) - (degree[nodes].cumsum(0) - degree[nodes])[parent]
-        reached = ends[first[nodes][parent] + within, 1]
-        new = ~seen[reached]
-        nodes, parent = reached[new], parent[new]
-    return levels
-
-
-def _tree_filter(values: Tensor, tree: Tree, features: Tensor, sigma: float) -> Tensor:
-    """Return the tree filter of values (B, C, H, W): products of exp(-|f_u - f_v|^2 / sigma) along paths.
-
-    Up: A_i = phi_i + sum of w_c A_c over the children; down: S_i = (1 - w_i^2) A_i + w_i S_parent.
-    """
-    shape = values.shape
-    n_channels, n_nodes = shape[1], shape[2] * shape[3]
-    if tree.order.shape != (shape[0], *shape[2:]):
-        raise ValueError(f"a tree over {tuple(tree.order.shape)} does not fit values {tuple(shape)}")
-    ones = torch.ones_like(values[:, :1])
-    phi = torch.cat([values, ones], 1).flatten(2).transpose(1, 2).reshape(-1, n_channels + 1)
-    f = features.to(values.dtype).flatten(2).transpose(1, 2).reshape(-1, features.shape[1])
-    levels = _levels(tree)
-    sizes = [len(nodes) for nodes, _ in levels]
-    nodes = torch.cat([nodes for nodes, _ in levels]).to(values.device)
-    parents = [parent.to(values.device) for _, parent in levels]
-    starts = torch.tensor([0, 0, *sizes[:-2]]).cumsum(0)  # of the level above
-    above = torch.cat([start + parent for start, (_, parent) in zip(starts, levels, strict=False)])
-    # All at once, then split: one index per level would cost a gradient of all pixels each.
-    f, up = f[nodes], list(torch.split(phi[nodes], sizes))
-    distances = (f - f[above.to(values.device)]).square().sum(1, keepdim=True)
-    weights = torch.split((distances / -sigma).exp(), sizes)
-    for level in range(len(levels) - 1, 0, -1):
-        up[level - 1] = up[level - 1].index_add(0, parents[level], weights[level] * up[level])
-    total = up[:1]
-    for level in range(1, len(levels)):
-        w = weights[level]
-        total.append((1 - w.square()) * up[level] + w * total[-1][parents[level]])
-    filtered = torch.cat(total)[nodes.argsort()].reshape(shape[0], n_nodes, n_channels + 1).transpose(1, 2)
-    return (filtered[:, :-1] / filtered[:, -1:]).reshape(shape)
+def _pairs(shape: torch.Size, step: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return indices (here, there) of a (B, C, H, W) tensor: all pairs of pixels that are one step apart."""
+    here, there = [slice(None)] * 2, [slice(None)] * 2
+    for along, extent in zip(step, shape, strict=True):
+        here.append(slice(max(0, -along), max(0, min(extent, extent - along))))
+        there.append(slice(max(0, along), max(0, min(extent, extent + along))))
+    return tuple(here), tuple(there)

@@ -4,13 +4,13 @@
 // iterations, values are kept as planes: (items, channels, pixels).
 //
 // Any number of axes and any radius, one iteration. A thread has one pixel and DEEP channels of it. With
-// `planes`, values come from there, with `to_planes` they go there.
+// `planes`, values come from there, with `to_planes` they go there. With `sums` (images, pixels), W 1 does, too.
 KERNEL propagate_windows(
     const REAL *values, long long item_stride, long long pixel_stride, long long channel_stride,
     const PIXEL *images, u32 image_channels, const u8 *masks, u32 n_masks, u32 repeat,
     u32 n_items, u32 s0, u32 s1, u32 s2, u32 s3, u32 s4, u32 s5, u32 s6, u32 s7, u32 n_pixels,
     u32 channels, PIXEL scale, int radius, const REAL *planes, REAL *to_planes,
-    REAL *out, long long out_item_stride, long long out_pixel_stride, long long out_channel_stride
+    REAL *out, long long out_item_stride, long long out_pixel_stride, long long out_channel_stride, REAL *sums
 ) {
     const u32 shape[8] = {s0, s1, s2, s3, s4, s5, s6, s7};
     const Strided<REAL> source = {values, item_stride, pixel_stride, channel_stride};
@@ -57,6 +57,7 @@ KERNEL propagate_windows(
             if (axis < 0) break;
             step[axis]++;
         }
+        if (sums && channel == 0 && item % repeat == 0) sums[image * n_pixels + pixel] = inside ? weights : 1;
         for (u32 c = 0; c < depth; c++) {
             const REAL result = inside ? sum[c] / weights : source(item, pixel, channel + c);
             if (to_planes) to_planes[(item * channels + channel + c) * n_pixels + pixel] = result;

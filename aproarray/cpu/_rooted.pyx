@@ -1,0 +1,259 @@
+"""Trees with a root: nodes breadth first, and sums over all pairs of nodes that are products along paths.
+
+S_ij is the product of the weights of the edges between i and j. Sums over j come from two passes [1]:
+
+    up:    A_i = phi_i + sum of w_c A_c over the children c of i  (what lies below i)
+    down:  (S phi)_i = (1 - w_i^2) A_i + w_i (S phi)_parent       (all)
+
+Nodes are numbered by their *places*, breadth first from the roots of all trees of a forest. The places of
+parents then never fall, so that both passes stream through memory.
+
+[1] L. Song et al., "Learnable Tree Filter for Structure-preserving Feature Transform", NeurIPS 2019.
+"""
+
+from libc.math cimport INFINITY
+from libc.stdint cimport int32_t, int64_t
+
+from aproarray.cpu._prefetch cimport prefetch
+
+ctypedef fused real:
+    float
+    double
+
+ctypedef fused index_t:
+    int32_t
+    int64_t
+
+MAX_COLUMNS = 16
+
+cdef enum:
+    AHEAD = 12  # places whose pixels are prefetched before their turn
+
+
+def root_trees(
+    const index_t[::1] order, const index_t[:, ::1] gap_edges, index_t[::1] first, index_t[:, ::1] ends,
+    index_t[::1] nodes, index_t[::1] parents, index_t[::1] gaps,
+):
+    """Lay a forest of n > 0 nodes out breadth first, and return how many roots there are.
+
+    nodes, parents and gaps (n) get, by places, the node, the place of its parent and the gap of the edge to
+    it; for roots, which come first, their own place and -1. Roots are the first nodes of trees on the line.
+    first (n + 2) and ends (2 n, 2) are room to work in.
+    """
+    cdef Py_ssize_t n = order.shape[0], p, place, end, node, side, last, n_roots = 1
+    with nogil:
+        first[:] = 0
+        nodes[0] = order[0]
+        for p in range(n - 1):
+            if gap_edges[p, 0] < 0:
+                nodes[n_roots] = order[p + 1]
+                n_roots += 1
+            else:
+                first[gap_edges[p, 0] + 2] += 1
+                first[gap_edges[p, 1] + 2] += 1
+        for p in range(2, n + 1):
+            first[p] += first[p - 1]
+        # first[u + 1] moves from the start of the ends at u to their stop, where those at u + 1 start.
+        for p in range(n - 1):
+            if gap_edges[p, 0] >= 0:
+                for side in range(2):
+                    node = gap_edges[p, side]
+                    end = first[node + 1]
+                    ends[end, 0] = gap_edges[p, 1 - side]
+                    ends[end, 1] = <index_t> p
+                    first[node + 1] += 1
+        for place in range(n_roots):
+            parents[place] = <index_t> place
+            gaps[place] = -1
+        last = n_roots
+        for place in range(n):
+            node = nodes[place]
+            for end in range(first[node], first[node + 1]):
+                if ends[end, 1] != gaps[place]:
+                    nodes[last] = ends[end, 0]
+                    parents[last] = <index_t> place
+                    gaps[last] = ends[end, 1]
+                    last += 1
+    return n_roots
+
+
+def edge_distances(const real[:, :] features, const index_t[:, :] gap_edges, real[::1] out):
+    """Fill out (N-1) with |f_u - f_v|^2 of features (N, C) for every gap's edge, inf where there is none.
+
+    Return whether those of all edges are finite.
+    """
+    cdef Py_ssize_t p, u, v, c
+    cdef bint finite = True
+    cdef real difference, total
+    with nogil:
+        for p in range(out.shape[0]):
+            u = gap_edges[p, 0]
+            v = gap_edges[p, 1]
+            total = 0
+            if u < 0:
+                total = <real> INFINITY
+            else:
+                for c in range(features.shape[1]):
+                    difference = features[u, c] - features[v, c]
+                    total += difference * difference
+                finite = finite and total < INFINITY
+            out[p] = total
+    return finite
+
+
+cdef inline void sum_up(
+    double *up, const index_t *parents, const double *weights, Py_ssize_t n_roots, Py_ssize_t n, int count,
+) noexcept nogil:
+    """Turn phi into A, in rows of `count` columns."""
+    cdef Py_ssize_t place, parent
+    cdef int c
+    cdef double w
+    for place in range(n - 1, n_roots - 1, -1):
+        parent = parents[place]
+        w = weights[place]
+        for c in range(count):
+            up[parent * count + c] += w * up[place * count + c]
+
+
+cdef inline void sum_down(
+    double *total, const index_t *parents, const double *weights, Py_ssize_t n_roots, Py_ssize_t n, int count,
+) noexcept nogil:
+    """Turn A into S phi."""
+    cdef Py_ssize_t place, parent
+    cdef int c
+    cdef double w, rest
+    for place in range(n_roots, n):
+        parent = parents[place]
+        w = weights[place]
+        rest = 1 - w * w
+        for c in range(count):
+            total[place * count + c] = rest * total[place * count + c] + w * total[parent * count + c]
+
+
+cdef void sum_all(
+    double *rows, const index_t *parents, const double *weights, Py_ssize_t n_roots, Py_ssize_t n, int count,
+) noexcept nogil:
+    """Turn phi into S phi. Frequent numbers of columns are constants to the compiler."""
+    if count == 1:
+        sum_up(rows, parents, weights, n_roots, n, 1)
+        sum_down(rows, parents, weights, n_roots, n, 1)
+    elif count == 8:
+        sum_up(rows, parents, weights, n_roots, n, 8)
+        sum_down(rows, parents, weights, n_roots, n, 8)
+    elif count == 16:
+        sum_up(rows, parents, weights, n_roots, n, 16)
+        sum_down(rows, parents, weights, n_roots, n, 16)
+    else:
+        sum_up(rows, parents, weights, n_roots, n, count)
+        sum_down(rows, parents, weights, n_roots, n, count)
+
+
+cdef inline void gather(
+    const real[:, :] values, const index_t[::1] nodes, const double *divisors, double *rows, int count,
+) noexcept nogil:
+    """Take values (N, count) of pixels to places, divided by those of the pixels, if there are any."""
+    cdef Py_ssize_t place, node, n = nodes.shape[0]
+    cdef int c
+    for place in range(n):
+        if place + AHEAD < n:
+            prefetch(<const char *> &values[nodes[place + AHEAD], 0])
+        node = nodes[place]
+        for c in range(count):
+            rows[place * count + c] = values[node, c]
+            if divisors != NULL:
+                rows[place * count + c] = rows[place * count + c] / divisors[place]
+
+
+def normalisers(
+    const index_t[::1] parents, const double[::1] weights, Py_ssize_t n_roots, double self_weight,
+    double[::1] out,
+):
+    """Fill out (n) with S 1 by places, S_ii being self_weight."""
+    cdef Py_ssize_t place, n = parents.shape[0]
+    with nogil:
+        out[:] = 1
+        sum_all(&out[0], &parents[0], &weights[0], n_roots, n, 1)
+        for place in range(n):
+            out[place] -= 1 - self_weight
+
+
+def filter_columns(
+    const real[:, :] values, real[:, :] out, const index_t[::1] nodes, const index_t[::1] parents,
+    const double[::1] weights, Py_ssize_t n_roots, double self_weight, const double[::1] sums,
+    bint transposed, double[::1] rows,
+):
+    """Fill out (N, count) with S values, S_ii being self_weight.
+
+    With sums (n), which are S 1 by places, it is divided by them or, transposed, the values are. `rows`
+    (n count) is room to work in.
+    """
+    cdef Py_ssize_t place, node, n = nodes.shape[0]
+    cdef int c, count = <int> values.shape[1]
+    cdef const double *divisors = &sums[0] if sums.shape[0] else NULL
+    cdef const double *before = divisors if transposed else NULL
+    cdef double result
+    with nogil:
+        gather(values, nodes, before, &rows[0], count)
+        sum_all(&rows[0], &parents[0], &weights[0], n_roots, n, count)
+        for place in range(n):
+            node = nodes[place]
+            for c in range(count):
+                result = rows[place * count + c]
+                if self_weight != 1:
+                    if before != NULL:
+                        result -= (1 - self_weight) * (values[node, c] / before[place])
+                    else:
+                        result -= (1 - self_weight) * values[node, c]
+                if divisors != NULL and not transposed:
+                    result = result / divisors[place]
+                out[node, c] = <real> result
+
+
+def weight_gradient(
+    const real[:, :] grad, const real[:, :] values, const real[:, :] result, const index_t[::1] nodes,
+    const index_t[::1] parents, const index_t[::1] gaps, const double[::1] weights, Py_ssize_t n_roots,
+    const double[::1] sums, double[::1] up, double[::1] total, double[::1] out,
+):
+    """Add to out (N-1) what grad (N, count) = dL/dresult says of -log w of every gap, result being S values.
+
+    With sums (n), result is S values / S 1. With a the gradient divided by S 1, b = sum_c a_c result_c, and
+    A and O the sums below and above an edge, as its ends see them:
+
+        dL/dw = sum_c (A[a_c] O[phi_c] + O[a_c] A[phi_c]) - A[b] O[1] - O[b] A[1]
+
+    up and total (n (2 count + 2)) are room to work in.
+    """
+    cdef Py_ssize_t place, parent, n = nodes.shape[0]
+    cdef int c, count = <int> values.shape[1], width = 2 * count + 2
+    cdef bint normalised = sums.shape[0] != 0
+    cdef double w, found, dot
+    cdef double *a
+    cdef double *beyond
+    with nogil:
+        for place in range(n):
+            a = &up[place * width]
+            dot = 0
+            for c in range(count):
+                a[c] = grad[nodes[place], c]
+                a[count + c] = values[nodes[place], c]
+                if normalised:
+                    a[c] = a[c] / sums[place]
+                    dot += a[c] * result[nodes[place], c]
+            a[2 * count] = dot
+            a[2 * count + 1] = 1
+        sum_up(&up[0], &parents[0], &weights[0], n_roots, n, width)
+        total[:n * width] = up[:n * width]
+        sum_down(&total[0], &parents[0], &weights[0], n_roots, n, width)
+        for place in range(n_roots, n):
+            parent = parents[place]
+            w = weights[place]
+            a = &up[place * width]
+            beyond = &total[parent * width]
+            found = 0
+            for c in range(count):
+                found += a[c] * (beyond[count + c] - w * a[count + c])
+                found += (beyond[c] - w * a[c]) * a[count + c]
+            if normalised:
+                c = 2 * count
+                found -= a[c] * (beyond[c + 1] - w * a[c + 1]) + (beyond[c] - w * a[c]) * a[c + 1]
+            out[gaps[place]] -= w * found

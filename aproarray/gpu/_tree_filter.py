@@ -1,0 +1,175 @@
+"""The tree filter on the device, level after level of trees laid out breadth first (kernels/filter.cu).
+
+The functions are those of `aproarray.cpu._tree_filter`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import cupy
+import numpy as np
+
+from aproarray import cpu
+from aproarray.cpu._tree_filter import RootedTrees
+from aproarray.gpu import _compile
+from aproarray.gpu._compile import kernel
+from aproarray.gpu._sums import _WORKING_BYTES, _inverse, _slice, _strided
+from aproarray.gpu._trees import _NULL, _REAL, items_at_once
+
+
+def rooted_trees(order: Any, gap_edges: Any, workers: int) -> RootedTrees:
+    """Lay trees of order (B, N) and gap_edges (B, N-1, 2) out breadth first, on the host: it waits for it."""
+    del workers
+    items_at_once(1, 2 * order.shape[1], "a tree")
+    trees = cpu.rooted_trees(order.get(), gap_edges.get(), cpu.available_workers())
+    return RootedTrees(*(cupy.asarray(array) for array in trees))
+
+
+def _numbers(index: Any) -> Any:
+    return cupy.asarray(np.asarray(index, np.uint32))
+
+
+def edge_distances(features: Any, gap_edges: Any, tree_of: Any, workers: int) -> tuple[Any, Any]:
+    """Return |f_u - f_v|^2 (F, N-1) of features (F, N, C), and a device scalar: are those of edges finite?"""
+    del workers
+    n_sets, n, channels = features.shape
+    distances = cupy.empty((n_sets, gap_edges.shape[1]), features.dtype)
+    overflow = cupy.zeros((), np.uint32)
+    if distances.size:
+        kernel("filter", "edge_distances", REAL=_REAL[features.dtype])(
+            distances.size, cupy.ascontiguousarray(features), np.uint32(channels),
+            cupy.ascontiguousarray(gap_edges, np.int32), _numbers(tree_of), np.uint32(n_sets), np.uint32(n),
+            distances, overflow,
+        )  # fmt: skip
+    return distances, overflow == 0
+
+
+class _Sums(NamedTuple):
+    """Sums over trees: rooted trees with their levels, and sets of weights."""
+
+    trees: RootedTrees
+    weights: Any
+    stops: Any
+    levels: Any
+    n_levels: Any
+    tree_of: Any
+
+    @classmethod
+    def over(cls, trees: RootedTrees, distances: Any, tree_of: Any, zeta: float, decay: float) -> _Sums:
+        """Find the levels of trees, and weigh them by distances (F, N-1)."""
+        nodes, parents, gaps, n_roots = map(cupy.ascontiguousarray, trees)
+        n_trees, n = nodes.shape
+        stops, levels = cupy.empty((n_trees, n), np.uint32), cupy.empty((n_trees, n + 1), np.uint32)
+        n_levels, weights = cupy.empty(n_trees, np.uint32), cupy.empty((len(distances), n), np.float64)
+        of_sets, names = _numbers(tree_of), {"REAL": _REAL[distances.dtype]}
+        counts = np.uint32(n_trees), np.uint32(n)
+        kernel("filter", "child_stops", **names)(n_trees * n, parents, n_roots, *counts, stops)
+        kernel("filter", "find_levels", **names)(n_trees, stops, n_roots, *counts, levels, n_levels)
+        kernel("filter", "edge_weights", **names)(
+            weights.size, cupy.ascontiguousarray(distances), gaps, of_sets, np.uint32(len(distances)),
+            np.uint32(n), np.float64(_inverse(zeta)), np.float64(decay), weights,
+        )  # fmt: skip
+        return cls(RootedTrees(nodes, parents, gaps, n_roots), weights, stops, levels, n_levels, of_sets)
+
+    def __call__(self, rows: Any, set_of: Any) -> Any:
+        """Turn rows (I, C, N) of phi into those of A, and return S phi."""
+        total = cupy.empty(rows.shape, np.float64)
+        n_items, columns, n = rows.shape
+        kernel("filter", "sum_trees", REAL="double")(
+            n_items * -(-columns // 4) * _compile.BLOCK, self.weights, self.stops, self.trees.parents,
+            self.trees.n_roots, self.levels, self.n_levels, self.tree_of, set_of, np.uint32(n_items),
+            np.uint32(n), np.uint32(columns), rows, total,
+        )  # fmt: skip
+        return total
+
+
+def tree_filter(
+    values: Any,
+    out: Any,
+    trees: RootedTrees,
+    distances: Any,
+    tree_of: Any,
+    set_of: Any,
+    zeta: float,
+    workers: int,
+    decay: float = 1.0,
+    sums: Any = None,
+    transposed: bool = False,
+) -> None:
+    """Fill out (I, N, C) with sums S of values; see `aproarray.cpu._tree_filter.tree_filter`."""
+    del workers
+    n_items, n, channels = values.shape
+    if n_items == 0 or n == 0:
+        return
+    over = _Sums.over(trees, distances, tree_of, zeta, decay)
+    lacking = np.float64(1 - decay)
+    if sums is not None and not transposed:
+        n_sets = len(distances)
+        ones = cupy.ones((n_sets, 1, n), np.float64)
+        total = over(ones, _numbers(np.arange(n_sets)))
+        kernel("filter", "normalisers", REAL="double")(
+            sums.size, total, np.uint32(n_sets), np.uint32(n), lacking, sums
+        )
+    divisors = _NULL if sums is None else sums
+    before, behind = (divisors, _NULL) if transposed else (_NULL, divisors)
+    names = {"REAL": _REAL[values.dtype]}
+    # Items and channels take turns, if there are more than fit the working memory.
+    columns = max(1, _WORKING_BYTES // (16 * n))
+    width = max(1, min(channels, columns))
+    at_once = max(1, columns // width)
+    for first in range(0, n_items, at_once):
+        items = _slice(np.arange(first, min(first + at_once, n_items)))
+        sets = _numbers(set_of[items])
+        for channel in range(0, channels, width):
+            source, target = (array[items][..., channel : channel + width] for array in (values, out))
+            counts = (*map(np.uint32, (len(source), n, source.shape[2])),)
+            rows = cupy.empty((source.shape[0], source.shape[2], n), np.float64)
+            gather = kernel("filter", "gather_places", **names)
+            gather(rows.size, *_strided(source), over.trees.nodes, before, over.tree_of, sets, *counts, rows)
+            total = over(rows, sets)
+            kernel("filter", "scatter_places", **names)(
+                rows.size, total, *_strided(source), over.trees.nodes, before, behind, over.tree_of, sets,
+                *counts, lacking, *_strided(target),
+            )  # fmt: skip
+
+
+def tree_filter_gradients(
+    grad: Any,
+    values: Any,
+    result: Any,
+    trees: RootedTrees,
+    distances: Any,
+    tree_of: Any,
+    set_of: Any,
+    sums: Any,
+    out: Any,
+    workers: int,
+) -> None:
+    """Fill out (F, N-1), float64, with dL/dd for weights exp(-d), of grad (I, N, C) = dL/dresult."""
+    del workers
+    out[...] = 0
+    n_items, n, channels = values.shape
+    if n < 2 or values.size == 0:
+        return
+    over = _Sums.over(trees, distances, tree_of, 1.0, 1.0)
+    width = max(1, min(channels, (_WORKING_BYTES // (16 * n) - 2) // 2))
+    names = {"REAL": _REAL[values.dtype]}
+    for item in range(n_items):
+        f = int(set_of[item])
+        tree, z = int(tree_of[f]), _NULL if sums is None else sums[f]
+        for channel in range(0, channels, width):
+            block = slice(channel, channel + width)
+            g, phi, y = (array[item : item + 1, :, block] for array in (grad, values, result))
+            count = g.shape[2]
+            rows = cupy.empty((1, 2 * count + 2, n), np.float64)
+            strided = [part for array in (g, phi, y) for k, part in enumerate(_strided(array)) if k != 1]
+            kernel("filter", "gather_gradients", **names)(
+                n, *strided, over.trees.nodes[tree], z, np.uint32(n), np.uint32(count), rows
+            )
+            total = over(rows, _numbers([f]))
+            target = out[f]
+            kernel("filter", "weight_gradients", REAL="double")(
+                n, rows, total, over.weights[f], over.trees.parents[tree], over.trees.gaps[tree],
+                np.uint32(n), np.uint32(count), np.uint32(sums is not None), target,
+            )  # fmt: skip
