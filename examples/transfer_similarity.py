@@ -82,9 +82,9 @@ def train(scenes: Scenes, method: str, seed: int, steps: int, progress: str) -> 
             return total
         # The pixels of an image, and those they are compared with: its own, or another image's.
         shift = int(method == "cross-pair")
-        learned, index = embeddings[:count], sample_pixels(everywhere[:count])
-        features = gather_pixels(learned, index)
-        labels = gather_pixels(base.masks[:, None].float(), index)[..., 0].long()
+        index = sample_pixels(everywhere[:count])
+        features = gather_pixels(embeddings[:count], index)
+        labels = base.masks.flatten(1).gather(1, index)
         logits = network.similarity(features, features.roll(shift, 0))
         total = total + similarity_learning_loss(logits, labels, labels.roll(shift, 0))
         index = sample_pixels(everywhere[: len(novel.images)])
