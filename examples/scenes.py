@@ -267,7 +267,8 @@ def percent(scores: Sequence[float]) -> str:
 
 def draw_figure(scenes: Scenes, told: Tensor, predictions: dict[str, Tensor], title: str) -> Figure:
     """Draw four scenes: image, annotation, what the networks say, and the truth."""
-    n_classes = int(scenes.masks[scenes.masks != VOID].max()) + 1
+    drawn = torch.stack([scenes.masks, told, *predictions.values()])
+    n_classes = int(drawn[drawn != VOID].max()) + 1
     colors = ListedColormap([*[*COLORS, *(f"C{i}" for i in range(n_classes))][:n_classes], "white"])
     images = np.clip(np.moveaxis(scenes.images.numpy(), 1, -1) * DEVIATION + MEAN, 0, 1)
     rows = min(4, len(scenes.images))

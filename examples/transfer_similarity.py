@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from scenes import KINDS, VOID, Network, Scenes, draw_figure, fit, generate, percent, select
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -108,6 +109,17 @@ def table(results: dict[str, list[tuple[float, float]]]) -> str:
     return "\n".join(["| similarity | base classes | novel classes |", "|---|---:|---:|", *rows])
 
 
+def figure(scenes: Scenes, predictions: dict[str, Tensor]) -> Figure:
+    """Draw two scenes of base classes and two of others."""
+    base = is_base(scenes)
+    index = torch.cat([torch.nonzero(part)[:2, 0] for part in (base, ~base)])
+    told = scenes.masks.where(base[:, None, None], VOID)[index]
+    shown = {name: predicted[index] for name, predicted in predictions.items()}
+    return draw_figure(
+        select(scenes, index), told, shown, "scenes of base classes have masks, the others tags"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> dict[str, list[tuple[float, float]]]:
     """Train all networks, print the table and save the figure."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
@@ -133,9 +145,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[tuple[float, float
             )
             results[method].append(scores)
             print(f"  mIoU {100 * scores[0]:.1f} base, {100 * scores[1]:.1f} novel", file=sys.stderr)
-    told = held_out.masks.where(is_base(held_out)[:, None, None], VOID)
-    title = "scenes of base classes have masks, the others tags"
-    draw_figure(held_out, told, predictions, title).savefig(options.figure)
+    figure(held_out, predictions).savefig(options.figure)
     print(
         f"\nMean IoU in percent over {len(held_out.masks)} held-out images, {seeds} seed(s), {steps} steps:\n"
     )
