@@ -227,8 +227,9 @@ def _over_trees(
     tree_index: ArrayLike | None,
     channel_axis: int | None,
     out: Array | None,
+    **also: ArrayLike | None,
 ) -> _OverTrees:
-    """Check the arguments of what is propagated over trees."""
+    """Check the arguments of what is propagated over trees; `also` are further arrays of the call."""
     if not isinstance(tree, SpanningTree):
         raise TypeError(f"tree must be a SpanningTree (see aproarray.mst), got a {type(tree).__name__}")
     tree_index = _dispatch.on_host(tree_index)
@@ -239,6 +240,7 @@ def _over_trees(
         features=features,
         tree_index=None if on_device else tree_index,
         out=out,
+        **also,
     )
     values = _validate.real_array(values, "values", backend.xp)
     n_trees = math.prod(tree.batch_shape)

@@ -20,9 +20,6 @@ import numpy as np
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-# Verbs that aproarray.torch has, too.
-_WITH_GRADIENTS = ("global_propagate", "local_propagate", "tree_filter", "tree_filter_v2")
-
 # Device types of the DLPack standard.
 _DLPACK_CPU, _DLPACK_CUDA = 1, 2
 
@@ -149,7 +146,8 @@ def array_over(array: Any, name: str, verb: str) -> Any:
     """Return the NumPy or CuPy array over the memory of another library's array."""
     if getattr(array, "requires_grad", False):
         if sys.modules["torch"].is_grad_enabled():
-            instead = f"use aproarray.torch.{verb}, which has, or " if verb in _WITH_GRADIENTS else ""
+            has_gradients = hasattr(importlib.import_module("aproarray.torch"), verb)
+            instead = f"use aproarray.torch.{verb}, which has, or " if has_gradients else ""
             raise TypeError(
                 f"{name} requires grad, and {verb} has no gradients: {instead}pass {name}.detach()"
             )

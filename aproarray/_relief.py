@@ -29,17 +29,24 @@ _RGB_TO_XYZ = (
 ).astype(np.float32)
 
 
+# Pixels that are converted together: the arrays in between stay in the cache, and Ctrl-C need not wait.
+_CONVERTED = 1 << 14
+
+
 def rgb_to_lab(rgb: Array) -> NDArray[np.float32]:
     """Return CIE L*a*b* of sRGB values in [0, 1], (..., 3), as float32."""
     rgb = np.asarray(rgb, np.float32)
-    linear = np.where(rgb > 0.04045, ((rgb + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4), 0)
-    np.divide(rgb, np.float32(12.92), out=linear, where=rgb <= 0.04045)
-    xyz = linear @ _RGB_TO_XYZ.T
-    f = np.where(xyz > 0.008856, np.cbrt(xyz), np.float32(7.787) * xyz + np.float32(16 / 116))
-    lab = np.empty(f.shape, np.float32)
-    lab[..., 0] = 116 * f[..., 1] - 16
-    lab[..., 1] = 500 * (f[..., 0] - f[..., 1])
-    lab[..., 2] = 200 * (f[..., 1] - f[..., 2])
+    lab = np.empty(rgb.shape, np.float32)
+    source, target = rgb.reshape(-1, 3), lab.reshape(-1, 3)
+    for first in range(0, len(source), _CONVERTED):
+        part = source[first : first + _CONVERTED]
+        linear = ((part + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
+        np.divide(part, np.float32(12.92), out=linear, where=part <= 0.04045)
+        xyz = linear @ _RGB_TO_XYZ.T
+        f = np.where(xyz > 0.008856, np.cbrt(xyz), np.float32(7.787) * xyz + np.float32(16 / 116))
+        target[first : first + _CONVERTED, 0] = 116 * f[:, 1] - 16
+        target[first : first + _CONVERTED, 1] = 500 * (f[:, 0] - f[:, 1])
+        target[first : first + _CONVERTED, 2] = 200 * (f[:, 1] - f[:, 2])
     return lab
 
 

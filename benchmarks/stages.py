@@ -30,20 +30,20 @@ STAGES: dict[str, tuple[ModuleType, str]] = {
     "line of runs": (_mst, "write_runs"),
     "exp": (cpu.sweeps, "affinities"),
     "gather": (cpu.sweeps, "gather"),
-    "both sweeps": (cpu.sweeps, "global_propagate"),
+    "both sweeps": (cpu.sweeps, "sweep"),
     "scatter": (cpu.sweeps, "scatter"),
 }
 
 
 @contextlib.contextmanager
 def timed(seconds: dict[str, float]) -> Iterator[None]:
-    """Add to seconds what this thread spends in each stage."""
+    """Add to seconds the CPU time of each stage."""
 
     def timing(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
-            start = time.thread_time()
+            start = time.process_time()
             result = function(*args)
-            seconds[stage] = seconds.get(stage, 0.0) + time.thread_time() - start
+            seconds[stage] = seconds.get(stage, 0.0) + time.process_time() - start
             return result
 
         return call
@@ -64,9 +64,9 @@ def measure(call: Callable[[], Any], pixels: int, repeats: int) -> dict[str, flo
     for _ in range(repeats + 1):
         seconds: dict[str, float] = {}
         with timed(seconds):
-            start = time.thread_time()
+            start = time.process_time()
             result = call()
-            seconds["all, with checks and memory"] = time.thread_time() - start
+            seconds["all, with checks and memory"] = time.process_time() - start
         del result
         runs.append(seconds)
     return {stage: 1e9 / pixels * statistics.median(run[stage] for run in runs[1:]) for stage in runs[0]}

@@ -15,6 +15,7 @@ import pytest
 from on_device import TESTS, Device
 
 import aproarray
+import aproarray.related
 from aproarray import cpu
 
 if not shutil.which("g++"):
@@ -231,6 +232,8 @@ def test_nothing_becomes_a_numpy_array_unasked(gpu):
     assert pickle.loads(pickle.dumps(tree)) == tree
     with pytest.raises(TypeError, match="all arrays of one call must be of one library"):
         aproarray.global_propagate(image.get(), tree, zeta=1.0)
+    with pytest.raises(TypeError, match=r"confidence is a numpy\.ndarray"):
+        aproarray.related.tree_filter_v2(image, tree, beta=0.0, gamma=1.0, confidence=image.get()[..., 0])
     with pytest.raises(TypeError, match="out is a list"):
         aproarray.local_propagate(image, image, out=[])
 

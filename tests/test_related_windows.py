@@ -142,6 +142,15 @@ def test_pamr_does_not_care_for_the_images_scale_and_keeps_constants():
     np.testing.assert_allclose(constant, 0.3, rtol=1e-13)
 
 
+def test_dilations_beyond_the_image():
+    values, image, *_ = scene((6, 7))
+    for dilations in ((7,), (1, 10**12)):
+        expected = reference.pamr(flat(values, (6, 7)), image, [min(d, 50) for d in dilations], 2)
+        result = aproarray.related.pamr(values, image, dilations=dilations, iterations=2)
+        np.testing.assert_allclose(flat(result, (6, 7)), expected, rtol=1e-12)
+    assert not aproarray.related.pairwise_affinity(image, dilation=10**12).any()
+
+
 def test_mean_field_settles_on_the_side_of_an_edge():
     image = np.zeros((12, 12))
     image[:, 6:] = 1

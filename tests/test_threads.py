@@ -1,5 +1,7 @@
-"""Threads: the number of workers and what else runs at the time change no bit of any result."""
+"""Threads: the number of workers and what else runs at the time change no bit of any result. Ctrl-C works."""
 
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -7,6 +9,18 @@ import numpy as np
 import pytest
 
 import aproarray
+from aproarray.cpu import _workers
+
+
+@pytest.fixture(params=["as many threads as are worth it", "as many as possible"])
+def splitting(request, monkeypatch):
+    """Make work on small images, too, be split among threads, into pieces of a few pixels each."""
+
+    def split():
+        if request.param == "as many as possible":
+            monkeypatch.setattr(_workers, "STEP", 64)
+
+    return split
 
 
 def build(seed, workers=None):
@@ -63,21 +77,24 @@ def assert_same(a, b):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_result_does_not_depend_on_workers(verb):
+def test_result_does_not_depend_on_workers(verb, splitting):
     expected = verb(0, workers=1)
+    splitting()
     for workers in (2, 3, 8, 1000, np.int64(2), None):
         assert_same(verb(0, workers=workers), expected)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5, 31, 32, 64])
-def test_sharing_out_of_channels_does_not_matter(channels):
+def test_sharing_out_of_channels_does_not_matter(channels, splitting):
     expected = propagate_globally(1, workers=1, channels=channels)
+    splitting()
     for workers in (2, 8, 13, 200):
         assert_same(propagate_globally(1, workers=workers, channels=channels), expected)
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_calls_from_8_threads_at_once(workers):
+def test_calls_from_8_threads_at_once(workers, splitting):
+    splitting()
     # Same and different inputs, all verbs at the same time.
     calls = [partial(verb, seed, workers) for verb in VERBS for seed in (0, 0, 1, 2)]
     expected = [call() for call in calls]
@@ -110,3 +127,71 @@ def test_errors_come_out_of_threads():
     values = np.full((4, 24, 20), np.nan)
     with pytest.raises(ValueError, match="image must be finite"):
         aproarray.mst(values, channel_axis=None, workers=4)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system cannot signal a thread")
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("verb", ["mst", "global", "channels first", "local"])
+def test_an_interrupted_call_ends_early_and_leaves_nothing_broken(verb, workers, monkeypatch):
+    monkeypatch.setattr(_workers, "STEP", 1 << 10)  # many pieces
+    rng = np.random.default_rng(0)
+    image = rng.random((600, 700, 2), np.float32)
+    values = rng.random((3, 600, 700), np.float32)
+    values = values if verb == "channels first" else np.ascontiguousarray(np.moveaxis(values, 0, -1))
+    tree = aproarray.mst(image)
+    calls = {
+        "mst": lambda: aproarray.mst(image, workers=workers),
+        "global": lambda: aproarray.global_propagate(values, tree, zeta=1, workers=workers),
+        "channels first": lambda: aproarray.global_propagate(
+            values, tree, zeta=1, channel_axis=0, workers=workers
+        ),
+        "local": lambda: aproarray.local_propagate(values, image, iterations=10, workers=workers),
+    }
+    expected = calls[verb]()
+    passed, interrupt_at = [], None
+    check_stop = _workers.check_stop
+
+    def count_and_check():
+        passed.append(True)
+        if len(passed) == interrupt_at:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        check_stop()
+
+    monkeypatch.setattr(_workers, "check_stop", count_and_check)
+    calls[verb]()
+    pieces = len(passed)
+    passed.clear()
+    interrupt_at = pieces // 3
+    with pytest.raises(KeyboardInterrupt):
+        calls[verb]()
+    assert interrupt_at <= len(passed) < pieces
+    assert_same(calls[verb](), expected)
+
+
+def test_a_task_that_fails_ends_the_others():
+    begun, ended = threading.Event(), []
+
+    def fails():
+        begun.wait()
+        raise MemoryError("no more")
+
+    def goes_on():
+        begun.set()
+        while not ended:
+            try:
+                _workers.check_stop()
+            except _workers.Stopped:
+                ended.append(True)
+                raise
+
+    with pytest.raises(MemoryError, match="no more"):
+        _workers.run([goes_on, fails, goes_on], 2)
+    assert ended
+    _workers.check_stop()  # this thread's own work goes on
+
+
+def test_what_cannot_be_resumed_goes_on_apart_from_the_caller():
+    assert _workers.run_apart(threading.get_ident, pixels=0) == threading.get_ident()
+    assert _workers.run_apart(threading.get_ident) != threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        _workers.run_apart(divmod, 1, 0)

@@ -116,7 +116,7 @@ def pictures(shape):
     ],
 )  # fmt: skip
 def test_tiles_give_kruskals_line(shape, connectivity, masked, workers, monkeypatch):
-    monkeypatch.setattr(cpu, "_UNTILED_PIXELS", 0)
+    monkeypatch.setattr(cpu, "_UNTILED_PIXELS", (0, 0))
     monkeypatch.setattr(cpu, "_TILE_BITS", 12)
     mask = np.random.default_rng(1).random(shape) < 0.8 if masked else None
     for name, image in pictures(shape).items():
@@ -133,7 +133,7 @@ def test_tiles_give_kruskals_line(shape, connectivity, masked, workers, monkeypa
 def test_tiles_do_not_change_a_tree(monkeypatch):
     image = np.random.default_rng(0).integers(0, 5, (200, 300, 3), np.uint8)
     whole = aproarray.mst(image, workers=1)
-    monkeypatch.setattr(cpu, "_UNTILED_PIXELS", 0)
+    monkeypatch.setattr(cpu, "_UNTILED_PIXELS", (0, 0))
     for bits in (0, 2, 7, 12, cpu._TILE_BITS, 20):
         monkeypatch.setattr(cpu, "_TILE_BITS", bits)
         assert aproarray.mst(image, workers=1) == whole

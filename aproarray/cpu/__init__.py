@@ -7,9 +7,11 @@ out, and split the work over threads so that the result does not depend on how.
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import math
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,10 +36,12 @@ tree_filter = _tree_filter.tree_filter
 tree_filter_gradients = _tree_filter.tree_filter_gradients
 
 
-# Up to here, one thread is faster without tiles: its working arrays fit the cache.
-_UNTILED_PIXELS = 1 << 19
+# Up to here, an image is faster without tiles, as its working arrays fit the cache: on one thread, on more.
+_UNTILED_PIXELS = 1 << 19, 1 << 18
 # Binary logarithm of the pixels in a tile, at most: what one thread works on should fit the L2 cache.
 _TILE_BITS = 14
+# What a pixel of a pass that reads and writes once takes, of a pixel's time in `_workers.STEP`.
+_LINEAR = 0.2
 
 
 class TreeArrays(NamedTuple):
@@ -100,8 +104,9 @@ def grid_trees(
         mask = np.empty(0, np.uint8) if masks is None else masks[b % len(masks)].view(np.uint8)
         weights = np.empty((len(grid.offsets), n_nodes), images.dtype)
         weigh = functools.partial(_mst.weigh_slabs, images[b], mask, grid, weights)
-        _workers.run_ranges(weigh, shape[0] if len(shape) > 1 else 1, threads)
-        tiled = threads > 1 or n_nodes > _UNTILED_PIXELS
+        slabs = shape[0] if len(shape) > 1 else 1
+        _workers.run_ranges(weigh, slabs, threads, _LINEAR * n_nodes / slabs)
+        tiled = n_nodes > _UNTILED_PIXELS[threads > 1]
         runs = _solve_tiles(weights, shape, grid, index_dtype, threads) if tiled else None
         items, n_items = _unmarked_edges(
             weights, grid, n_nodes if runs is None else len(runs.starts), tree[0], threads
@@ -131,7 +136,7 @@ def _solve_tiles(
     bits = _TILE_BITS // len(shape)
     solve = functools.partial(_mst.solve_tiles, grid, weights, pixels, keys, ids, run_of, bits)
     n_tiles = math.prod(-(-extent // (1 << bits)) for extent in shape)
-    n_runs = _workers.run_ranges(solve, n_tiles, workers)
+    n_runs = _workers.run_ranges(solve, n_tiles, workers, 2 << bits * len(shape))
     starts = np.empty(sum(n_runs), index_dtype)
     _mst.number_runs(run_of, starts)
     return _Runs(starts, pixels, keys, ids, run_of)
@@ -147,7 +152,7 @@ def _unmarked_edges(
     weights: Array, grid: _grid.Grid, n_runs: int, like: Array, workers: int
 ) -> tuple[Array, int]:
     """Return a pixel graph's unmarked edges as items, and how many there are."""
-    ranges = _workers.ranges(weights.shape[1], workers)
+    ranges = _workers.ranges(weights.shape[1], workers, _LINEAR)
     counts = _workers.run(
         [functools.partial(_mst.count_unmarked, weights, *bounds) for bounds in ranges], workers
     )
@@ -175,9 +180,13 @@ def _connect(
     """
     order, gaps, gap_edges = tree
     if runs is None:
-        row = _mst.connect(items, n_items, *graph, len(order), order[:0])
-        return _mst.lay_out_nodes(items[row], items[1 - row].view(order.dtype), *graph, *tree)
-    row = _mst.connect(items, n_items, *graph, len(runs.starts), runs.run_of)
+        row = _workers.run_apart(
+            _mst.connect, items, n_items, *graph, len(order), order[:0], pixels=len(order)
+        )
+        lists = items[1 - row].view(order.dtype)
+        return _workers.run_apart(_mst.lay_out_nodes, items[row], lists, *graph, *tree, pixels=len(order))
+    n_runs = len(runs.starts)
+    row = _workers.run_apart(_mst.connect, items, n_items, *graph, n_runs, runs.run_of, pixels=n_runs)
     chain = np.empty((len(runs.starts), 3), order.dtype)
     _mst.chain_runs(items[1 - row].view(order.dtype), runs.starts, runs.keys, chain)
 
@@ -186,7 +195,7 @@ def _connect(
             items[row], chain, runs.pixels, runs.keys, runs.ids, *graph, order, gaps, gap_edges, first, last
         )
 
-    return all(_workers.run_ranges(write, len(chain), workers))
+    return all(_workers.run_ranges(write, len(chain), workers, 1))
 
 
 def _connect_nodes(edges: Array, weights: Array, *tree: Array) -> bool:
@@ -196,12 +205,16 @@ def _connect_nodes(edges: Array, weights: Array, *tree: Array) -> bool:
     return _connect(items, len(edges), (edges, np.empty(0, np.intp), 0), None, tree, workers=1)
 
 
+def _canonical_edges(ends: Array, n_nodes: int) -> tuple[Array, Array]:
+    return _workers.run_apart(_mst.canonical_edges, ends, n_nodes, pixels=len(ends))
+
+
 def edge_list_tree(ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArrays, bool]:
     """Build the tree of one graph, of edges (E, 2) with weights (E), as a batch of one."""
     index_dtype = _index_dtype(n_nodes, len(ends), weights.dtype)
 
     def build(_: int, *tree: Array) -> bool:
-        edges, rows = _mst.canonical_edges(np.ascontiguousarray(ends, index_dtype), n_nodes)
+        edges, rows = _canonical_edges(np.ascontiguousarray(ends, index_dtype), n_nodes)
         return _connect_nodes(edges, weights[rows], *tree)
 
     return _build_trees(1, n_nodes, index_dtype, weights.dtype, build, workers=1)
@@ -215,7 +228,7 @@ def reweighed_trees(
     index_dtype = _index_dtype(n_nodes, n_nodes, features.dtype)
 
     def canonical(b: int) -> Array:
-        return _mst.canonical_edges(np.ascontiguousarray(gap_edges[b], index_dtype), n_nodes)[0]
+        return _canonical_edges(np.ascontiguousarray(gap_edges[b], index_dtype), n_nodes)[0]
 
     used, place = np.unique(tree_of, return_inverse=True)
     edges_of = _workers.run([functools.partial(canonical, b) for b in used], workers)
@@ -231,7 +244,7 @@ def reweighed_trees(
 
 def sorted_edges(gap_edges: Array, gaps: Array, n_nodes: int) -> tuple[Array, Array]:
     """Return one tree's edges (N-1, 2) by (weight, u, v) and their weights (N-1), missing ones last."""
-    edges, rows = _mst.canonical_edges(gap_edges, n_nodes)
+    edges, rows = _canonical_edges(gap_edges, n_nodes)
     weights = gaps[rows]
     by_weight = np.empty(len(rows), np.intp)
     _mst.sort_by_weight(weights, by_weight)
@@ -265,7 +278,7 @@ def distances_from(gaps: Array, position: int) -> Array:
 def affinities(distances: Array, zeta: float) -> Array:
     """Return exp(-d / zeta^2) in float64, 0 where d is inf, for distances (M,) and any zeta > 0."""
     result = np.empty(len(distances))
-    sweeps.affinities(distances, zeta, result)
+    sweeps.affinities(distances, zeta, result, 0, len(result))
     return result
 
 
@@ -292,12 +305,15 @@ def global_propagate(
     n_channels = values.shape[2]
     side_by_side = values.strides[2] == out.strides[2] == values.itemsize
     used, group = np.unique(tree_of, return_inverse=True)
-    shares = max(1, workers // max(len(used), 1))  # tasks per tree, where there are fewer trees than workers
-    tasks = []
-    for g, tree in enumerate(used):
+    threads = max(1, workers // max(len(used), 1))  # for one tree
+
+    def one_tree(g: int) -> None:
+        tree = used[g]
         items = np.flatnonzero(group == g)
         columns = np.empty((len(items), n_channels, 2), np.intp)  # (item, channel)
         columns[..., 0], columns[..., 1] = items[:, None], np.arange(n_channels)
+        # Both sweeps at once, and if that is too few tasks, columns shared out.
+        shares = max(1, _workers.threads_for(_sweep_pixels(order.shape[1], columns.size // 2), threads) // 2)
         if side_by_side and n_channels >= _GATHERED_COLUMNS // 2:
             blocks = [
                 block
@@ -306,22 +322,32 @@ def global_propagate(
             ]
         else:
             blocks = _split(columns.reshape(-1, 2), _GATHERED_COLUMNS, shares)
-        tasks += [
+        kappa = np.empty(gaps.shape[1])
+        weigh = functools.partial(sweeps.affinities, gaps[tree], zeta, kappa)
+        _workers.run_ranges(weigh, len(kappa), threads, _LINEAR)
+        tasks = [
             functools.partial(
                 _sweep_blocks,
                 values,
                 out,
                 blocks[share::shares],
                 order[tree],
-                gaps[tree],
-                zeta,
+                kappa,
                 # Tasks of one tree compute the same sums: one of them hands them out.
                 None if sums is None or (share and not transposed) else sums[tree],
                 transposed,
+                -(-threads // shares),
             )
             for share in range(min(shares, len(blocks)))
         ]
-    _workers.run(tasks, workers)
+        _workers.run(tasks, threads)
+
+    _workers.run([functools.partial(one_tree, g) for g in range(len(used))], workers)
+
+
+def _sweep_pixels(n_pixels: int, n_columns: int) -> float:
+    """Return what two sweeps take, in pixels of `_workers.STEP`."""
+    return n_pixels * (2 + n_columns / 8)
 
 
 def _split(columns: Array, most: int, at_least: int) -> list[Array]:
@@ -336,28 +362,54 @@ def _sweep_blocks(
     out: Array,
     blocks: list[Array],
     order: Array,
-    gaps: Array,
-    zeta: float,
+    kappa: Array,
     sums: Array | None,
     transposed: bool,
+    workers: int,
 ) -> None:
-    kappa = affinities(gaps, zeta)
     counts = np.empty(len(order), values.dtype) if sums is None else sums
-    widest = max(map(len, blocks))
     gathered = np.empty(0, values.dtype)
     for columns in blocks:
         (item, first), (last_item, last) = columns[0], columns[-1]
         side_by_side = item == last_item and values.strides[2] == out.strides[2] == values.itemsize
         if side_by_side or len(columns) == 1:
             block = np.s_[item, :, first : last + 1]
-            sweeps.global_propagate(values[block], out[block], order, kappa, counts, transposed)
+            _both_sweeps(values[block], out[block], order, kappa, counts, transposed, workers)
             continue
         if gathered.size == 0:
-            gathered = np.empty(2 * len(order) * widest, values.dtype)
+            gathered = np.empty(2 * len(order) * max(map(len, blocks)), values.dtype)
         rows = gathered[: 2 * len(order) * len(columns)].reshape(2, len(order), len(columns))
-        sweeps.gather(values, columns, order, rows[0])
-        sweeps.global_propagate(rows[0], rows[1], order[:0], kappa, counts, transposed)
-        sweeps.scatter(rows[1], columns, order, out)
+        gather = functools.partial(sweeps.gather, values, columns, order, rows[0])
+        _workers.run_ranges(gather, len(order), workers, _LINEAR * len(columns))
+        _both_sweeps(rows[0], rows[1], order[:0], kappa, counts, transposed, workers)
+        scatter = functools.partial(sweeps.scatter, rows[1], columns, order, out)
+        _workers.run_ranges(scatter, len(order), workers, _LINEAR * len(columns))
+
+
+def _both_sweeps(
+    values: Array, out: Array, order: Array, kappa: Array, counts: Array, transposed: bool, workers: int
+) -> None:
+    """Propagate values (N, C) into out (N, C) by two sweeps that meet in the middle; see `_sweep.sweep`.
+
+    Up to there each is the first to come to a pixel, from there on the second: they can move at once.
+    """
+    n_pixels, n_columns = values.shape
+    workers = _workers.threads_for(_sweep_pixels(n_pixels, n_columns), workers)
+    halves = (0, n_pixels // 2), (n_pixels // 2, n_pixels)
+    stacks = sweeps.Stack(n_columns), sweeps.Stack(n_columns)
+
+    def move(backward: bool, second: bool) -> None:
+        start, stop = halves[backward != second]
+        steps = _workers.ranges(stop - start, 1, _sweep_pixels(1, n_columns))
+        for first, last in reversed(steps) if backward else steps:
+            _workers.check_stop()
+            sweeps.sweep(
+                values, out, order, kappa, counts, stacks[backward], backward, second, transposed,
+                start + first, start + last,
+            )  # fmt: skip
+
+    for second in (False, True):
+        _workers.run([functools.partial(move, backward, second) for backward in (True, False)], workers)
 
 
 def global_gap_gradients(
@@ -380,7 +432,8 @@ def global_gap_gradients(
 
     def one_tree(tree: int) -> None:
         out[tree] = 0
-        kappa = affinities(gaps[tree], zeta)
+        kappa = np.empty(gaps.shape[1])
+        sweeps.affinities(gaps[tree], zeta, kappa, 0, len(kappa))
         for item in np.flatnonzero(tree_of == tree):
             arrays = grad[item], values[item], result[item]
             side_by_side = all(array.strides[1] == array.itemsize for array in arrays)
@@ -401,7 +454,7 @@ def _gathered(values: Array, order: Array) -> Array:
     rows = np.empty(values.shape, values.dtype)
     columns = np.zeros((values.shape[1], 2), np.intp)
     columns[:, 1] = np.arange(values.shape[1])
-    sweeps.gather(values[None], columns, order, rows)
+    sweeps.gather(values[None], columns, order, rows, 0, len(rows))
     return rows
 
 
@@ -418,28 +471,26 @@ def feature_gradients(
 
 
 def local_propagate(*args: Any) -> None:
-    """Propagate along windows; see `_stencil.propagate`, which is imported here as it imports Numba."""
-    from aproarray.cpu import _stencil
-
-    _stencil.propagate(*args)
+    """Propagate along windows; see `_stencil.propagate`."""
+    _compiled("_stencil").propagate(*args)
 
 
 def pamr(*args: Any) -> None:
     """Average over dilated windows; see `_neighbours.pamr`."""
-    from aproarray.cpu import _neighbours
-
-    _neighbours.pamr(*args)
+    _compiled("_neighbours").pamr(*args)
 
 
 def pairwise_affinities(*args: Any) -> None:
     """Compute the affinities of pixels to their windows; see `_neighbours.pairwise_affinities`."""
-    from aproarray.cpu import _neighbours
-
-    _neighbours.pairwise_affinities(*args)
+    _compiled("_neighbours").pairwise_affinities(*args)
 
 
 def local_image_gradients(*args: Any) -> float:
     """Differentiate by the image and zeta; see `_stencil.image_gradients`."""
-    from aproarray.cpu import _stencil
+    return float(_compiled("_stencil").image_gradients(*args))
 
-    return _stencil.image_gradients(*args)
+
+@functools.cache
+def _compiled(name: str) -> ModuleType:
+    """Import a module, and with it Numba, when it is needed."""
+    return _workers.run_apart(importlib.import_module, f"aproarray.cpu.{name}")

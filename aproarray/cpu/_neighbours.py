@@ -159,7 +159,10 @@ def pamr(
     padded = _Padded(shape, steps)
     starts, shifts = padded.starts.astype(np.uint64), padded.shifts.astype(np.uint64)  # modulo 2^64
     length = np.uint64(shape[-1])
-    lines = [(np.uint64(first), np.uint64(last)) for first, last in _workers.ranges(len(starts), workers)]
+    lines = [
+        (np.uint64(first), np.uint64(last))
+        for first, last in _workers.ranges(len(starts), workers, len(steps) * shape[-1])
+    ]
     for g in np.unique(image_of):
         planes = padded.planes(images[g], "edge")
         weights = np.empty((len(steps), images.shape[1]), images.dtype)
@@ -231,7 +234,7 @@ def pairwise_affinities(
         [
             functools.partial(some_lines, g, first, last)
             for g, (first, last) in itertools.product(
-                range(len(images)), _workers.ranges(len(starts), shares)
+                range(len(images)), _workers.ranges(len(starts), shares, shape[-1])
             )
         ],
         workers,

@@ -137,12 +137,14 @@ def _add_run(total, ahead, behind, weights, weights_behind, step, run, shift, fi
 def _stream(
     source, target, image, mask, sums, iterates, n_slabs, band_first, band_last, iterations, scale,
     interior, padded, step_slabs, step_shifts, runs, half_run, full_run,
+    state, weights, norms, planes, valid, move_first, move_last,
 ):  # fmt: skip
     """Take slabs [band_first, band_last) of source (N, C) through `iterations` into target (N, C).
 
-    sums (N), where it is not empty, receives W 1 of the band, and iterates (T, N, C) the values after each
-    iteration but the last, 0 outside the mask. The tuples half_run and full_run are as long as the window's
-    first run and its others.
+    The stream is made of `_moves`, and this call makes some of them: [move_first, move_last). What it keeps
+    between them is the `_stream_state`. sums (N), where it is not empty, receives W 1 of the band, and
+    iterates (T, N, C) the values after each iteration but the last, 0 outside the mask. The tuples half_run
+    and full_run are as long as the window's first run and its others.
     """
     one = np.uint64(1)
     zero = np.uint64(0)
@@ -155,18 +157,13 @@ def _stream(
     reach = iterations * radius
     begin = band_first - reach if band_first > reach else zero
     end = min(n_slabs, band_last + reach)
-    depth = reach + radius + one  # slabs for which weights are kept
+    depth = reach + radius + one
 
-    state = np.zeros((iterations, size, n_channels, padded), source.dtype)
-    weights = np.zeros((depth, n_steps, padded), source.dtype)
-    norms = np.zeros((depth, padded), source.dtype)
-    planes = np.zeros((radius + one, image.shape[1], padded), image.dtype)
-    valid = np.zeros((radius + one, padded), source.dtype)
     distances = np.zeros(padded, image.dtype)
     total = np.zeros(padded, source.dtype)
     nothing = np.zeros(padded, source.dtype)
 
-    for s in range(begin, end + reach + radius):
+    for s in range(begin + move_first, begin + move_last):
         # The image enters `radius` slabs before the values, for the weights between slabs.
         if s < end:
             slot = s % (radius + one)
@@ -286,8 +283,30 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
         types.uint64, types.uint64, types.uint64, types.uint64, image_real,
         index, types.uint64, index, index, index,
         numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
+        types.Array(real, 4, "C"), types.Array(real, 3, "C"), types.Array(real, 2, "C"),
+        types.Array(image_real, 3, "C"), types.Array(real, 2, "C"), types.uint64, types.uint64,
     )  # fmt: skip
-    return _compile(_stream, signature)
+    return _workers.run_apart(_compile, _stream, signature)
+
+
+def _moves(n_slabs: int, first: int, last: int, reach: int, radius: int) -> int:
+    """Return how many moves of a stream take slabs [first, last) to their end."""
+    return min(n_slabs, last + reach) - max(0, first - reach) + reach + radius
+
+
+def _stream_state(
+    iterations: int, view: Window, kernel_size: int, channels: int, dtype: Any, image: NDArray[Any]
+) -> tuple[NDArray[Any], ...]:
+    """Return what a stream keeps: values after each iteration, weights, 1 / W 1, the image and its mask."""
+    radius = kernel_size // 2
+    depth = iterations * radius + radius + 1  # slabs for which weights are kept
+    return (
+        np.zeros((iterations, kernel_size, channels, view.padded), dtype),
+        np.zeros((depth, len(view.slabs), view.padded), dtype),
+        np.zeros((depth, view.padded), dtype),
+        np.zeros((radius + 1, image.shape[1], view.padded), image.dtype),
+        np.zeros((radius + 1, view.padded), dtype),
+    )
 
 
 def _prepared(
@@ -305,10 +324,12 @@ def _scale(zeta: float, dtype: np.dtype[Any]) -> Any:
     return dtype.type(min(1 / zeta / zeta, float(np.finfo(dtype).max)))
 
 
-# What one stream may keep between slabs, in bytes (it has to stay in the cache that the cores share),
-# and the channels that share its weights.
+# What one stream may keep between slabs, in bytes (it has to stay in the cache that the cores share), and the
+# channels that share its weights.
 _STREAM_BYTES = 3 << 20
 _STREAM_CHANNELS = 32
+# Terms of window sums that take as long as a pixel of `_workers.STEP`.
+_TAPS = 128
 
 
 def propagate(
@@ -378,6 +399,22 @@ def propagate(
     # One band may be propagated in place, as a stream reads ahead of what it writes; several may not.
     other = np.empty_like(out) if n_bands > 1 and n_passes > 1 else out
 
+    def stream_band(
+        iterations: int, first: int, last: int, source: NDArray[Any], target: NDArray[Any],
+        image: NDArray[Any], *arrays: NDArray[Any],
+    ) -> None:  # fmt: skip
+        n_channels = source.shape[1]
+        state = _stream_state(iterations, view, kernel_size, n_channels, values.dtype, image)
+        moves = _moves(n_slabs, first, last, iterations * radius, radius)
+        taps = 2 * len(shifts) * len(view.interior) * iterations * n_channels
+        for move in _workers.ranges(moves, 1, taps / _TAPS):
+            _workers.check_stop()
+            stream(
+                source, target, image, *arrays, n_slabs, first, last, iterations, scale,
+                view.interior, view.padded, view.slabs, shifts, view.runs, half_run, full_run,
+                *state, *move,
+            )  # fmt: skip
+
     source = values
     for done in range(n_passes):
         target = out if (n_passes - done) % 2 else other
@@ -386,15 +423,13 @@ def propagate(
         _workers.run(
             [
                 functools.partial(
-                    stream, source[i, :, block], target[i, :, block], images[image_of[i]],
+                    stream_band, steps, first, last,
+                    source[i, :, block], target[i, :, block], images[image_of[i]],
                     no_mask if masks is None else masks[image_of[i] % len(masks)].view(np.uint8),
                     sums[image_of[i]]  # type: ignore[index]
                     if i in summing and done == 0 and block.start == 0
                     else no_sums,
                     no_iterates if iterates is None else iterates[done * per_pass : last_step],
-                    n_slabs, first, last, steps, scale,
-                    view.interior, view.padded, view.slabs, shifts, view.runs,
-                    half_run, full_run,
                 )
                 for i in range(len(values))
                 for block in blocks

@@ -6,10 +6,24 @@ Array = NDArray[Any]
 
 MAX_COLUMNS: int
 
-def affinities(distances: Array, zeta: float, result: Array) -> None: ...
-def gather(values: Array, columns: Array, order: Array, rows: Array) -> None: ...
-def scatter(rows: Array, columns: Array, order: Array, out: Array) -> None: ...
-def global_propagate(
-    values: Array, out: Array, order: Array, kappa: Array, counts: Array, transposed: bool
+def affinities(distances: Array, zeta: float, result: Array, first: int, last: int) -> None: ...
+
+class Stack:
+    def __init__(self, columns: int) -> None: ...
+
+def gather(values: Array, columns: Array, order: Array, rows: Array, first: int, last: int) -> None: ...
+def scatter(rows: Array, columns: Array, order: Array, out: Array, first: int, last: int) -> None: ...
+def sweep(
+    values: Array,
+    out: Array,
+    order: Array,
+    kappa: Array,
+    counts: Array,
+    stack: Stack,
+    backward: bool,
+    second: bool,
+    transposed: bool,
+    first: int,
+    last: int,
 ) -> None: ...
 def has_avx2() -> bool: ...

@@ -36,11 +36,11 @@ def rooted_trees(order: Array, gap_edges: Array, workers: int) -> RootedTrees:
     n_roots = np.zeros(n_trees, np.intp)
 
     def one_tree(b: int) -> None:
-        n_roots[b] = _rooted.root_trees(
-            np.ascontiguousarray(order[b], index_dtype), np.ascontiguousarray(gap_edges[b], index_dtype),
-            np.empty(n_nodes + 2, index_dtype), np.empty((2 * n_nodes, 2), index_dtype),
-            nodes[b], parents[b], gaps[b],
-        )  # fmt: skip
+        line, edges = (np.ascontiguousarray(array[b], index_dtype) for array in (order, gap_edges))
+        room = np.empty(n_nodes + 2, index_dtype), np.empty((2 * n_nodes, 2), index_dtype)
+        n_roots[b] = _workers.run_apart(
+            _rooted.root_trees, line, edges, *room, nodes[b], parents[b], gaps[b], pixels=n_nodes
+        )
 
     if n_nodes:
         _workers.run([functools.partial(one_tree, b) for b in range(n_trees)], workers)
@@ -65,7 +65,7 @@ def edge_distances(features: Array, gap_edges: Array, tree_of: Array, workers: i
 def _weights(gaps: Array, n_roots: int, distances: Array, zeta: float, decay: float) -> Array:
     """Return the weights (N) of the edges to the parents, by places; those of roots are not used."""
     affinities, weights = np.empty(len(distances)), np.zeros(len(gaps))
-    _sweep.affinities(distances, zeta, affinities)
+    _sweep.affinities(distances, zeta, affinities, 0, len(affinities))
     weights[n_roots:] = affinities[gaps[n_roots:]] * decay
     return weights
 

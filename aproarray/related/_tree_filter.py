@@ -161,20 +161,19 @@ def _filtered(
     check_finite: bool,
     v2: tuple[float, float, ArrayLike | None] | None,
 ) -> Array:
-    over = _over_trees(values, tree, features, tree_index, channel_axis, out)
+    given = None if v2 is None else v2[2]
+    over = _over_trees(values, tree, features, tree_index, channel_axis, out, confidence=given)
     backend, xp, values, layout, leading, tree_of = over
     zeta = _validate.positive(zeta, "zeta")
     threads = _validate.workers(workers, backend.available_workers())
     n_trees, n_nodes = math.prod(tree.batch_shape), tree.order.shape[-1]
     item_trees = np.repeat(tree_of, math.prod(layout.leading[len(leading) :]))
     n_items = len(item_trees)
-    confidence = None
-    if v2 is not None and v2[2] is not None:
-        confidence = _confidence(v2[2], layout, xp, check_finite)
+    confidence = None if given is None else _confidence(given, layout, xp, check_finite)
 
     dtype = _validate.compute_dtype(values.dtype)
     flat = layout.flatten(values).astype(dtype, copy=False)
-    result = _Result(xp, values, layout, dtype, None, out, *() if v2 is None else (v2[2],))
+    result = _Result(xp, values, layout, dtype, None, out)
     if check_finite:
         _validate.finite(flat, "values", tree._masks_of(item_trees))
     if features is None:

@@ -227,6 +227,8 @@ def pamr(
     result = _Result(over.backend.xp, over.values, over.layout, over.flat.dtype, None, out, over.image)
     if check_finite:
         over.check_finite()
+    # Beyond the whole image, all dilations are the same.
+    apart = tuple(min(one, max(1, *over.layout.spatial)) for one in apart)
     over.backend.pamr(
         over.flat, result.flat[0], over.images, over.layout.spatial, over.image_of, apart, iterations,
         over.threads,
@@ -308,6 +310,7 @@ def pairwise_affinity(
     flat = layout.flatten(image).astype(_validate.compute_dtype(image.dtype), copy=False)
     if check_finite:
         _validate.finite(flat, "image", takes_part)
+    dilation = min(dilation, max(1, *layout.spatial))  # which reaches beyond the image
     result = xp.empty((len(flat), kernel_size**spatial_ndim - 1, flat.shape[1]), flat.dtype)
     backend.pairwise_affinities(
         flat, layout.spatial, takes_part, theta, kernel_size, dilation, result, threads
