@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Array]:
         print(title.replace("\n", ": "))
     for place in axes:
         place.set_axis_off()
-    figure.savefig(options.figure)
+    figure.savefig(options.figure, bbox_inches="tight")
     print(f"saved {options.figure}")
     if options.labels:
         np.save(options.labels, results["propagated"].argmax(-1))
