@@ -7,9 +7,8 @@ A small segmentation network learns from boxes, points or scribbles alone, with 
 propagation: the paper's Table 4 (unary loss, with GP, with LP, with both) and Table 7 (cascades of the two)
 at a size that a laptop trains.
 
-Images are composed of real textures (brick, grass, gravel) and photographs from scikit-image, in
-generated shapes: what is where is known, for the mean IoU over held-out images. A class is a kind of texture,
-and loosely a colour. Annotations are drawn from the masks.
+Images are composed of textures and photographs in generated shapes (see ``scenes.py``): what is where is
+known, for the mean IoU over held-out images.
 
 Run it with ``python examples/train_weak_segmentation.py --quick`` (minutes), without ``--quick`` for the
 whole table, and with ``--data FOLDER`` for images and masks in the layout of Pascal VOC (JPEGImages/*.jpg and
@@ -19,41 +18,38 @@ SegmentationClass/*.png, 255 for pixels that do not count).
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from PIL import Image
-from scipy import ndimage
-from skimage import data, draw, measure, morphology, transform
-from torch import Tensor, nn
+from scenes import (
+    SUPERVISIONS,
+    VOID,
+    Annotations,
+    Network,
+    Scenes,
+    annotate,
+    batch_of,
+    draw_figure,
+    fit,
+    generate,
+    load,
+    percent,
+    select,
+    split,
+)
+from torch import Tensor
 
+from aproarray.related import mean_iou
 from aproarray.torch import (
     AffinityPropagation,
     GlobalPropagation,
     LocalPropagation,
-    Tree,
     apro_loss,
-    mst,
     partial_cross_entropy,
     projection_loss,
 )
-
-Array = NDArray[Any]
-
-VOID = 255  # pixels without a label
-SUPERVISIONS = ("boxes", "points", "scribbles")
-# A class is a texture and, loosely, a colour.
-TEXTURES = {"brick": (0.75, 0.40, 0.35), "grass": (0.45, 0.70, 0.35), "gravel": (0.50, 0.50, 0.75)}
-MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # ImageNet's
 
 # The published scales, for images normalised as ImageNet's.
 GLOBAL, LOCAL = GlobalPropagation(0.01, feature_zeta=0.07), LocalPropagation(0.15)
@@ -66,193 +62,6 @@ METHODS = {
     "LP of GP": ((1.0, 1.0), "global-local"),
     "GP of LP": ((1.0, 1.0), "local-global"),
 }
-
-
-class Scenes(NamedTuple):
-    """Images (B, 3, H, W), normalised, their masks (B, H, W) of classes or VOID, and the images' trees."""
-
-    images: Tensor
-    masks: Tensor
-    trees: Tree
-
-    @classmethod
-    def of(cls, images: Sequence[Array], masks: Sequence[Array]) -> Scenes:
-        """Make them of images (H, W, 3) in [0, 1] and masks (H, W)."""
-        normalised = (np.stack(images) - MEAN) / DEVIATION
-        tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(normalised, -1, 1), np.float32))
-        return cls(tensor, torch.from_numpy(np.stack(masks).astype(np.int64)), mst(tensor))
-
-
-class Annotations(NamedTuple):
-    """What the network is told of scenes."""
-
-    labels: Tensor
-    """Class or VOID of every pixel (B, H, W)."""
-    boxes: Tensor
-    """Boxes of instances (K, 1, H, W), for supervision by boxes."""
-    image_of: Tensor
-    """The image of each box (K,)."""
-    class_of: Tensor
-    """The class of each box (K,)."""
-
-
-def photographs() -> list[Array]:
-    """Return the photographs that backgrounds are cut from."""
-    return [getattr(data, name)() / 255 for name in ("coffee", "chelsea", "rocket", "astronaut")]
-
-
-def crop(picture: Array, size: int, scale: int, rng: np.random.Generator) -> Array:
-    """Cut a random square out of a picture and scale it down."""
-    row, column = (rng.integers(extent - size * scale + 1) for extent in picture.shape[:2])
-    square = picture[row : row + size * scale, column : column + size * scale]
-    return np.asarray(transform.downscale_local_mean(square, (scale, scale, 1)[: picture.ndim]))
-
-
-def shape(size: int, rng: np.random.Generator) -> Array:
-    """Return a random ellipse, rectangle or star, turned."""
-    centre, radius = rng.uniform(0.2, 0.8, 2) * size, rng.uniform(0.13, 0.28) * size
-    corners = {"ellipse": 40, "rectangle": 4, "star": 10}
-    kind = str(rng.choice(list(corners)))
-    angle = 2 * np.pi * (np.arange(corners[kind]) / corners[kind] + rng.random())
-    reach = np.full(len(angle), radius)
-    if kind == "star":
-        reach[::2] *= 0.55
-    stretch, turn = rng.uniform(0.6, 1.0), rng.uniform(0, np.pi)
-    row, column = reach * np.cos(angle), stretch * reach * np.sin(angle)
-    rows = centre[0] + np.cos(turn) * row - np.sin(turn) * column
-    columns = centre[1] + np.sin(turn) * row + np.cos(turn) * column
-    return np.asarray(draw.polygon2mask((size, size), np.stack([rows, columns], 1)))
-
-
-def generate(count: int, size: int, seed: int) -> Scenes:
-    """Compose scenes of two to four textured shapes on photographs."""
-    rng = np.random.default_rng(seed)
-    textures, backgrounds = [getattr(data, name)() / 255 for name in TEXTURES], photographs()
-    images, masks = [], []
-    for _ in range(count):
-        image = crop(backgrounds[rng.integers(len(backgrounds))], size, 3, rng)
-        mask = np.zeros((size, size), np.int64)
-        for _ in range(rng.integers(2, 5)):
-            inside, kind = shape(size, rng), rng.integers(len(textures))
-            texture = crop(textures[kind], size, 2, rng)
-            color = list(TEXTURES.values())[kind] + rng.uniform(-0.25, 0.25, 3)
-            shaded = color * (1 + 0.9 * (texture - texture.mean()))[..., None]
-            image = np.where(inside[..., None], np.clip(shaded, 0, 1), image)
-            mask[inside] = 1 + kind
-        images.append(ndimage.gaussian_filter(image, (0.5, 0.5, 0)))
-        masks.append(mask)
-    return Scenes.of(images, masks)
-
-
-def load(folder: Path, size: int) -> Scenes:
-    """Read images and masks in the layout of Pascal VOC, scaled to size x size."""
-    paths = sorted((folder / "SegmentationClass").glob("*.png"))
-    if not paths:
-        raise SystemExit(f"no masks in {folder / 'SegmentationClass'} (expected *.png)")
-    images, masks = [], []
-    for path in paths:
-        image = folder / "JPEGImages" / f"{path.stem}.jpg"
-        if not image.is_file():
-            raise SystemExit(f"mask {path.name} has no image {image}")
-        pixels = Image.open(image).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-        images.append(np.asarray(pixels) / 255)
-        masks.append(np.asarray(Image.open(path).resize((size, size), Image.Resampling.NEAREST)))
-    return Scenes.of(images, masks)
-
-
-def split(scenes: Scenes, seed: int) -> tuple[Scenes, Scenes]:
-    """Return four fifths of the scenes to train with, and the rest."""
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(scenes.images)))
-    last = max(1, len(order) // 5)
-    return select(scenes, order[last:]), select(scenes, order[:last])
-
-
-def select(scenes: Scenes, index: Tensor) -> Scenes:
-    """Return some of the scenes."""
-    return Scenes(scenes.images[index], scenes.masks[index], Tree(*(part[index] for part in scenes.trees)))
-
-
-def instances(mask: Array) -> Iterator[tuple[int, Array]]:
-    """Yield class and pixels of every connected piece of a mask that is worth annotating."""
-    for class_ in np.unique(mask[mask != VOID]):
-        pieces = measure.label(mask == class_, connectivity=1)
-        for piece in range(1, pieces.max() + 1):
-            if (pieces == piece).sum() >= 12:
-                yield int(class_), pieces == piece
-
-
-def annotate(masks: Tensor, supervision: str, seed: int) -> Annotations:
-    """Draw boxes, points or scribbles for masks.
-
-    Boxes leave what is outside of all of them as background. A point is somewhere in the middle half of
-    its instance; a scribble is the skeleton there. The background gets them as well.
-    """
-    rng = np.random.default_rng(seed)
-    labels = np.full(masks.shape, VOID)
-    boxes, image_of, class_of = [], [], []
-    for number, mask in enumerate(masks.numpy()):
-        if supervision == "boxes":
-            labels[number][mask != VOID] = 0
-        for class_, inside in instances(mask):
-            if supervision == "boxes":
-                if class_ == 0:
-                    continue
-                box = np.zeros_like(inside)
-                rows, columns = np.nonzero(inside)
-                box[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
-                labels[number][box] = VOID
-                boxes.append(box)
-                image_of.append(number)
-                class_of.append(class_)
-                continue
-            depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
-            if supervision == "points":
-                middle = np.argwhere(depth >= 0.5 * depth.max())
-                labels[number][tuple(middle[rng.integers(len(middle))])] = class_
-            else:
-                labels[number][morphology.skeletonize(inside) & (depth >= 0.5 * depth.max())] = class_
-    size = masks.shape[1:]
-    return Annotations(
-        torch.from_numpy(labels),
-        torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 1, *size)),
-        torch.tensor(image_of, dtype=torch.int64),
-        torch.tensor(class_of, dtype=torch.int64),
-    )
-
-
-class Network(nn.Module):
-    """A small U-Net."""
-
-    def __init__(self, n_classes: int, width: int = 12):
-        super().__init__()
-
-        def block(inputs: int, outputs: int) -> nn.Sequential:
-            layers: list[nn.Module] = []
-            for n in (inputs, outputs):
-                layers += [
-                    nn.Conv2d(n, outputs, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(outputs),
-                    nn.ReLU(),
-                ]
-            return nn.Sequential(*layers)
-
-        widths = [width, 2 * width, 4 * width]
-        self.down = nn.ModuleList(block(a, b) for a, b in zip([3, *widths], widths, strict=False))
-        self.up = nn.ModuleList(block(a + b, b) for a, b in zip(widths[:0:-1], widths[-2::-1], strict=True))
-        self.classify = nn.Conv2d(width, n_classes, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return class scores (B, n_classes, H, W)."""
-        skipped = []
-        for level, block in enumerate(self.down):
-            x = block(nn.functional.max_pool2d(x, 2) if level else x)
-            skipped.append(x)
-        skipped.pop()
-        for block in self.up:
-            above = skipped.pop()
-            x = block(torch.cat([nn.functional.interpolate(x, above.shape[2:], mode="bilinear"), above], 1))
-        scores: Tensor = self.classify(x)
-        return scores
 
 
 def loss(scores: Tensor, scenes: Scenes, told: Annotations, method: str, trust: float) -> Tensor:
@@ -275,39 +84,20 @@ def loss(scores: Tensor, scenes: Scenes, told: Annotations, method: str, trust: 
     return total
 
 
-def batch_of(told: Annotations, index: Tensor) -> Annotations:
-    """Return the annotations of some of the scenes."""
-    place = torch.full((len(told.labels),), -1)
-    place[index] = torch.arange(len(index))
-    chosen = place[told.image_of] >= 0
-    return Annotations(
-        told.labels[index], told.boxes[chosen], place[told.image_of[chosen]], told.class_of[chosen]
-    )
-
-
 def train(
     scenes: Scenes, told: Annotations, n_classes: int, method: str, seed: int, steps: int, progress: str
 ) -> Network:
     """Train a network, showing a progress bar."""
     torch.manual_seed(seed)
     network = Network(n_classes)
-    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
-    start = time.perf_counter()
-    for step in range(steps):
-        index = torch.randperm(len(scenes.images))[:8]
+
+    def loss_of(index: Tensor, done: float) -> Tensor:
         # What is propagated is the network's own prediction, which is not worth much at first.
-        trust = min(1.0, 2 * step / steps)
-        scores = network(scenes.images[index])
-        value = loss(scores, select(scenes, index), batch_of(told, index), method, trust)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        schedule.step()
-        filled = 24 * (step + 1) // steps
-        if filled > 24 * step // steps:
-            seconds = time.perf_counter() - start
-            print(f"\r{progress} [{'#' * filled:<24}] {seconds:4.0f} s", end="", file=sys.stderr, flush=True)
+        trust = min(1.0, 2 * done)
+        batch = select(scenes, index)
+        return loss(network(batch.images), batch, batch_of(told, index), method, trust)
+
+    fit(network, loss_of, len(scenes.images), steps, progress)
     return network
 
 
@@ -317,49 +107,11 @@ def predict(network: Network, scenes: Scenes) -> Tensor:
     return network.eval()(scenes.images).argmax(1)
 
 
-def mean_iou(predicted: Tensor, masks: Tensor, n_classes: int) -> float:
-    """Return the mean over the classes of intersection over union, counted over all images."""
-    counts = torch.bincount((n_classes * masks + predicted)[masks != VOID], minlength=n_classes**2).reshape(
-        n_classes, n_classes
-    )
-    either = counts.sum(0) + counts.sum(1) - counts.diag()
-    return float((counts.diag() / either)[either > 0].mean())
-
-
-def draw_figure(scenes: Scenes, told: Annotations, predictions: dict[str, Tensor], title: str) -> Figure:
-    """Draw four scenes: image, annotation, what the networks say, and the truth."""
-    n_classes = int(scenes.masks[scenes.masks != VOID].max()) + 1
-    palette = ["#10141c", "#e4572e", "#4fb06d", "#4d8af0", *(f"C{i}" for i in range(n_classes))]
-    colors = ListedColormap([*palette[:n_classes], "white"])
-    rows = min(4, len(scenes.images))
-    columns = 3 + len(predictions)
-    figure = Figure(figsize=(1.6 * columns, 1.65 * rows + 0.4), dpi=100, layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    for row, axes in enumerate(figure.subplots(rows, columns, squeeze=False)):
-        picture = np.moveaxis(scenes.images[row].numpy(), 0, -1) * DEVIATION + MEAN
-        labels = {"told": told.labels[row]}
-        labels |= {name: predicted[row] for name, predicted in predictions.items()}
-        labels["truth"] = scenes.masks[row]
-        axes[0].imshow(np.clip(picture, 0, 1))
-        axes[0].set_title("image" if row == 0 else "", fontsize=9)
-        for place, (name, classes) in zip(axes[1:], labels.items(), strict=True):
-            shown = np.where(classes == VOID, n_classes, classes)
-            place.imshow(shown, cmap=colors, vmin=0, vmax=n_classes, interpolation="nearest")
-            place.set_title(name if row == 0 else "", fontsize=9)
-        for place in axes:
-            place.set_axis_off()
-    return figure
-
-
 def table(results: dict[tuple[str, str], list[float]], supervisions: Sequence[str]) -> str:
     """Return the mean IoU in percent, mean and standard deviation over the seeds, as markdown."""
     lines = ["| loss | " + " | ".join(supervisions) + " |", "|---|" + "---:|" * len(supervisions)]
     for method in METHODS:
-        cells = []
-        for supervision in supervisions:
-            scores = [100 * score for score in results[supervision, method]]
-            spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
-            cells.append(f"{statistics.mean(scores):.1f}{spread}")
+        cells = [percent(results[supervision, method]) for supervision in supervisions]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -397,12 +149,14 @@ def main(argv: Sequence[str] | None = None) -> dict[tuple[str, str], list[float]
             for method in METHODS:
                 done = sum(map(len, results.values()))
                 progress = f"{done + 1:>3}/{runs} {supervision}, {method}, seed {seed}"
-                network = train(scenes, told, n_classes, method, seed, steps, f"{progress:<46}")
+                network = train(scenes, told, n_classes, method, seed, steps, progress)
                 predictions[method] = predict(network, held_out)
-                score = mean_iou(predictions[method], held_out.masks, n_classes)
+                score = mean_iou(predictions[method], held_out.masks, ignore_index=VOID)
                 results.setdefault((supervision, method), []).append(score)
                 print(f"  mIoU {100 * score:.1f}", file=sys.stderr)
-    figure = draw_figure(held_out, annotate(held_out.masks, supervision, seed), predictions, supervision)
+    figure = draw_figure(
+        held_out, annotate(held_out.masks, supervision, seed).labels, predictions, supervision
+    )
     figure.savefig(options.figure)
     print(
         f"\nMean IoU in percent over {len(held_out.masks)} held-out images, {seeds} seed(s), {steps} steps:\n"

@@ -141,8 +141,8 @@ def _function(name: str) -> Any:
 
 
 _FUNCTIONS = """
-    arange array_equal ascontiguousarray broadcast_arrays concatenate cumsum may_share_memory moveaxis ones
-    ravel_multi_index sort where zeros
+    arange array_equal ascontiguousarray broadcast_arrays concatenate cumsum exp full isfinite log maximum
+    may_share_memory moveaxis ones partition ravel_multi_index sort sqrt unique where zeros
 """
 for _name in _FUNCTIONS.split():
     globals()[_name] = _function(_name)

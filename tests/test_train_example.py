@@ -1,7 +1,6 @@
 """The training example: its data and annotations are what they claim, and it runs on both kinds of data."""
 
-import importlib.util
-from pathlib import Path
+import importlib
 
 import numpy as np
 import pytest
@@ -12,42 +11,38 @@ pytest.importorskip("skimage", reason="scikit-image is not installed")
 
 from PIL import Image  # noqa: E402
 
-PATH = Path(__file__).parents[1] / "examples" / "train_weak_segmentation.py"
-pytestmark = pytest.mark.skipif(not PATH.is_file(), reason="needs a checkout: run from the repository")
+made = pytest.importorskip("scenes", reason="needs a checkout: run from the repository")
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("train_weak_segmentation", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("train_weak_segmentation")
 
 
 @pytest.fixture(scope="module")
-def scenes(example):
-    return example.generate(12, 32, seed=0)
+def scenes():
+    return made.generate(12, 32, seed=0)
 
 
-def test_scenes_repeat_and_differ(example, scenes):
-    assert torch.equal(scenes.images, example.generate(12, 32, seed=0).images)
-    assert not torch.equal(scenes.masks, example.generate(12, 32, seed=1).masks)
+def test_scenes_repeat_and_differ(scenes):
+    assert torch.equal(scenes.images, made.generate(12, 32, seed=0).images)
+    assert not torch.equal(scenes.masks, made.generate(12, 32, seed=1).masks)
     assert set(scenes.masks.unique().tolist()) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("supervision", ["points", "scribbles"])
-def test_marks_are_few_and_right(example, scenes, supervision):
-    labels = example.annotate(scenes.masks, supervision, seed=0).labels
-    marked = labels != example.VOID
+def test_marks_are_few_and_right(scenes, supervision):
+    labels = made.annotate(scenes.masks, supervision, seed=0).labels
+    marked = labels != made.VOID
     assert (labels == scenes.masks)[marked].all()
     assert 0 < marked.float().mean() < 0.1
     if supervision == "points":
-        instances = sum(len(list(example.instances(mask.numpy()))) for mask in scenes.masks)
+        instances = sum(len(list(made.instances(mask.numpy()))) for mask in scenes.masks)
         assert marked.sum() == instances
 
 
-def test_boxes_hold_their_instances_tightly(example, scenes):
-    told = example.annotate(scenes.masks, "boxes", seed=0)
+def test_boxes_hold_their_instances_tightly(scenes):
+    told = made.annotate(scenes.masks, "boxes", seed=0)
     outside = told.labels == 0
     covered = torch.zeros(scenes.masks.shape, dtype=torch.bool)
     for box, image, class_ in zip(told.boxes[:, 0] > 0, told.image_of, told.class_of, strict=True):
@@ -56,12 +51,6 @@ def test_boxes_hold_their_instances_tightly(example, scenes):
             assert torch.equal(inside.any(axis), box.any(axis))
         covered[image] |= box
     assert torch.equal(covered, ~outside)
-
-
-def test_mean_iou(example):
-    masks = torch.tensor([[[0, 0, 1, 255]]])
-    assert example.mean_iou(torch.tensor([[[0, 1, 1, 0]]]), masks, 2) == pytest.approx((1 / 2 + 1 / 2) / 2)
-    assert example.mean_iou(masks.clamp(max=1), masks, 2) == 1
 
 
 def test_quick_mode(example, tmp_path, capsys):
@@ -80,24 +69,24 @@ def test_a_folder_like_pascal_voc(example, scenes, tmp_path, capsys):
     for folder in ("JPEGImages", "SegmentationClass"):
         (tmp_path / folder).mkdir()
     for number in range(6):
-        picture = np.moveaxis(scenes.images[number].numpy(), 0, -1) * example.DEVIATION + example.MEAN
+        picture = np.moveaxis(scenes.images[number].numpy(), 0, -1) * made.DEVIATION + made.MEAN
         Image.fromarray((255 * picture).clip(0, 255).astype(np.uint8)).save(
             tmp_path / "JPEGImages" / f"{number}.jpg"
         )
         mask = scenes.masks[number].numpy().astype(np.uint8)
-        mask[:, 0] = example.VOID
+        mask[:, 0] = made.VOID
         picture = Image.fromarray(mask)
         if number % 2:  # as Pascal VOC's own: classes are indices of colours
             picture.putpalette(np.random.default_rng(0).permutation(768).astype(np.uint8).tobytes())
         picture.save(tmp_path / "SegmentationClass" / f"{number}.png")
-    loaded = example.load(tmp_path, 32)
-    assert (loaded.masks[:, :, 0] == example.VOID).all()
+    loaded = made.load(tmp_path, 32)
+    assert (loaded.masks[:, :, 0] == made.VOID).all()
     assert torch.equal(loaded.masks[:, :, 1:], scenes.masks[:6, :, 1:])
     arguments = ["--data", str(tmp_path), "--size", "16", "--steps", "1", "--seeds", "1"]
     results = example.main([*arguments, "--figure", str(tmp_path / "figure.png")])
     assert len(results) == 3 * len(example.METHODS)
     (tmp_path / "JPEGImages" / "3.jpg").unlink()
     with pytest.raises(SystemExit, match=r"mask 3\.png has no image"):
-        example.load(tmp_path, 32)
+        made.load(tmp_path, 32)
     with pytest.raises(SystemExit, match="no masks"):
-        example.load(tmp_path / "JPEGImages", 32)
+        made.load(tmp_path / "JPEGImages", 32)
