@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from labels import strokes
+from gallery import COFFEE, strokes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -39,13 +39,13 @@ ABSENT = 4  # classes that the model is asked for and that the photograph does n
 def made_up(seed: int = 0) -> tuple[Array, Array, Array, Array]:
     """Return a photograph, scores and keys like those of a model with 16 x 16 patches, and the truth.
 
-    The truth comes from strokes on the photograph (see ``labels.py``). Scores are its patches,
+    The truth comes from strokes on the photograph (see ``gallery.py``). Scores are its patches,
     with errors in blobs and noise, and classes that are not there. Keys are of the patches' colours and
     places. It shows what the steps do, not how well they would do on a model's scores.
     """
     rng = np.random.default_rng(seed)
     image = data.coffee()
-    truth = aproarray.propagate_labels(image, strokes("coffee", image.shape[:2])) - 1
+    truth = aproarray.propagate_labels(image, strokes(image.shape[:2], COFFEE)) - 1
     n_classes = int(truth.max()) + 1
 
     def patches(pixels: Array) -> Array:
