@@ -292,8 +292,8 @@ def affinities(distances: Array, zeta: float) -> Array:
     return result
 
 
-# Columns that are gathered together where the channels of a pixel are not side by side.
-_GATHERED_COLUMNS = 16
+# Columns that are gathered together, at most, where the channels of a pixel are not side by side.
+_GATHERED_COLUMNS = 32
 
 
 def global_propagate(

@@ -77,7 +77,7 @@ MAX_COLUMNS = 32
 cdef enum:
     AHEAD = 12  # pixels that a gather is prefetched before its turn
     GROUP = 4  # lanes that are loaded and stored together
-    STRETCH = 1024  # pixels that are gathered or scattered together
+    STRETCH = 256  # pixels that are gathered or scattered together
 
 
 cdef struct Block:
