@@ -324,7 +324,7 @@ def global_propagate(
         columns[..., 0], columns[..., 1] = items[:, None], np.arange(n_channels)
         # Both sweeps at once, and if that is too few tasks, columns shared out.
         shares = max(1, _workers.threads_for(_sweep_pixels(order.shape[1], columns.size // 2), threads) // 2)
-        if side_by_side and n_channels >= _GATHERED_COLUMNS // 2:
+        if side_by_side and n_channels >= _GATHERED_COLUMNS // 4:
             blocks = [
                 block
                 for of_item in columns
