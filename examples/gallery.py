@@ -333,6 +333,7 @@ def main() -> None:
     for name in options.names:
         if name not in EXAMPLES:
             parser.error(f"no example is called {name}, there are {', '.join(EXAMPLES)}")
+    options.out.mkdir(parents=True, exist_ok=True)
     for name in options.names or EXAMPLES:
         path = options.out / f"gallery_{name}.png"
         start = time.perf_counter()
