@@ -6,7 +6,6 @@ for soft scores, `affinity_map` to look at what a pixel sees.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -314,8 +313,8 @@ def _steps(shape: tuple[int, ...], reach: int) -> NDArray[np.intp]:
     strides = [int(np.prod(shape[axis + 1 :], dtype=np.intp)) for axis in range(len(shape))]
     steps = [
         sum(a * b for a, b in zip(step, strides, strict=True))
-        for step in itertools.product(range(-reach, reach + 1), repeat=len(shape))
-        if any(step) and (reach > 1 or sum(map(abs, step)) == 1)
+        for step in _grid.window_steps(len(shape), 2 * reach + 1)
+        if reach > 1 or sum(map(abs, step)) == 1
     ]
     return np.array(steps, np.intp)
 
