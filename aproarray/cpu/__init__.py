@@ -442,8 +442,7 @@ def global_gap_gradients(
 
     def one_tree(tree: int) -> None:
         out[tree] = 0
-        kappa = np.empty(gaps.shape[1])
-        sweeps.affinities(gaps[tree], zeta, kappa, 0, len(kappa))
+        kappa = affinities(gaps[tree], zeta)
         for item in np.flatnonzero(tree_of == tree):
             arrays = grad[item], values[item], result[item]
             side_by_side = all(array.strides[1] == array.itemsize for array in arrays)

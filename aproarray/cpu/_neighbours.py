@@ -7,7 +7,6 @@ dimension. *Lines* are the rows of pixels along the last axis: what is done for 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from typing import Any
 
@@ -213,29 +212,17 @@ def pairwise_affinities(
     starts, shifts = padded.starts.astype(np.uint64), padded.shifts.astype(np.uint64)
     scale = images.dtype.type(min(1 / theta, float(np.finfo(images.dtype).max)))
 
-    def some_lines(g: int, first: int, last: int) -> None:
+    length = np.uint64(shape[-1])
+
+    def one_image(g: int) -> None:
         mask = np.ones(images.shape[1], bool) if masks is None else masks[g % len(masks)]
         planes = padded.planes(np.where(mask[:, None], images[g], 0), "constant")
         valid = padded.planes(mask[:, None], "constant")[0]
-        _relate_lines(
-            planes,
-            valid,
-            starts,
-            shifts,
-            np.uint64(shape[-1]),
-            scale,
-            np.uint64(first),
-            np.uint64(last),
-            out[g],
-        )
 
-    shares = -(-workers // len(images))
-    _workers.run(
-        [
-            functools.partial(some_lines, g, first, last)
-            for g, (first, last) in itertools.product(
-                range(len(images)), _workers.ranges(len(starts), shares, shape[-1])
-            )
-        ],
-        workers,
-    )
+        def some_lines(first: int, last: int) -> None:
+            part = np.uint64(first), np.uint64(last)
+            _relate_lines(planes, valid, starts, shifts, length, scale, *part, out[g])
+
+        _workers.run_ranges(some_lines, len(starts), -(-workers // len(images)), shape[-1])
+
+    _workers.run([functools.partial(one_image, g) for g in range(len(images))], workers)
