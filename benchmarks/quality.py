@@ -22,7 +22,7 @@ from scipy import ndimage
 from skimage import color, filters, io, measure, morphology, segmentation
 
 import aproarray
-from aproarray import _labels, _relief
+from aproarray import _labels, _relief, related
 
 Array = NDArray[Any]
 Method = Callable[[Array, Array], Array]
@@ -97,10 +97,7 @@ def coarse(regions: Array) -> Array:
 
 def mean_iou(labels: Array, regions: Array) -> float:
     """Return the intersection over union of labels with regions, averaged over the regions."""
-    n = regions.max() + 1
-    counts = np.bincount((labels * n + regions).ravel(), minlength=n * n).reshape(n, n)
-    union = counts.sum(0) + counts.sum(1) - counts.diagonal()
-    return float((counts.diagonal() / np.maximum(union, 1))[1:].mean())
+    return related.mean_iou(labels, regions, classes=range(1, regions.max() + 1), ignore_index=0)
 
 
 def nearest_seed(image: Array, labels: Array) -> Array:
