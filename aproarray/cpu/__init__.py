@@ -381,8 +381,8 @@ def _sweep_blocks(
     gathered = np.empty(0, values.dtype)
     for columns in blocks:
         (item, first), (last_item, last) = columns[0], columns[-1]
-        side_by_side = item == last_item and values.strides[2] == out.strides[2] == values.itemsize
-        if side_by_side or len(columns) == 1:
+        side_by_side = values.strides[2] == out.strides[2] == values.itemsize
+        if item == last_item and (side_by_side or len(columns) <= sweeps.FEW_COLUMNS):
             block = np.s_[item, :, first : last + 1]
             _both_sweeps(values[block], out[block], order, kappa, counts, transposed, workers)
             continue
@@ -408,18 +408,22 @@ def _both_sweeps(
     halves = (0, n_pixels // 2), (n_pixels // 2, n_pixels)
     stacks = sweeps.Stack(n_columns), sweeps.Stack(n_columns)
 
-    def move(backward: bool, second: bool) -> None:
-        start, stop = halves[backward != second]
-        steps = _workers.ranges(stop - start, 1, _sweep_pixels(1, n_columns))
-        for first, last in reversed(steps) if backward else steps:
+    def steps(start: int, stop: int) -> list[tuple[int, int]]:
+        ranges = _workers.ranges(stop - start, 1, _sweep_pixels(1, n_columns))
+        return [(start + first, start + last) for first, last in ranges]
+
+    def move(second: bool, ahead: list[tuple[int, int]], behind: list[tuple[int, int]]) -> None:
+        for bounds in itertools.zip_longest(ahead, behind, fillvalue=(0, 0)):
             _workers.check_stop()
-            sweeps.sweep(
-                values, out, order, kappa, counts, stacks[backward], backward, second, transposed,
-                start + first, start + last,
-            )  # fmt: skip
+            sweeps.sweep(values, out, order, kappa, counts, *stacks, second, transposed, *bounds[0], *bounds[1])
 
     for second in (False, True):
-        _workers.run([functools.partial(move, backward, second) for backward in (True, False)], workers)
+        ahead, behind = steps(*halves[second]), steps(*halves[not second])[::-1]
+        if workers > 1:
+            moves = [functools.partial(move, second, ahead, []), functools.partial(move, second, [], behind)]
+            _workers.run(moves, workers)
+        else:
+            move(second, ahead, behind)
 
 
 def global_gap_gradients(

@@ -6,10 +6,9 @@ Only affinities enter here, kappa = exp(-gap / zeta^2): the affinity of two pixe
 between their positions.
 """
 
-from libc.math cimport INFINITY, exp
-from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memset
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy
 
 from aproarray.cpu._prefetch cimport prefetch
 
@@ -23,15 +22,6 @@ ctypedef fused index_t:
 
 # The sums of a stack entry, in double: a sum over millions of float32 pixels keeps its digits. One
 # struct per vector width makes the width a constant of the compiled loops.
-cdef struct Lanes1:
-    double v[1]
-
-cdef struct Lanes2:
-    double v[2]
-
-cdef struct Lanes3:
-    double v[3]
-
 cdef struct Lanes4:
     double v[4]
 
@@ -51,9 +41,6 @@ cdef struct Lanes32:
     double v[32]
 
 ctypedef fused lanes_t:
-    Lanes1
-    Lanes2
-    Lanes3
     Lanes4
     Lanes8
     Lanes12
@@ -72,23 +59,31 @@ ctypedef fused mode_t:
     Averaging
     Transposing
 
-MAX_COLUMNS = 32
-
 cdef enum:
+    FEW = 3
     AHEAD = 12  # pixels that a gather is prefetched before its turn
     GROUP = 4  # lanes that are loaded and stored together
     STRETCH = 256  # pixels that are gathered or scattered together
+    CHUNK = 256  # numbers and pixels that are worked on in buffers
+    SMALLEST_LOG = -708
+
+MAX_COLUMNS = 32
+FEW_COLUMNS = FEW  # up to here, a pixel's columns need not be consecutive, and sweeps go another way
 
 
 cdef struct Block:
     # Where the columns of a block lie: the addresses of the first one at pixel 0, and bytes from one pixel
-    # to the next; a pixel's columns are consecutive. Lanes beyond the last column repeat columns, so
-    # that a group of lanes always is a full one: `columns` is the first column of each group.
+    # to the next, and from one column to the next. Many columns are side by side. Lanes beyond the last one
+    # repeat columns, so that a group of lanes always is a full one: `columns` is the first column of each.
+    int n_columns
     const char *source
     char *target
     Py_ssize_t source_stride
     Py_ssize_t target_stride
-    Py_ssize_t last_byte
+    Py_ssize_t source_column
+    Py_ssize_t target_column
+    Py_ssize_t source_last
+    Py_ssize_t target_last
     int columns[8]
 
 
@@ -103,28 +98,35 @@ cdef struct Entries:
     # Entries from the heaviest gap (the affinity rises upwards); entry 0 is a sentinel that stays.
     Py_ssize_t capacity
     Py_ssize_t top
-    Entry *entries
-    void *sums  # lanes_t[2 * capacity]: S, then T, of every entry
-    size_t sum_bytes  # of lanes_t
+    size_t entry_bytes
+    size_t sum_bytes
+    void *entries  # Entry or, of few columns, whose number of pixels is a lane, the affinity alone
+    void *sums  # lanes_t[2 * capacity] or few_t[2 * capacity]: S, then T, of every entry
 
 
-cdef bint grow(Entries *stack) noexcept nogil:
-    cdef Py_ssize_t capacity = 2 * stack.capacity
-    cdef void *moved = realloc(stack.sums, 2 * capacity * stack.sum_bytes)
+cdef bint reserve(Entries *stack, Py_ssize_t more) noexcept nogil:
+    """Make room for so many entries more."""
+    cdef Py_ssize_t capacity = stack.capacity
+    cdef void *moved
+    if stack.top + more < capacity:
+        return True
+    while stack.top + more >= capacity:
+        capacity *= 2
+    moved = realloc(stack.sums, 2 * capacity * stack.sum_bytes)
     if moved == NULL:
         return False
     stack.sums = moved
-    moved = realloc(stack.entries, capacity * sizeof(Entry))
+    moved = realloc(stack.entries, capacity * stack.entry_bytes)
     if moved == NULL:
         return False
-    stack.entries = <Entry *> moved
+    stack.entries = moved
     stack.capacity = capacity
     return True
 
 
 cdef int lanes_for(int columns) noexcept nogil:
     return (
-        columns if columns <= 4 else 8 if columns <= 8 else 12 if columns <= 12
+        2 if columns == 1 else 4 if columns <= 4 else 8 if columns <= 8 else 12 if columns <= 12
         else 16 if columns <= 16 else 24 if columns <= 24 else 32
     )
 
@@ -138,54 +140,60 @@ cdef class Stack:
         self.data.capacity = 64
         self.data.top = 0
         self.data.sum_bytes = lanes_for(columns) * sizeof(double)
-        self.data.sums = malloc(2 * self.data.capacity * self.data.sum_bytes)
-        self.data.entries = <Entry *> malloc(self.data.capacity * sizeof(Entry))
+        self.data.entry_bytes = sizeof(double) if columns <= FEW else sizeof(Entry)
+        self.data.sums = calloc(2 * self.data.capacity, self.data.sum_bytes)
+        self.data.entries = calloc(self.data.capacity, self.data.entry_bytes)
         if self.data.sums == NULL or self.data.entries == NULL:
             raise MemoryError("no memory for the stack of a sweep")
-        memset(self.data.sums, 0, 2 * self.data.sum_bytes)
-        self.data.entries[0].kappa = -1
-        self.data.entries[0].n = 0
-        self.data.entries[0].n_seen = 0
+        (<double *> self.data.entries)[0] = -1  # below any affinity
 
     def __dealloc__(self):
         free(self.data.sums)
         free(self.data.entries)
 
 
+cdef struct Side:
+    # A sweep on its way along a range of the line, from `place` to before `end`, in steps of 1 or -1.
+    Entries *stack
+    Py_ssize_t step
+    Py_ssize_t place
+    Py_ssize_t end
+
+
+cdef Side side_of(Entries *stack, Py_ssize_t first, Py_ssize_t last, bint backward) noexcept nogil:
+    cdef Side side
+    side.stack = stack
+    side.step = -1 if backward else 1
+    side.place = last - 1 if backward else first
+    side.end = first - 1 if backward else last
+    return side
+
+
 cdef inline void load(const Block *block, const char *at, lanes_t *lanes, const real *_kind) noexcept nogil:
     """lanes <- the columns that begin at an address."""
-    cdef int width = <int> (sizeof(lanes_t) // sizeof(double)), group, c
-    cdef const real *row = <const real *> at
-    if width < GROUP:
-        for c in range(width):
-            lanes.v[c] = row[c]
-    else:
-        for group in range(width // GROUP):
-            row = <const real *> at + block.columns[group]
-            for c in range(GROUP):
-                lanes.v[GROUP * group + c] = row[c]
+    cdef int group, c
+    cdef const real *row
+    for group in range(<int> (sizeof(lanes_t) // sizeof(double) // GROUP)):
+        row = <const real *> at + block.columns[group]
+        for c in range(GROUP):
+            lanes.v[GROUP * group + c] = row[c]
 
 
 cdef inline void store(const Block *block, char *at, const lanes_t *lanes, const real *_kind) noexcept nogil:
     """The columns that begin at an address <- lanes."""
-    cdef int width = <int> (sizeof(lanes_t) // sizeof(double)), group, c
-    cdef real *row = <real *> at
-    if width < GROUP:
-        for c in range(width):
-            row[c] = <real> lanes.v[c]
-    else:
-        for group in range(width // GROUP):
-            row = <real *> at + block.columns[group]
-            for c in range(GROUP):
-                row[c] = <real> lanes.v[GROUP * group + c]
+    cdef int group, c
+    cdef real *row
+    for group in range(<int> (sizeof(lanes_t) // sizeof(double) // GROUP)):
+        row = <real *> at + block.columns[group]
+        for c in range(GROUP):
+            row[c] = <real> lanes.v[GROUP * group + c]
 
 
-cdef bint sweep_lanes(
+cdef bint sweep_many(
     const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    Py_ssize_t first, Py_ssize_t last, bint backward, bint second, Entries *stack,
-    lanes_t *_width, const real *_kind, mode_t *_mode,
+    const Side *side, bint second, lanes_t *_width, const real *_kind, mode_t *_mode,
 ) noexcept nogil:
-    """Move a sweep over pixels [first, last) of the line. False: out of memory.
+    """Move a sweep over its range of the line. False: out of memory.
 
     T, on top of the stack, is the sum over all pixels behind, each weighted by its affinity to the pixel
     ahead. Moving over a gap, entries that it outweighs are one with it from then on. Only terms of one kind
@@ -194,22 +202,21 @@ cdef bint sweep_lanes(
     the rest, to both. Transposed, `counts` holds these z from the start: values are divided by them and
     sums stay sums.
     """
-    cdef Py_ssize_t i, p, pixel, top = stack.top, at, popped
-    cdef Py_ssize_t step = -1 if backward else 1, end = 0 if backward else n - 1
+    cdef Entries *stack = side.stack
+    cdef Py_ssize_t p = side.place, step = side.step, pixel, top = stack.top, at, popped
+    cdef Py_ssize_t last = 0 if step < 0 else n - 1
     cdef int c, width = <int> (sizeof(lanes_t) // sizeof(double))
     cdef lanes_t acc, result
     cdef lanes_t *sums = <lanes_t *> stack.sums
-    cdef Entry *entries = stack.entries
+    cdef Entry *entries = <Entry *> stack.entries
     cdef double z, n_behind, n_acc, affinity
-    p = last if backward else first - 1
-    for i in range(last - first):
-        p += step
+    while p != side.end:
         if order != NULL and 0 <= p + AHEAD * step < n:
             pixel = order[p + AHEAD * step]
             prefetch(block.source + pixel * block.source_stride)
-            prefetch(block.source + pixel * block.source_stride + block.last_byte)
+            prefetch(block.source + pixel * block.source_stride + block.source_last)
             prefetch(block.target + pixel * block.target_stride)
-            prefetch(block.target + pixel * block.target_stride + block.last_byte)
+            prefetch(block.target + pixel * block.target_stride + block.target_last)
         pixel = p if order == NULL else order[p]
         load(block, block.source + pixel * block.source_stride, &acc, _kind)
         if mode_t is Transposing:
@@ -219,7 +226,7 @@ cdef bint sweep_lanes(
             if second:
                 load(block, block.target + pixel * block.target_stride, &result, _kind)
                 for c in range(width):
-                    result.v[c] += acc.v[c] + sums[2 * top + 1].v[c]
+                    result.v[c] = acc.v[c] + result.v[c] + sums[2 * top + 1].v[c]
             else:
                 result = sums[2 * top + 1]
         elif second:
@@ -237,9 +244,10 @@ cdef bint sweep_lanes(
                 result.v[c] = sums[2 * top + 1].v[c] * z
         store(block, block.target + pixel * block.target_stride, &result, _kind)
 
-        if p == end:
+        if p == last:
             break
-        affinity = kappa[p - backward]
+        affinity = kappa[min(p, p + step)]
+        p += step
         if affinity == 0:  # nothing behind is seen from ahead
             top = 0
             continue
@@ -257,10 +265,11 @@ cdef bint sweep_lanes(
             top -= 1
         top += 1
         if top == stack.capacity:
-            if not grow(stack):
+            stack.top = top
+            if not reserve(stack, 1):
                 return False
             sums = <lanes_t *> stack.sums
-            entries = stack.entries
+            entries = <Entry *> stack.entries
         entries[top].kappa = affinity
         entries[top].n = n_acc
         entries[top].n_seen = entries[top - 1].n_seen + affinity * n_acc
@@ -271,34 +280,53 @@ cdef bint sweep_lanes(
     return True
 
 
-cdef bint sweep_in_mode(
-    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    Py_ssize_t first, Py_ssize_t last, bint backward, bint second, bint transposed, Entries *stack,
-    lanes_t *width,
-) noexcept nogil:
-    if transposed:
-        return sweep_lanes(
-            block, order, kappa, n, counts, first, last, backward, second, stack,
-            width, counts, <Transposing *> NULL,
+cdef void exp_of(const double *x, double *result, Py_ssize_t n) noexcept nogil:
+    """result[i] <- exp(x[i]), at most CHUNK of them, none above 0, to 2 units in the last place.
+
+    Below -708, where numbers cease to be normal, it is 0. In loops that the compiler turns into vector code:
+    x = k ln 2 + r, exp(r) from its series up to r^12 (|r| < 0.35: 2e-16), and k added to the exponent.
+    """
+    cdef double[CHUNK] shifted  # k, in the lowest bits
+    cdef double[CHUNK] series
+    cdef const uint64_t *shifted_bits = <const uint64_t *> shifted
+    cdef uint64_t *bits = <uint64_t *> series
+    cdef double to_integer = 6755399441055744.0  # 1.5 * 2^52: what is added to it is rounded
+    cdef double k, r, r2, r4
+    cdef Py_ssize_t i
+    for i in range(n):
+        shifted[i] = x[i] * 1.4426950408889634 + to_integer
+        k = shifted[i] - to_integer
+        r = (x[i] - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10  # ln 2, in two parts
+        r2 = r * r
+        r4 = r2 * r2
+        series[i] = (1 + r) + (1. / 2 + r * (1. / 6)) * r2 + (
+            ((1. / 24 + r * (1. / 120)) + (1. / 720 + r * (1. / 5040)) * r2) * r4
+            + (
+                ((1. / 40320 + r * (1. / 362880)) + (1. / 3628800 + r * (1. / 39916800)) * r2)
+                + r4 * (1. / 479001600)
+            ) * (r4 * r4)
         )
-    return sweep_lanes(
-        block, order, kappa, n, counts, first, last, backward, second, stack,
-        width, counts, <Averaging *> NULL,
-    )
+    for i in range(n):
+        bits[i] += shifted_bits[i] << 52
+    for i in range(n):
+        result[i] = series[i] if x[i] > SMALLEST_LOG else 0
 
 
 def affinities(const real[::1] distances, double zeta, double[::1] result, Py_ssize_t first, Py_ssize_t last):
     """result[first:last] <- exp(-d / zeta^2), for any zeta > 0: never 0 * inf, and 0 where d is inf."""
-    cdef Py_ssize_t i
-    cdef double inverse = 1 / zeta
+    cdef double[CHUNK] exponents
+    cdef Py_ssize_t i, n
+    cdef double inverse = 1 / zeta, exponent
     if inverse > 1.7976931348623157e308:  # 1 / subnormal
         inverse = 1.7976931348623157e308
     with nogil:
-        for i in range(first, last):
-            if distances[i] == INFINITY:
-                result[i] = 0
-            else:
-                result[i] = exp(-(distances[i] * inverse) * inverse)
+        while first < last:
+            n = min(<Py_ssize_t> CHUNK, last - first)
+            for i in range(n):
+                exponent = -(distances[first + i] * inverse) * inverse
+                exponents[i] = exponent if exponent > SMALLEST_LOG else SMALLEST_LOG
+            exp_of(exponents, &result[first], n)
+            first += n
 
 
 def gather(
@@ -333,79 +361,106 @@ def scatter(
             first += STRETCH
 
 
+include "_sweep_few.pxi"
+
+
+cdef bint move_few(
+    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
+    const Side *ahead, const Side *behind, bint second, bint transposed, few_t *width,
+) noexcept nogil:
+    if transposed:
+        return sweep_few(
+            block, order, kappa, n, counts, ahead, behind, second, width, <Transposing *> NULL
+        )
+    return sweep_few(block, order, kappa, n, counts, ahead, behind, second, width, <Averaging *> NULL)
+
+
+cdef bint move_many(
+    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
+    const Side *ahead, const Side *behind, bint second, bint transposed, lanes_t *width,
+) noexcept nogil:
+    if transposed:
+        return sweep_many(
+            block, order, kappa, n, counts, ahead, second, width, counts, <Transposing *> NULL
+        ) and sweep_many(
+            block, order, kappa, n, counts, behind, second, width, counts, <Transposing *> NULL
+        )
+    return sweep_many(
+        block, order, kappa, n, counts, ahead, second, width, counts, <Averaging *> NULL
+    ) and sweep_many(
+        block, order, kappa, n, counts, behind, second, width, counts, <Averaging *> NULL
+    )
+
+
 def sweep(
     const real[:, :] values, real[:, :] out, const index_t[::1] order, const double[::1] kappa,
-    real[::1] counts, Stack stack, bint backward, bint second, bint transposed,
-    Py_ssize_t first, Py_ssize_t last,
+    real[::1] counts, Stack ahead_stack, Stack behind_stack, bint second, bint transposed,
+    Py_ssize_t first, Py_ssize_t last, Py_ssize_t behind_first, Py_ssize_t behind_last,
 ):
-    """Move a sweep over pixels [first, last) of the line of N, C columns (at most 32) at a time.
+    """Move two sweeps over N pixels of C columns (at most 32): `ahead`, forward, over pixels [first, last)
+    of the line, and `behind`, backward, over [behind_first, behind_last). Either may be empty.
 
     Global propagation of values (N, C) into out (N, C) is a sweep forward and one backward, each with a
     stack of its own, each in any number of moves. Every pixel needs both; for the later one, `second` is set.
 
-    The values of a pixel must be consecutive, in `out` as well. `order` (N) names the pixels along the line;
-    with no entries it says that they are in that order. `counts` (N) becomes z = K 1 along the line.
-    Transposed, it holds that z, and out becomes K (values / z), the gradient of values from that of out.
+    The values of a pixel must be consecutive, in `out` as well, if there are more than FEW_COLUMNS. `order`
+    (N) names the pixels along the line; with no entries it says that they are in that order. `counts` (N)
+    becomes z = K 1 along the line. Transposed, it holds that z, and out becomes K (values / z), the gradient
+    of values from that of out.
     """
     cdef Py_ssize_t n = values.shape[0]
     cdef int count = <int> values.shape[1], width = lanes_for(count), group
-    cdef const index_t *order_data = &order[0] if order.shape[0] else NULL
+    cdef const index_t *line = &order[0] if order.shape[0] else NULL
+    cdef const double *gap_kappa = &kappa[0] if n > 1 else NULL
+    cdef Side ahead = side_of(&ahead_stack.data, first, last, False)
+    cdef Side behind = side_of(&behind_stack.data, behind_first, behind_last, True)
     cdef Block block
     cdef bint done = False
     if n == 0 or count == 0:
         return
+    block.n_columns = count
     block.source = <const char *> &values[0, 0]
     block.target = <char *> &out[0, 0]
     block.source_stride = values.strides[0]
     block.target_stride = out.strides[0]
-    block.last_byte = (count - 1) * sizeof(real)
+    block.source_column = values.strides[1]
+    block.target_column = out.strides[1]
+    block.source_last = (count - 1) * block.source_column
+    block.target_last = (count - 1) * block.target_column
     for group in range(width // GROUP):
         block.columns[group] = min(GROUP * group, count - GROUP)
     with nogil:
-        if width == 1:
-            done = sweep_in_mode(
-                &block, order_data, &kappa[0], n, &counts[0], first, last, backward, second, transposed,
-                &stack.data, <Lanes1 *> NULL,
+        if count == 1:
+            done = move_few(
+                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Pairs1 *> NULL
             )
-        elif width == 2:
-            done = sweep_in_mode(
-                &block, order_data, &kappa[0], n, &counts[0], first, last, backward, second, transposed,
-                &stack.data, <Lanes2 *> NULL,
-            )
-        elif width == 3:
-            done = sweep_in_mode(
-                &block, order_data, &kappa[0], n, &counts[0], first, last, backward, second, transposed,
-                &stack.data, <Lanes3 *> NULL,
+        elif count <= FEW:
+            done = move_few(
+                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Pairs2 *> NULL
             )
         elif width == 4:
-            done = sweep_in_mode(
-                &block, order_data, &kappa[0], n, &counts[0], first, last, backward, second, transposed,
-                &stack.data, <Lanes4 *> NULL,
+            done = move_many(
+                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes4 *> NULL
             )
         elif width == 8:
-            done = sweep_in_mode(
-                &block, order_data, &kappa[0], n, &counts[0], first, last, backward, second, transposed,
-                &stack.data, <Lanes8 *> NULL,
+            done = move_many(
+                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes8 *> NULL
             )
         elif width == 12:
-            done = sweep_in_mode(
-                &block, order_data, &kappa[0], n, &counts[0], first, last, backward, second, transposed,
-                &stack.data, <Lanes12 *> NULL,
+            done = move_many(
+                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes12 *> NULL
             )
         elif width == 16:
-            done = sweep_in_mode(
-                &block, order_data, &kappa[0], n, &counts[0], first, last, backward, second, transposed,
-                &stack.data, <Lanes16 *> NULL,
+            done = move_many(
+                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes16 *> NULL
             )
         elif width == 24:
-            done = sweep_in_mode(
-                &block, order_data, &kappa[0], n, &counts[0], first, last, backward, second, transposed,
-                &stack.data, <Lanes24 *> NULL,
+            done = move_many(
+                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes24 *> NULL
             )
         else:
-            done = sweep_in_mode(
-                &block, order_data, &kappa[0], n, &counts[0], first, last, backward, second, transposed,
-                &stack.data, <Lanes32 *> NULL,
+            done = move_many(
+                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes32 *> NULL
             )
     if not done:
         raise MemoryError(f"no memory for the stack of a sweep over {n} pixels and {count} channels")
