@@ -293,7 +293,7 @@ def affinities(distances: Array, zeta: float) -> Array:
 
 
 # Columns that are gathered together, at most, where the channels of a pixel are not side by side.
-_GATHERED_COLUMNS = 32
+_GATHERED_COLUMNS = 24
 
 
 def global_propagate(
@@ -362,6 +362,8 @@ def _sweep_pixels(n_pixels: int, n_columns: int) -> float:
 
 def _split(columns: Array, most: int, at_least: int) -> list[Array]:
     """Split columns into blocks of at most `most`, as many as a multiple of `at_least` if possible."""
+    if at_least == 1:
+        return [columns[first : first + most] for first in range(0, len(columns), most)]
     n_blocks = -(-len(columns) // most)
     n_blocks = min(len(columns), -(-n_blocks // at_least) * at_least)
     return np.array_split(columns, n_blocks) if n_blocks else []
@@ -389,10 +391,10 @@ def _sweep_blocks(
         if gathered.size == 0:
             gathered = np.empty(2 * len(order) * max(map(len, blocks)), values.dtype)
         rows = gathered[: 2 * len(order) * len(columns)].reshape(2, len(order), len(columns))
-        gather = functools.partial(sweeps.gather, values, columns, order, rows[0])
+        gather = functools.partial(sweeps.gather, values, columns, rows[0])
         _workers.run_ranges(gather, len(order), workers, _LINEAR * len(columns))
-        _both_sweeps(rows[0], rows[1], order[:0], kappa, counts, transposed, workers)
-        scatter = functools.partial(sweeps.scatter, rows[1], columns, order, out)
+        _both_sweeps(rows[0], rows[1], order, kappa, counts, transposed, workers)
+        scatter = functools.partial(sweeps.scatter, rows[1], columns, out)
         _workers.run_ranges(scatter, len(order), workers, _LINEAR * len(columns))
 
 

@@ -329,36 +329,38 @@ def affinities(const real[::1] distances, double zeta, double[::1] result, Py_ss
             first += n
 
 
-def gather(
-    const real[:, :, :] values, const Py_ssize_t[:, ::1] columns, const index_t[::1] order, real[:, ::1] rows,
-    Py_ssize_t first, Py_ssize_t last,
-):
-    """Rows [first, last) of rows (N, K) <- the values (I, N, C) of K columns, pixels in `order`."""
-    cdef Py_ssize_t p, k, item, channel
+def gather(const real[:, :, :] values, const Py_ssize_t[:, ::1] columns, real[:, ::1] rows,
+           Py_ssize_t first, Py_ssize_t last):
+    """Rows [first, last) of rows (N, K) <- the values (I, N, C) of K columns."""
+    cdef Py_ssize_t p, k, stop
+    cdef const char *at
+    cdef Py_ssize_t stride = values.strides[1]
     with nogil:
-        while first < last:  # a stretch of pixels, which lie near one another, of one column after the other
+        while first < last:  # a stretch of pixels of one column after the other
+            stop = min(first + STRETCH, last)
             for k in range(columns.shape[0]):
-                item = columns[k, 0]
-                channel = columns[k, 1]
-                for p in range(first, min(first + STRETCH, last)):
-                    rows[p, k] = values[item, order[p], channel]
-            first += STRETCH
+                at = <const char *> &values[columns[k, 0], first, columns[k, 1]]
+                for p in range(first, stop):
+                    rows[p, k] = (<const real *> at)[0]
+                    at += stride
+            first = stop
 
 
-def scatter(
-    const real[:, ::1] rows, const Py_ssize_t[:, ::1] columns, const index_t[::1] order, real[:, :, :] out,
-    Py_ssize_t first, Py_ssize_t last,
-):
+def scatter(const real[:, ::1] rows, const Py_ssize_t[:, ::1] columns, real[:, :, :] out,
+            Py_ssize_t first, Py_ssize_t last):
     """The reverse of `gather`."""
-    cdef Py_ssize_t p, k, item, channel
+    cdef Py_ssize_t p, k, stop
+    cdef char *at
+    cdef Py_ssize_t stride = out.strides[1]
     with nogil:
         while first < last:
+            stop = min(first + STRETCH, last)
             for k in range(columns.shape[0]):
-                item = columns[k, 0]
-                channel = columns[k, 1]
-                for p in range(first, min(first + STRETCH, last)):
-                    out[item, order[p], channel] = rows[p, k]
-            first += STRETCH
+                at = <char *> &out[columns[k, 0], first, columns[k, 1]]
+                for p in range(first, stop):
+                    (<real *> at)[0] = rows[p, k]
+                    at += stride
+            first = stop
 
 
 include "_sweep_few.pxi"
