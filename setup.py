@@ -30,7 +30,10 @@ def extension(name, args=()):
     return Extension(
         f"aproarray.cpu.{name}",
         [f"aproarray/cpu/{name}.pyx"],
-        depends=[f"aproarray/cpu/{shared}" for shared in ("_sweep.pxi", "_sweep_few.pxi", "_prefetch.pxd", "_unionfind.pxd")],
+        depends=[
+            f"aproarray/cpu/{shared}"
+            for shared in ("_sweep.pxi", "_sweep_few.pxi", "_prefetch.pxd", "_unionfind.pxd")
+        ],
         extra_compile_args=[*COMPILE_ARGS, *args],
     )
 

@@ -200,10 +200,16 @@ def global_propagate(
     flat = layout.flatten(values).astype(dtype, copy=False)
     # Before the numbers are looked at: what is too large should say so at once.
     result = _Result(xp, values, layout, dtype, len(zetas) if several else None, out)
-    if check_finite:
+    finite = not check_finite
+    if check_finite and out is not None:  # a call that fails leaves that as it was
         _validate.finite(flat, "values", tree._masks_of(tree_of))
+        finite = True
     for k, one_zeta in enumerate(zetas):
-        backend.global_propagate(flat, result.flat[k], order, gaps, tree_of, one_zeta, threads)
+        means = result.flat[k]
+        means_finite = backend.global_propagate(flat, means, order, gaps, tree_of, one_zeta, threads)
+        finite = finite or means_finite  # every value is part of a mean: where means are finite, values are
+    if not finite:
+        _validate.finite(flat, "values", tree._masks_of(tree_of))
     return result.finish()
 
 

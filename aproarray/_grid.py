@@ -7,6 +7,7 @@ is the order that breaks ties between equal weights, on every backend. Nothing e
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -31,8 +32,12 @@ class Grid(NamedTuple):
     """Bits of an edge's id that hold k."""
 
 
+@functools.lru_cache
 def grid(shape: tuple[int, ...], connectivity: int) -> Grid:
-    """Return the graph of an image whose neighbours are at most `connectivity` orthogonal hops apart."""
+    """Return the graph of an image whose neighbours are at most `connectivity` orthogonal hops apart.
+
+    Calls with the same arguments share its arrays, which cannot be written to.
+    """
     ndim = len(shape)
     offsets = [
         step for step in window_steps(ndim, 3) if step > (0,) * ndim and sum(map(abs, step)) <= connectivity
@@ -42,13 +47,12 @@ def grid(shape: tuple[int, ...], connectivity: int) -> Grid:
             f"connectivity={connectivity} gives a pixel {2 * len(offsets)} neighbours along {ndim} axes, "
             f"at most {2 * MAX_OFFSETS} are supported"
         )
+    steps = np.array(offsets, np.intp).reshape(-1, ndim)
     strides = [int(np.prod(shape[axis + 1 :], dtype=np.intp)) for axis in range(ndim)]
-    return Grid(
-        np.array(shape, np.intp),
-        np.array(offsets, np.intp).reshape(-1, ndim),
-        np.array(offsets, np.intp).reshape(-1, ndim) @ np.array(strides, np.intp),
-        (len(offsets) - 1).bit_length(),
-    )
+    arrays = np.array(shape, np.intp), steps, steps @ np.array(strides, np.intp)
+    for array in arrays:
+        array.flags.writeable = False
+    return Grid(*arrays, (len(offsets) - 1).bit_length())
 
 
 def window_steps(ndim: int, kernel_size: int, dilation: int = 1) -> list[tuple[int, ...]]:

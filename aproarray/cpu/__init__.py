@@ -292,7 +292,8 @@ def affinities(distances: Array, zeta: float) -> Array:
     return result
 
 
-# Columns that are gathered together, at most, where the channels of a pixel are not side by side.
+# Columns that become rows, at most, where the channels of a pixel are not side by side. More buffers than
+# these take were given back to the system after every call, and asked for at the next.
 _GATHERED_COLUMNS = 24
 
 
@@ -306,20 +307,20 @@ def global_propagate(
     workers: int,
     sums: Array | None = None,
     transposed: bool = False,
-) -> None:
+) -> bool:
     """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_of[i] of order (B, N).
 
     sums (B, N), of the values' dtype, receive z = K 1 of the trees that have items, in the order of the
     line. Transposed, they hold it, and out becomes K (values / z): what y = K phi / z makes of a gradient.
+    Returns whether all means are known to be finite.
     """
     n_channels = values.shape[2]
     side_by_side = values.strides[2] == out.strides[2] == values.itemsize
-    used, group = np.unique(tree_of, return_inverse=True)
+    used = sorted(set(tree_of.tolist()))
     threads = max(1, workers // max(len(used), 1))  # for one tree
 
-    def one_tree(g: int) -> None:
-        tree = used[g]
-        items = np.flatnonzero(group == g)
+    def one_tree(tree: int) -> bool:
+        items = np.flatnonzero(tree_of == tree)
         columns = np.empty((len(items), n_channels, 2), np.intp)  # (item, channel)
         columns[..., 0], columns[..., 1] = items[:, None], np.arange(n_channels)
         # Both sweeps at once, and if that is too few tasks, columns shared out.
@@ -350,9 +351,9 @@ def global_propagate(
             )
             for share in range(min(shares, len(blocks)))
         ]
-        _workers.run(tasks, threads)
+        return all(_workers.run(tasks, threads))
 
-    _workers.run([functools.partial(one_tree, g) for g in range(len(used))], workers)
+    return all(_workers.run([functools.partial(one_tree, tree) for tree in used], workers))
 
 
 def _sweep_pixels(n_pixels: int, n_columns: int) -> float:
@@ -378,7 +379,9 @@ def _sweep_blocks(
     sums: Array | None,
     transposed: bool,
     workers: int,
-) -> None:
+) -> bool:
+    """Propagate blocks of columns over a tree; are all means finite?"""
+    finite = True
     counts = np.empty(len(order), values.dtype) if sums is None else sums
     gathered = np.empty(0, values.dtype)
     for columns in blocks:
@@ -386,24 +389,26 @@ def _sweep_blocks(
         side_by_side = values.strides[2] == out.strides[2] == values.itemsize
         if item == last_item and (side_by_side or len(columns) <= sweeps.FEW_COLUMNS):
             block = np.s_[item, :, first : last + 1]
-            _both_sweeps(values[block], out[block], order, kappa, counts, transposed, workers)
+            finite &= _both_sweeps(values[block], out[block], order, kappa, counts, transposed, workers)
             continue
         if gathered.size == 0:
             gathered = np.empty(2 * len(order) * max(map(len, blocks)), values.dtype)
         rows = gathered[: 2 * len(order) * len(columns)].reshape(2, len(order), len(columns))
         gather = functools.partial(sweeps.gather, values, columns, rows[0])
         _workers.run_ranges(gather, len(order), workers, _LINEAR * len(columns))
-        _both_sweeps(rows[0], rows[1], order, kappa, counts, transposed, workers)
+        finite &= _both_sweeps(rows[0], rows[1], order, kappa, counts, transposed, workers)
         scatter = functools.partial(sweeps.scatter, rows[1], columns, out)
         _workers.run_ranges(scatter, len(order), workers, _LINEAR * len(columns))
+    return finite
 
 
 def _both_sweeps(
     values: Array, out: Array, order: Array, kappa: Array, counts: Array, transposed: bool, workers: int
-) -> None:
+) -> bool:
     """Propagate values (N, C) into out (N, C) by two sweeps that meet in the middle; see `_sweep.sweep`.
 
-    Up to there each is the first to come to a pixel, from there on the second: they can move at once.
+    Up to there each is the first to come to a pixel, from there on the second: they can move at once, on two
+    threads or taking turns on one. Returns whether all means are finite.
     """
     n_pixels, n_columns = values.shape
     workers = _workers.threads_for(_sweep_pixels(n_pixels, n_columns), workers)
@@ -417,7 +422,9 @@ def _both_sweeps(
     def move(second: bool, ahead: list[tuple[int, int]], behind: list[tuple[int, int]]) -> None:
         for bounds in itertools.zip_longest(ahead, behind, fillvalue=(0, 0)):
             _workers.check_stop()
-            sweeps.sweep(values, out, order, kappa, counts, *stacks, second, transposed, *bounds[0], *bounds[1])
+            sweeps.sweep(
+                values, out, order, kappa, counts, *stacks, second, transposed, *bounds[0], *bounds[1]
+            )
 
     for second in (False, True):
         ahead, behind = steps(*halves[second]), steps(*halves[not second])[::-1]
@@ -426,6 +433,7 @@ def _both_sweeps(
             _workers.run(moves, workers)
         else:
             move(second, ahead, behind)
+    return all(stack.finite for stack in stacks)
 
 
 def global_gap_gradients(
@@ -455,22 +463,11 @@ def global_gap_gradients(
             most = _gradient.MAX_COLUMNS if side_by_side else _GATHERED_COLUMNS
             for columns in _split(np.arange(values.shape[2]), most, 1):
                 g, phi, y = (array[:, columns[0] : columns[-1] + 1] for array in arrays)
-                line = order[tree]
                 if not side_by_side:
-                    g, phi, y = (_gathered(array, line) for array in (g, phi, y))
-                    line = line[:0]
-                _gradient.gap_gradient(g, phi, y, line, gaps[tree], kappa, sums[tree], zeta, out[tree])
+                    g, phi, y = map(np.ascontiguousarray, (g, phi, y))
+                _gradient.gap_gradient(g, phi, y, order[tree], gaps[tree], kappa, sums[tree], zeta, out[tree])
 
     _workers.run([functools.partial(one_tree, b) for b in range(len(order))], workers)
-
-
-def _gathered(values: Array, order: Array) -> Array:
-    """Return values (N, C) in the order of the line."""
-    rows = np.empty(values.shape, values.dtype)
-    columns = np.zeros((values.shape[1], 2), np.intp)
-    columns[:, 1] = np.arange(values.shape[1])
-    sweeps.gather(values[None], columns, order, rows, 0, len(rows))
-    return rows
 
 
 def feature_gradients(

@@ -71,12 +71,12 @@ cdef inline bint side_sums(
     cdef const real *phi
     cdef const real *y
     for p in range(n):
-        if order != NULL and p + AHEAD < n:
+        if p + AHEAD < n:
             ahead = order[p + AHEAD]
             prefetch(grad.first + ahead * grad.stride)
             prefetch(values.first + ahead * values.stride)
             prefetch(result.first + ahead * result.stride)
-        pixel = p if order == NULL else order[p]
+        pixel = order[p]
         g = <const real *> (grad.first + pixel * grad.stride)
         phi = <const real *> (values.first + pixel * values.stride)
         y = <const real *> (result.first + pixel * result.stride)
@@ -117,11 +117,10 @@ def gap_gradient(
 ):
     """Add dL/dgap to out (N-1), for grad = dL/dresult of result = GP of values, all (N, C), C at most 32.
 
-    The columns of a pixel are consecutive. `order` as in `_sweep.global_propagate`; `sums` is its z.
+    The columns of a pixel are consecutive. `order` (N) names the pixels along the line; `sums` is its z.
     """
     cdef Py_ssize_t n = values.shape[0]
     cdef int count = <int> values.shape[1]
-    cdef const index_t *order_data = &order[0] if order.shape[0] else NULL
     cdef double scale = min(1 / zeta / zeta, 1.7976931348623157e308)
     cdef Rows grad_rows, value_rows, result_rows
     cdef Stack stack
@@ -140,7 +139,7 @@ def gap_gradient(
         stack.sums = <double *> malloc(stack.capacity * (2 * count + 2) * sizeof(double))
         if stack.merges != NULL and stack.sums != NULL:
             done = side_sums(
-                grad_rows, value_rows, result_rows, order_data, &gaps[0], &kappa[0], &sums[0], n, count,
+                grad_rows, value_rows, result_rows, &order[0], &gaps[0], &kappa[0], &sums[0], n, count,
                 scale, &out[0], &stack,
             )
         free(stack.merges)

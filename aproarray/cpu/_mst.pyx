@@ -120,7 +120,11 @@ cdef uint64_t *radix_sort(
             value = (key_of(items, i, kind) >> shift) & (RADIX - 1)
             place = counts[digit][value]
             counts[digit][value] = place + 1
-            put(other, place, key_of(items, i, kind), id_of(items, i, kind), kind)
+            if node_t is int32_t:
+                other[place] = items[i]
+            else:
+                other[2 * place] = items[2 * i]
+                other[2 * place + 1] = items[2 * i + 1]
         swap = items
         items = other
         other = swap
@@ -700,16 +704,23 @@ def collect_unmarked(
 
     `like` is any array of the type that says how wide items are (see `item_buffers`).
     """
-    cdef Py_ssize_t u, k
+    cdef Py_ssize_t u, k, n_offsets = weights.shape[0], n = weights.shape[1]
     cdef node_t kind = 0
+    cdef const real *of_pixel
     with nogil:
-        for u in range(first, last):
-            for k in range(weights.shape[0]):
-                # Written in any case, kept if unmarked: no branch, which could not be predicted.
-                if place == stop:
-                    break
-                put(&items[0], place, bits_of(weights[k, u]), <uint64_t> u << id_bits | <uint64_t> k, kind)
-                place += not is_negative(weights[k, u])
+        # Written in any case, kept if unmarked: no branch, which could not be predicted.
+        u = first
+        while u < last and stop - place >= n_offsets:
+            of_pixel = &weights[0, u]
+            for k in range(n_offsets):
+                put(&items[0], place, bits_of(of_pixel[k * n]), <uint64_t> u << id_bits | k, kind)
+                place += not is_negative(of_pixel[k * n])
+            u += 1
+        for u in range(u, last):  # where others write, from `stop` on, nothing is
+            for k in range(n_offsets):
+                if place < stop:
+                    put(&items[0], place, bits_of(weights[k, u]), <uint64_t> u << id_bits | k, kind)
+                    place += not is_negative(weights[k, u])
 
 
 cdef void canonical_ends(

@@ -1,7 +1,7 @@
 """Global propagation over the linear order: two sweeps with a stack each, up to 32 columns at a time.
 
 A *column* is one channel of one item: what is propagated over a tree. The columns of a block lie side
-by side; where they do not, they are gathered into rows in the order of the line, and scattered back.
+by side; where they do not, they are gathered into rows, and scattered back.
 Only affinities enter here, kappa = exp(-gap / zeta^2): the affinity of two pixels is the smallest kappa
 between their positions.
 """
@@ -100,6 +100,7 @@ cdef struct Entries:
     Py_ssize_t top
     size_t entry_bytes
     size_t sum_bytes
+    bint finite  # what the sweep has completed
     void *entries  # Entry or, of few columns, whose number of pixels is a lane, the affinity alone
     void *sums  # lanes_t[2 * capacity] or few_t[2 * capacity]: S, then T, of every entry
 
@@ -139,6 +140,7 @@ cdef class Stack:
     def __cinit__(self, int columns):
         self.data.capacity = 64
         self.data.top = 0
+        self.data.finite = True
         self.data.sum_bytes = lanes_for(columns) * sizeof(double)
         self.data.entry_bytes = sizeof(double) if columns <= FEW else sizeof(Entry)
         self.data.sums = calloc(2 * self.data.capacity, self.data.sum_bytes)
@@ -146,6 +148,11 @@ cdef class Stack:
         if self.data.sums == NULL or self.data.entries == NULL:
             raise MemoryError("no memory for the stack of a sweep")
         (<double *> self.data.entries)[0] = -1  # below any affinity
+
+    @property
+    def finite(self):
+        """Whether all means that the sweep completed are finite."""
+        return bool(self.data.finite)
 
     def __dealloc__(self):
         free(self.data.sums)
@@ -205,19 +212,22 @@ cdef bint sweep_many(
     cdef Entries *stack = side.stack
     cdef Py_ssize_t p = side.place, step = side.step, pixel, top = stack.top, at, popped
     cdef Py_ssize_t last = 0 if step < 0 else n - 1
-    cdef int c, width = <int> (sizeof(lanes_t) // sizeof(double))
+    cdef int c, group, width = <int> (sizeof(lanes_t) // sizeof(double))
     cdef lanes_t acc, result
     cdef lanes_t *sums = <lanes_t *> stack.sums
     cdef Entry *entries = <Entry *> stack.entries
-    cdef double z, n_behind, n_acc, affinity
+    cdef double z, n_behind, n_acc, affinity, together
+    cdef double[GROUP] nothing  # 0, or NaN from when a result is not finite
+    for c in range(GROUP):
+        nothing[c] = 0
     while p != side.end:
-        if order != NULL and 0 <= p + AHEAD * step < n:
+        if 0 <= p + AHEAD * step < n:
             pixel = order[p + AHEAD * step]
             prefetch(block.source + pixel * block.source_stride)
             prefetch(block.source + pixel * block.source_stride + block.source_last)
             prefetch(block.target + pixel * block.target_stride)
             prefetch(block.target + pixel * block.target_stride + block.target_last)
-        pixel = p if order == NULL else order[p]
+        pixel = order[p]
         load(block, block.source + pixel * block.source_stride, &acc, _kind)
         if mode_t is Transposing:
             z = 1 / counts[p]
@@ -237,6 +247,11 @@ cdef bint sweep_many(
             load(block, block.target + pixel * block.target_stride, &result, _kind)
             for c in range(width):
                 result.v[c] = (acc.v[c] + result.v[c] * n_behind + sums[2 * top + 1].v[c]) * z
+            for c in range(GROUP):
+                together = result.v[c]
+                for group in range(1, width // GROUP):
+                    together += result.v[GROUP * group + c]
+                nothing[c] += together * 0
         else:
             counts[p] = <real> (1 + entries[top].n_seen)
             z = 1 / counts[p]
@@ -277,6 +292,8 @@ cdef bint sweep_many(
             sums[2 * top].v[c] = acc.v[c]
             sums[2 * top + 1].v[c] = sums[2 * top - 1].v[c] + affinity * acc.v[c]
     stack.top = top
+    for c in range(GROUP):
+        stack.finite = stack.finite and nothing[c] == 0
     return True
 
 
@@ -406,13 +423,11 @@ def sweep(
     stack of its own, each in any number of moves. Every pixel needs both; for the later one, `second` is set.
 
     The values of a pixel must be consecutive, in `out` as well, if there are more than FEW_COLUMNS. `order`
-    (N) names the pixels along the line; with no entries it says that they are in that order. `counts` (N)
-    becomes z = K 1 along the line. Transposed, it holds that z, and out becomes K (values / z), the gradient
-    of values from that of out.
+    (N) names the pixels along the line. `counts` (N) becomes z = K 1 along the line. Transposed, it holds that
+    z, and out becomes K (values / z), the gradient of values from that of out.
     """
     cdef Py_ssize_t n = values.shape[0]
     cdef int count = <int> values.shape[1], width = lanes_for(count), group
-    cdef const index_t *line = &order[0] if order.shape[0] else NULL
     cdef const double *gap_kappa = &kappa[0] if n > 1 else NULL
     cdef Side ahead = side_of(&ahead_stack.data, first, last, False)
     cdef Side behind = side_of(&behind_stack.data, behind_first, behind_last, True)
@@ -434,35 +449,35 @@ def sweep(
     with nogil:
         if count == 1:
             done = move_few(
-                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Pairs1 *> NULL
+                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Pairs1 *> NULL
             )
         elif count <= FEW:
             done = move_few(
-                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Pairs2 *> NULL
+                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Pairs2 *> NULL
             )
         elif width == 4:
             done = move_many(
-                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes4 *> NULL
+                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes4 *> NULL
             )
         elif width == 8:
             done = move_many(
-                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes8 *> NULL
+                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes8 *> NULL
             )
         elif width == 12:
             done = move_many(
-                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes12 *> NULL
+                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes12 *> NULL
             )
         elif width == 16:
             done = move_many(
-                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes16 *> NULL
+                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes16 *> NULL
             )
         elif width == 24:
             done = move_many(
-                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes24 *> NULL
+                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes24 *> NULL
             )
         else:
             done = move_many(
-                &block, line, gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes32 *> NULL
+                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes32 *> NULL
             )
     if not done:
         raise MemoryError(f"no memory for the stack of a sweep over {n} pixels and {count} channels")

@@ -106,10 +106,6 @@ cdef struct Chunk:
     Py_ssize_t n_gaps
 
 
-cdef inline Py_ssize_t pixel_at(const index_t *order, Py_ssize_t place) noexcept nogil:
-    return place if order == NULL else order[place]
-
-
 cdef void read_chunk(
     const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, const real *counts,
     const Side *side, Chunk *chunk, few_t *values, double *gap_kappa, mode_t *_mode,
@@ -127,7 +123,7 @@ cdef void read_chunk(
     cdef double z = 1
     cdef Py_ssize_t pixel
     for i in range(chunk.length):
-        pixel = pixel_at(order, p + AHEAD * step if (last_ahead - p) * step >= AHEAD else last_ahead)
+        pixel = order[p + AHEAD * step if (last_ahead - p) * step >= AHEAD else last_ahead]
         at = source + pixel * stride
         prefetch(at)
         if few_t is Pairs2:
@@ -138,7 +134,7 @@ cdef void read_chunk(
         if few_t is Pairs2:
             prefetch(at + target_second)
             prefetch(at + target_third)
-        at = source + pixel_at(order, p) * stride
+        at = source + order[p] * stride
         if mode_t is Transposing:
             z = 1 / counts[p]
         if few_t is Pairs1:
@@ -165,7 +161,7 @@ cdef void write_chunk(
     cdef double[CHUNK] n_behind
     cdef double[CHUNK] factor
     cdef double z
-    cdef pair_t result, other
+    cdef pair_t result, other, nothing = pair_of(0, 0)  # 0, or NaN from when a result is not finite
     cdef char *at
     for i in range(chunk.length):
         n_behind[i] = 1
@@ -179,20 +175,25 @@ cdef void write_chunk(
         p += step
     p = chunk.place
     for i in range(chunk.length):
-        at = target + pixel_at(order, p) * stride
+        at = target + order[p] * stride
         result = seen[i].v[0]
         if later:
             other = pair_of((<real *> at)[0], (<real *> (at + second))[0] if few_t is Pairs2 else 0)
             result = add(add(values[i].v[0], scale(other, n_behind[i])), result)
         result = scale(result, factor[i])
+        nothing = add(nothing, scale(result, 0))
         if few_t is Pairs2:
             z = first_of(seen[i].v[1])
             if later:
                 z = (first_of(values[i].v[1]) + (<real *> (at + third))[0] * n_behind[i]) + z
-            (<real *> (at + third))[0] = <real> (z * factor[i])
+            z *= factor[i]
+            nothing = add(nothing, scale(pair_of(z, 0), 0))
+            (<real *> (at + third))[0] = <real> z
             (<real *> (at + second))[0] = <real> second_of(result)
         (<real *> at)[0] = <real> first_of(result)
         p += step
+    if later:
+        side.stack.finite = side.stack.finite and first_of(nothing) == 0 and second_of(nothing) == 0
 
 
 cdef bint next_chunk(
@@ -244,7 +245,8 @@ cdef bint sweep_few(
         if ahead_goes and ahead_at == ahead_chunk.n_gaps:
             ahead.stack.top = ahead_top - <double *> ahead.stack.entries
             if not next_chunk(
-                block, order, kappa, n, counts, ahead, &ahead_chunk, later, values[0], gap_kappa[0], seen[0], mode
+                block, order, kappa, n, counts, ahead, &ahead_chunk, later,
+                values[0], gap_kappa[0], seen[0], mode,
             ):
                 return False
             ahead_goes = ahead_chunk.length > 0
@@ -252,7 +254,8 @@ cdef bint sweep_few(
         if behind_goes and behind_at == behind_chunk.n_gaps:
             behind.stack.top = behind_top - <double *> behind.stack.entries
             if not next_chunk(
-                block, order, kappa, n, counts, behind, &behind_chunk, later, values[1], gap_kappa[1], seen[1], mode
+                block, order, kappa, n, counts, behind, &behind_chunk, later,
+                values[1], gap_kappa[1], seen[1], mode,
             ):
                 return False
             behind_goes = behind_chunk.length > 0

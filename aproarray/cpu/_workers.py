@@ -26,11 +26,17 @@ def available_cpus() -> int:
         cpus = len(os.sched_getaffinity(0))
     except AttributeError:  # not on this system
         cpus = os.cpu_count() or 1
+    return int(max(1, min(cpus, _quota())))
+
+
+@functools.cache
+def _quota() -> float:
+    """Return the CPUs' worth of time that the process's cgroup had when this was first asked for."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return cpus if quota == "max" else max(1, min(cpus, math.ceil(int(quota) / int(period))))
+        return math.inf if quota == "max" else math.ceil(int(quota) / int(period))
     except (OSError, ValueError):
-        return cpus
+        return math.inf
 
 
 class Stopped(Exception):  # noqa: N818 - no error of its own

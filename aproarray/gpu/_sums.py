@@ -179,21 +179,22 @@ def global_propagate(
     workers: int,
     sums: Any = None,
     transposed: bool = False,
-) -> None:
+) -> bool:
     """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_of[i] of order (B, N).
 
     sums (B, N), of the values' dtype, receive z = K 1 of the trees that have items, in the order of the
     line. Transposed, they hold it, and out becomes K (values / z): what y = K phi / z makes of a gradient.
+    Returns whether all means are known to be finite, which they are not here.
     """
     del workers
     n_trees, n = order.shape
     if values.size == 0:
-        return
+        return False
     if n == 1:
         out[...] = values
         if sums is not None and not transposed:
             sums[...] = 1
-        return
+        return False
     line, shown = None, None
     for trees, items, channels in _parts(values, tree_of, n_trees):
         if line is None or shown != trees:
@@ -212,6 +213,7 @@ def global_propagate(
         )  # fmt: skip
         if not isinstance(picked, slice):
             out[picked, :, channels] = target
+    return False
 
 
 def global_gap_gradients(
