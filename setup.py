@@ -1,5 +1,6 @@
 """The Cython extensions, and nothing else: all metadata is in pyproject.toml."""
 
+import glob
 import os
 import platform
 
@@ -30,10 +31,7 @@ def extension(name, args=()):
     return Extension(
         f"aproarray.cpu.{name}",
         [f"aproarray/cpu/{name}.pyx"],
-        depends=[
-            f"aproarray/cpu/{shared}"
-            for shared in ("_sweep.pxi", "_sweep_few.pxi", "_prefetch.pxd", "_unionfind.pxd")
-        ],
+        depends=sorted(glob.glob("aproarray/cpu/*.px[di]")),
         extra_compile_args=[*COMPILE_ARGS, *args],
     )
 
@@ -56,9 +54,10 @@ class BuildBesideSources(build_ext):
         self.copy_extensions_to_source()
 
 
-extensions = [extension(name) for name in ("_mst", "_sweep", "_gradient", "_rooted", "_flood")]
+extensions = [extension(name) for name in ("_mst", "_weigh", "_sweep", "_gradient", "_rooted", "_flood")]
 if platform.machine().lower() in ("x86_64", "amd64"):
-    extensions.append(extension("_sweep_avx2", AVX2_ARGS))  # chosen at run time
+    # Chosen at run time.
+    extensions += [extension(name, AVX2_ARGS) for name in ("_sweep_avx2", "_weigh_avx2")]
 
 setup(
     ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=DIRECTIVES),

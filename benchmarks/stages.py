@@ -19,7 +19,7 @@ from aproarray.cpu import _mst
 from benchmarks import inputs, machine
 
 STAGES: dict[str, tuple[ModuleType, str]] = {
-    "weigh, drop from squares": (_mst, "weigh_slabs"),
+    "weigh, drop from squares": (cpu.weighing, "weigh_slabs"),
     "tiles: sort, union-find, runs": (_mst, "solve_tiles"),
     "number the runs": (_mst, "number_runs"),
     "count the edges left": (_mst, "count_unmarked"),

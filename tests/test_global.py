@@ -348,12 +348,49 @@ def test_float32_keeps_its_digits_over_4_million_pixels(kind):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 11, 13, 21, 32])
 def test_vector_code_gives_the_same_bits_as_code_for_any_processor(channels, dtype, monkeypatch):
     rng = np.random.default_rng(channels)
-    tree = aproarray.mst(rng.random((30, 40, 3)).astype(dtype))
+    image = rng.random((30, 40, channels)).astype(dtype)
     values = rng.standard_normal((30, 40, channels)).astype(dtype)
-    monkeypatch.setattr(cpu, "sweeps", _sweep)
-    plain = aproarray.global_propagate(values, tree, zeta=0.3)
-    monkeypatch.setattr(cpu, "sweeps", importlib.import_module("aproarray.cpu._sweep_avx2"))
-    np.testing.assert_array_equal(aproarray.global_propagate(values, tree, zeta=0.3), plain)
+    results = []
+    for suffix in ("", "_avx2"):
+        monkeypatch.setattr(cpu, "sweeps", importlib.import_module(f"aproarray.cpu._sweep{suffix}"))
+        monkeypatch.setattr(cpu, "weighing", importlib.import_module(f"aproarray.cpu._weigh{suffix}"))
+        tree = aproarray.mst(image)
+        results.append((tree.order, tree.gaps, aproarray.global_propagate(values, tree, zeta=0.3)))
+    for plain, vector in zip(*results, strict=True):
+        np.testing.assert_array_equal(plain, vector)
+
+
+@pytest.mark.parametrize("picture", ["noise", "ramp", "islands"])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_few_channels_give_the_same_bits_as_among_many(channels, picture):
+    rng = np.random.default_rng(channels)
+    image = np.cumsum(np.arange(2000.0)).reshape(2, 1000) if picture == "ramp" else rng.random((2, 1000))
+    mask = rng.random(image.shape) < 0.7 if picture == "islands" else None
+    tree = aproarray.mst(image, channel_axis=None, mask=mask)
+    values = rng.standard_normal((*image.shape, 8))
+    for zeta in (1e-3, 0.2, 1e4):  # most affinities 0; some; none
+        many = aproarray.global_propagate(values, tree, zeta=zeta)
+        few = aproarray.global_propagate(values[..., :channels], tree, zeta=zeta)
+        np.testing.assert_array_equal(few, many[..., :channels])
+        apart = np.ascontiguousarray(np.moveaxis(values[..., :channels], -1, 0))
+        apart = aproarray.global_propagate(apart, tree, zeta=zeta, channel_axis=0)
+        np.testing.assert_array_equal(np.moveaxis(apart, 0, -1), few)
+
+
+@pytest.mark.parametrize("sweeps", [_sweep, cpu.sweeps])
+def test_affinities_are_exp_to_two_units_in_the_last_place(sweeps):
+    d = np.concatenate([np.linspace(0, 708, 100_001), [709, 1e4, 1e300, np.inf]])
+    for zeta in (1.0, 0.25, 5e-324, 1e200):
+        affinities = np.empty(len(d))
+        sweeps.affinities(d, zeta, affinities, 0, len(d))
+        with np.errstate(over="ignore", invalid="ignore"):
+            exponent = -d / zeta / zeta
+        exponent[d == 0] = 0
+        shown = exponent > -708
+        np.testing.assert_allclose(affinities[shown], np.exp(exponent[shown]), rtol=1e-15)
+        assert (affinities[~shown] <= 4e-308).all()
+        assert affinities[-1] == 0
+        assert (np.diff(affinities) <= 0).all()
 
 
 def test_channels_give_the_same_bits_wherever_they_lie():

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aproarray import _grid
-from aproarray.cpu import _flood, _gradient, _mst, _sweep, _tree_filter, _workers
+from aproarray.cpu import _flood, _gradient, _mst, _sweep, _tree_filter, _weigh, _workers
 
 xp = np  # the arrays' own namespace
-sweeps = _sweep
+sweeps, weighing = _sweep, _weigh
 if _sweep.has_avx2():
     from aproarray.cpu import _sweep_avx2 as sweeps  # type: ignore[no-redef]
+    from aproarray.cpu import _weigh_avx2 as weighing  # type: ignore[no-redef]
 
 Array = NDArray[Any]
 available_workers = _workers.available_cpus
@@ -113,7 +114,7 @@ def grid_trees(
     def build(b: int, *tree: Array) -> bool:
         mask = np.empty(0, np.uint8) if masks is None else masks[b % len(masks)].view(np.uint8)
         weights = np.empty((len(grid.offsets), n_nodes), images.dtype)
-        weigh = functools.partial(_mst.weigh_slabs, images[b], mask, grid, weights)
+        weigh = functools.partial(weighing.weigh_slabs, images[b], mask, grid, weights)
         slabs = shape[0] if len(shape) > 1 else 1
         _workers.run_ranges(weigh, slabs, threads, _LINEAR * n_nodes / slabs)
         tiled = n_nodes > _UNTILED_PIXELS[threads > 1]
@@ -246,7 +247,7 @@ def reweighed_trees(
     def build(f: int, *tree: Array) -> bool:
         edges = edges_of[place[f]]
         weights = np.empty(len(edges), features.dtype)
-        _mst.weigh_edges(features[f], edges, weights)
+        weighing.weigh_edges(features[f], edges, weights)
         return _connect_nodes(edges, weights, *tree)
 
     return _build_trees(n_trees, n_nodes, index_dtype, features.dtype, build, workers)

@@ -416,8 +416,8 @@ def sweep(
     real[::1] counts, Stack ahead_stack, Stack behind_stack, bint second, bint transposed,
     Py_ssize_t first, Py_ssize_t last, Py_ssize_t behind_first, Py_ssize_t behind_last,
 ):
-    """Move two sweeps over N pixels of C columns (at most 32): `ahead`, forward, over pixels [first, last)
-    of the line, and `behind`, backward, over [behind_first, behind_last). Either may be empty.
+    """Move two sweeps over N pixels of C columns (at most 32): `ahead`, forward over pixels [first, last) of
+    the line, and `behind`, backward over pixels [behind_first, behind_last). Either range may be empty.
 
     Global propagation of values (N, C) into out (N, C) is a sweep forward and one backward, each with a
     stack of its own, each in any number of moves. Every pixel needs both; for the later one, `second` is set.
@@ -428,7 +428,7 @@ def sweep(
     """
     cdef Py_ssize_t n = values.shape[0]
     cdef int count = <int> values.shape[1], width = lanes_for(count), group
-    cdef const double *gap_kappa = &kappa[0] if n > 1 else NULL
+    cdef const double *gaps = &kappa[0] if n > 1 else NULL
     cdef Side ahead = side_of(&ahead_stack.data, first, last, False)
     cdef Side behind = side_of(&behind_stack.data, behind_first, behind_last, True)
     cdef Block block
@@ -449,35 +449,43 @@ def sweep(
     with nogil:
         if count == 1:
             done = move_few(
-                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Pairs1 *> NULL
+                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                <Pairs1 *> NULL,
             )
         elif count <= FEW:
             done = move_few(
-                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Pairs2 *> NULL
+                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                <Pairs2 *> NULL,
             )
         elif width == 4:
             done = move_many(
-                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes4 *> NULL
+                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                <Lanes4 *> NULL,
             )
         elif width == 8:
             done = move_many(
-                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes8 *> NULL
+                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                <Lanes8 *> NULL,
             )
         elif width == 12:
             done = move_many(
-                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes12 *> NULL
+                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                <Lanes12 *> NULL,
             )
         elif width == 16:
             done = move_many(
-                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes16 *> NULL
+                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                <Lanes16 *> NULL,
             )
         elif width == 24:
             done = move_many(
-                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes24 *> NULL
+                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                <Lanes24 *> NULL,
             )
         else:
             done = move_many(
-                &block, &order[0], gap_kappa, n, &counts[0], &ahead, &behind, second, transposed, <Lanes32 *> NULL
+                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                <Lanes32 *> NULL,
             )
     if not done:
         raise MemoryError(f"no memory for the stack of a sweep over {n} pixels and {count} channels")
