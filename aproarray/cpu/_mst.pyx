@@ -143,7 +143,7 @@ cdef struct TileView:
     const Py_ssize_t *pixel_strides
     int bits
     Py_ssize_t n_local
-    const Py_ssize_t *pixel_of  # pixels from the tile's first one, for every local index
+    const void *pixel_of  # node_t: pixels from the tile's first one, for every local index
     Py_ssize_t base
     Py_ssize_t corner[MAX_NDIM]
     Py_ssize_t extent[MAX_NDIM]
@@ -162,6 +162,23 @@ cdef void place_tile(TileView *view, Py_ssize_t tile) noexcept nogil:
         tile //= across
 
 
+cdef Py_ssize_t n_rows_of(const TileView *view) noexcept nogil:
+    """Rows along the last axis in a tile."""
+    cdef Py_ssize_t axis, n_rows = 1
+    for axis in range(view.ndim - 1):
+        n_rows *= view.extent[axis]
+    return n_rows
+
+
+cdef Py_ssize_t first_of_row(const TileView *view, Py_ssize_t row) noexcept nogil:
+    """The local index of a row's first pixel."""
+    cdef Py_ssize_t axis, local = 0
+    for axis in range(view.ndim - 2, -1, -1):
+        local += (row % view.extent[axis]) << (view.bits * (view.ndim - 1 - axis))
+        row //= view.extent[axis]
+    return local
+
+
 cdef Py_ssize_t gather_tile(
     const TileView *view, const real *weights, uint64_t *items, node_t *bound
 ) noexcept nogil:
@@ -169,28 +186,27 @@ cdef Py_ssize_t gather_tile(
 
     bound[x] becomes the weight of the lightest edge that leaves the tile from local pixel x.
     """
-    cdef Py_ssize_t ndim = view.ndim, last = ndim - 1, width = view.extent[last], n_rows = 1
+    cdef Py_ssize_t ndim = view.ndim, last = ndim - 1, width = view.extent[last]
     cdef Py_ssize_t row, rest, axis, k, x, there, step, back, first, stop, u, local, count = 0
-    cdef bint ahead_inside[MAX_OFFSETS]
-    cdef bint behind_inside, behind_in_image
+    cdef const real *row_of[MAX_OFFSETS]
+    cdef Py_ssize_t first_inside[MAX_OFFSETS]
+    cdef Py_ssize_t stop_inside[MAX_OFFSETS]
+    cdef Py_ssize_t all_first, all_stop  # pixels from which all edges stay in the tile
+    cdef Py_ssize_t n_offsets = view.n_offsets
+    cdef int id_bits = view.id_bits
+    cdef bint ahead_inside, behind_inside, behind_in_image
     cdef node_t kind = 0
     cdef real weight
     cdef node_t furthest = LARGEST32 if node_t is int32_t else LARGEST64
-    for axis in range(last):
-        n_rows *= view.extent[axis]
-    for row in range(n_rows):
-        u = view.base
-        local = 0
-        rest = row
-        for axis in range(last - 1, -1, -1):
-            there = rest % view.extent[axis]
-            rest //= view.extent[axis]
-            u += there * view.pixel_strides[axis]
-            local += there << (view.bits * (last - axis))
+    for row in range(n_rows_of(view)):
+        local = first_of_row(view, row)
+        u = view.base + (<const node_t *> view.pixel_of)[local]
         for x in range(width):
             bound[local + x] = furthest
+        all_first = 0
+        all_stop = width
         for k in range(view.n_offsets):
-            ahead_inside[k] = True
+            ahead_inside = True
             behind_inside = True
             behind_in_image = True
             rest = row
@@ -199,14 +215,19 @@ cdef Py_ssize_t gather_tile(
                 rest //= view.extent[axis]
                 step = there + view.offsets[k * ndim + axis]
                 back = there - view.offsets[k * ndim + axis]
-                ahead_inside[k] = ahead_inside[k] and 0 <= step < view.extent[axis]
+                ahead_inside = ahead_inside and 0 <= step < view.extent[axis]
                 behind_inside = behind_inside and 0 <= back < view.extent[axis]
                 back += view.corner[axis]
                 behind_in_image = behind_in_image and 0 <= back < view.shape[axis]
+            step = view.offsets[k * ndim + last]
+            row_of[k] = weights + k * view.n + u
+            first_inside[k] = max(<Py_ssize_t> 0, -step) if ahead_inside else width
+            stop_inside[k] = width - max(<Py_ssize_t> 0, step) if ahead_inside else 0
+            all_first = max(all_first, first_inside[k])
+            all_stop = max(all_first, min(all_stop, stop_inside[k]))
             if not behind_in_image:
                 continue
             # Edges that enter the tile from earlier pixels: all along a row, or at one of its ends.
-            step = view.offsets[k * ndim + last]
             first = 0
             stop = width
             if behind_inside:
@@ -219,40 +240,37 @@ cdef Py_ssize_t gather_tile(
                 weight = weights[k * view.n + u + x - view.strides[k]]
                 if not is_negative(weight):
                     bound[local + x] = min(bound[local + x], <node_t> bits_of(weight))
-        for x in range(width):
-            for k in range(view.n_offsets):
-                weight = weights[k * view.n + u + x]
-                step = x + view.offsets[k * ndim + last]
-                if ahead_inside[k] and 0 <= step < width:
-                    # Written in any case, kept if unmarked: no branch, which could not be predicted.
-                    put(items, count, bits_of(weight), <uint64_t> (local + x) << view.id_bits | k, kind)
+        # Edges are written in any case, kept if unmarked: no branch, which could not be predicted.
+        x = 0
+        while x < width:
+            if x == all_first:
+                for x in range(all_first, all_stop):
+                    for k in range(n_offsets):
+                        weight = row_of[k][x]
+                        put(items, count, bits_of(weight), <uint64_t> (local + x) << id_bits | k, kind)
+                        count += not is_negative(weight)
+                x = all_stop
+                if x == width:
+                    break
+            for k in range(n_offsets):
+                weight = row_of[k][x]
+                if first_inside[k] <= x < stop_inside[k]:
+                    put(items, count, bits_of(weight), <uint64_t> (local + x) << id_bits | k, kind)
                     count += not is_negative(weight)
                 elif not is_negative(weight):
                     bound[local + x] = min(bound[local + x], <node_t> bits_of(weight))
+            x += 1
     return count
 
 
-cdef inline void mark_edge(real *weight, int64_t mask) noexcept nogil:
-    """Set the sign of a weight if the mask's is set."""
-    cdef uint32_t single
-    cdef uint64_t both
-    if real is float:
-        memcpy(&single, weight, sizeof(single))
-        single |= <uint32_t> mask & <uint32_t> 1 << 31
-        memcpy(weight, &single, sizeof(single))
-    else:
-        memcpy(&both, weight, sizeof(both))
-        both |= <uint64_t> mask & <uint64_t> 1 << 63
-        memcpy(weight, &both, sizeof(both))
-
-
 cdef struct TileWork:
-    # Scratch of one thread: two buffers for a tile's edges, node_t[2 * n_local] twice and node_t[n_local].
+    # Scratch of one thread: two buffers for a tile's edges, node_t[2 * n_local] and node_t[n_local]; a byte
+    # for each pixel's edge of one offset, then of the next.
     uint64_t *items
     uint64_t *other
     void *sets
-    void *links
     void *bound
+    unsigned char *settled
 
 
 cdef Py_ssize_t solve_tile(
@@ -266,19 +284,25 @@ cdef Py_ssize_t solve_tile(
     which also is its smallest, and that first pixel for the others. Returns the number of runs.
     """
     cdef node_t *sets = <node_t *> work.sets
-    cdef node_t *links = <node_t *> work.links
+    cdef node_t *links
     cdef node_t *bound = <node_t *> work.bound
+    cdef const node_t *pixel_of = <const node_t *> view.pixel_of
+    cdef node_t *runs = bound  # of every local pixel, once edges are through
     cdef node_t a, b, low, high, low_last, high_last, lightest, final, apart, key, kind = 0
     cdef node_t sign = <node_t> 1 << (31 if node_t is int32_t else 63)
     cdef node_t[2 * TOGETHER] ends
-    cdef Py_ssize_t i, count, local, row, n_rows = 1, rest, axis, there, x, head, pixel
+    cdef Py_ssize_t i, count, local, row, there, x, k, head, width = view.extent[view.ndim - 1]
     cdef Py_ssize_t n_runs = 0
-    cdef Py_ssize_t last = view.ndim - 1
     cdef uint64_t id, k_mask = (<uint64_t> 1 << view.id_bits) - 1
     cdef uint64_t *items
+    cdef unsigned char *settled = work.settled
+    cdef const unsigned char *marks
+    cdef node_t *bits
     make_sets(sets, view.n_local)
+    memset(settled, 0, view.n_local * view.n_offsets)
     count = gather_tile(view, weights, work.items, bound)
     items = radix_sort(work.items, work.other, count, kind)
+    links = <node_t *> (work.other if items == work.items else work.items)
     for i in range(count):
         if i % TOGETHER == 0:
             for x in range(min(<Py_ssize_t> TOGETHER, count - i)):
@@ -306,26 +330,17 @@ cdef Py_ssize_t solve_tile(
         sets[2 * low + 1] = (high_last & final) | (low_last & ~final)
         # Whatever comes after an edge that is put off is heavier than it, and it leaves both sides.
         bound[low] = lightest | (sign & apart & ~final)
-        mark_edge(
-            weights + (id & k_mask) * view.n + view.base + view.pixel_of[id >> view.id_bits], final | ~apart
-        )
+        settled[(id & k_mask) * view.n_local + (id >> view.id_bits)] = <unsigned char> ((final | ~apart) & 1)
 
-    for axis in range(last):
-        n_rows *= view.extent[axis]
-    for row in range(n_rows):
-        local = 0
-        rest = row
-        for axis in range(last - 1, -1, -1):
-            there = rest % view.extent[axis]
-            rest //= view.extent[axis]
-            local += there << (view.bits * (last - axis))
-        for x in range(view.extent[last]):
+    for row in range(n_rows_of(view)):
+        local = first_of_row(view, row)
+        for x in range(width):
             a = <node_t> (local + x)
             b = sets[2 * a + 1]
             if b < 0:
                 continue
-            head = view.base + view.pixel_of[a]
-            run_of[head] = ~(<node_t> start)
+            head = view.base + pixel_of[a]
+            runs[a] = ~(<node_t> start)
             run_pixels[start] = <node_t> head
             there = start
             while a != b:
@@ -335,14 +350,22 @@ cdef Py_ssize_t solve_tile(
                 id = id_of(items, i, kind)
                 run_keys[start] = <node_t> key_of(items, i, kind)
                 run_ids[start] = <node_t> (
-                    <uint64_t> (view.base + view.pixel_of[id >> view.id_bits]) << view.id_bits | (id & k_mask)
+                    <uint64_t> (view.base + pixel_of[id >> view.id_bits]) << view.id_bits | (id & k_mask)
                 )
-                pixel = view.base + view.pixel_of[a]
-                run_pixels[start] = <node_t> pixel
-                run_of[pixel] = <node_t> head
+                run_pixels[start] = <node_t> (view.base + pixel_of[a])
+                runs[a] = <node_t> head
             start += 1
             run_keys[there] = <node_t> (there - start)
             n_runs += 1
+    # What is written to the image is written along rows: neither edges nor runs come in that order.
+    for row in range(n_rows_of(view)):
+        local = first_of_row(view, row)
+        memcpy(run_of + view.base + pixel_of[local], runs + local, width * sizeof(node_t))
+        for k in range(view.n_offsets):
+            bits = <node_t *> (weights + k * view.n + view.base + pixel_of[local])
+            marks = settled + k * view.n_local + local
+            for x in range(width):
+                bits[x] |= sign * marks[x]
     return n_runs
 
 
@@ -363,8 +386,9 @@ def solve_tiles(
     cdef Py_ssize_t n_runs = 0
     cdef Py_ssize_t n_local = <Py_ssize_t> 1 << (bits * ndim)
     cdef Py_ssize_t[::1] pixel_strides = np.ones(ndim, np.intp)
-    cdef Py_ssize_t[::1] pixel_of = np.empty(n_local, np.intp)
-    cdef node_t[:, ::1] scratch = np.empty((5, n_local), np.asarray(run_of).dtype)  # for TileWork
+    cdef node_t[::1] pixel_of = np.empty(n_local, np.asarray(run_of).dtype)
+    cdef node_t[:, ::1] scratch = np.empty((3, n_local), np.asarray(run_of).dtype)  # for TileWork
+    cdef unsigned char[::1] settled = np.empty(n_local * offsets.shape[0], np.uint8)
     cdef uint64_t[:, ::1] items = np.empty((2, 2 * (n_local * offsets.shape[0] + 1)), np.uint64)
     cdef TileView view
     cdef TileWork work
@@ -385,7 +409,7 @@ def solve_tiles(
         pixel_of[i] = 0
         rest = i
         for axis in range(ndim - 1, -1, -1):
-            pixel_of[i] += (rest & ((1 << bits) - 1)) * pixel_strides[axis]
+            pixel_of[i] += <node_t> ((rest & ((1 << bits) - 1)) * pixel_strides[axis])
             rest >>= bits
     for k in range(offsets.shape[0]):
         view.local_strides[k] = 0
@@ -394,8 +418,8 @@ def solve_tiles(
     work.items = &items[0, 0]
     work.other = &items[1, 0]
     work.sets = &scratch[0, 0]
-    work.links = &scratch[2, 0]
-    work.bound = &scratch[4, 0]
+    work.bound = &scratch[2, 0]
+    work.settled = &settled[0]
     with nogil:
         for tile in range(last):
             place_tile(&view, tile)

@@ -218,6 +218,8 @@ cdef bint sweep_many(
     cdef Entry *entries = <Entry *> stack.entries
     cdef double z, n_behind, n_acc, affinity, together
     cdef double[GROUP] nothing  # 0, or NaN from when a result is not finite
+    if p == side.end:  # the stack may be another thread's
+        return True
     for c in range(GROUP):
         nothing[c] = 0
     while p != side.end:
@@ -423,8 +425,8 @@ def sweep(
     stack of its own, each in any number of moves. Every pixel needs both; for the later one, `second` is set.
 
     The values of a pixel must be consecutive, in `out` as well, if there are more than FEW_COLUMNS. `order`
-    (N) names the pixels along the line. `counts` (N) becomes z = K 1 along the line. Transposed, it holds that
-    z, and out becomes K (values / z), the gradient of values from that of out.
+    (N) names the pixels along the line. `counts` (N) becomes z = K 1 along the line. Transposed, it holds
+    that z, and out becomes K (values / z), the gradient of values from that of out.
     """
     cdef Py_ssize_t n = values.shape[0]
     cdef int count = <int> values.shape[1], width = lanes_for(count), group

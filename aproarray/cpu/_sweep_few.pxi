@@ -234,13 +234,16 @@ cdef bint sweep_few(
     cdef few_t ahead_acc, behind_acc
     cdef few_t *ahead_sums = NULL
     cdef few_t *behind_sums = NULL
-    cdef double *ahead_top = <double *> ahead.stack.entries + ahead.stack.top
-    cdef double *behind_top = <double *> behind.stack.entries + behind.stack.top
-    cdef bint ahead_goes = ahead.place != ahead.end
+    cdef double *ahead_top = NULL
+    cdef double *behind_top = NULL
+    cdef bint ahead_goes = ahead.place != ahead.end, behind_goes = behind.place != behind.end
     cdef Chunk ahead_chunk = Chunk(ahead.place, 0, 0)
-    cdef bint behind_goes = behind.place != behind.end
     cdef Chunk behind_chunk = Chunk(behind.place, 0, 0)
     cdef Py_ssize_t ahead_at = 0, behind_at = 0
+    if ahead_goes:  # else the stack may be another thread's
+        ahead_top = <double *> ahead.stack.entries + ahead.stack.top
+    if behind_goes:
+        behind_top = <double *> behind.stack.entries + behind.stack.top
     while True:
         if ahead_goes and ahead_at == ahead_chunk.n_gaps:
             ahead.stack.top = ahead_top - <double *> ahead.stack.entries
