@@ -118,19 +118,36 @@ def _weigh(here, there, valid_here, valid_there, first, last, shift, scale, dist
 
 
 @_compile
-def _add_run(total, ahead, behind, weights, weights_behind, step, run, shift, first, last):
-    """Add consecutive steps of the window, as many as the tuple `run` is long, to total[first:last].
+def _add_run(totals, ahead, behind, c, two, weights, weights_behind, step, run, shift, first, last):
+    """Add consecutive steps of the window, as many as the tuple `run` is long, to totals[:, first:last].
 
-    Each step counts twice: ahead and, as its mirror image, behind. A tuple's length is part of its type,
-    so that the compiler unrolls the steps.
+    totals[0] are channel c's, totals[1], if there are two, those of c + 1. Each step counts twice: ahead
+    and, as its mirror image, behind. A tuple's length is part of its type, so that the compiler unrolls the
+    steps.
     """
-    for x in range(first, last):
-        sum_ = total[x]
-        for i in range(np.uint64(len(run))):
-            there = x + shift + i
-            back = x - shift - i
-            sum_ += weights[step + i, x] * ahead[there] + weights_behind[step + i, back] * behind[back]
-        total[x] = sum_
+    if two:  # for whom a weight is loaded once
+        for x in range(first, last):
+            sum_ = totals[0, x]
+            sum2 = totals[1, x]
+            for i in range(np.uint64(len(run))):
+                there = x + shift + i
+                back = x - shift - i
+                w = weights[step + i, x]
+                w_behind = weights_behind[step + i, back]
+                sum_ += w * ahead[c, there] + w_behind * behind[c, back]
+                sum2 += w * ahead[c + np.uint64(1), there] + w_behind * behind[c + np.uint64(1), back]
+            totals[0, x] = sum_
+            totals[1, x] = sum2
+    else:
+        for x in range(first, last):
+            sum_ = totals[0, x]
+            for i in range(np.uint64(len(run))):
+                there = x + shift + i
+                back = x - shift - i
+                w = weights[step + i, x]
+                w_behind = weights_behind[step + i, back]
+                sum_ += w * ahead[c, there] + w_behind * behind[c, back]
+            totals[0, x] = sum_
 
 
 # All indices are unsigned: Numba wraps negative ones round, at the price of the vector loop.
@@ -160,8 +177,8 @@ def _stream(
     depth = reach + radius + one
 
     distances = np.zeros(padded, image.dtype)
-    total = np.zeros(padded, source.dtype)
-    nothing = np.zeros(padded, source.dtype)
+    totals = np.zeros((2, padded), source.dtype)
+    nothing = np.zeros((n_channels, padded), source.dtype)
 
     for s in range(begin + move_first, begin + move_last):
         # The image enters `radius` slabs before the values, for the weights between slabs.
@@ -223,46 +240,49 @@ def _stream(
                         sums[j * slab_pixels + p] = norms[j % depth, interior[p]]
                 for x in range(x_first, x_last):
                     norms[j % depth, x] = 1 / norms[j % depth, x]
-            for c in range(n_channels):
-                centre = state[t - one, j % size, c]
-                for x in range(x_first, x_last):
-                    total[x] = centre[x]
+            norm = norms[j % depth]
+            for c in range(zero, n_channels, np.uint64(2)):
+                two = c + one < n_channels
+                for i in range(np.uint64(2) if two else one):
+                    for x in range(x_first, x_last):
+                        totals[i, x] = state[t - one, j % size, c + i, x]
                 for run in range(np.uint64(len(runs))):
                     step = runs[run]
                     d = step_slabs[step]
-                    ahead = state[t - one, (j + d) % size, c]
+                    ahead = state[t - one, (j + d) % size]
                     if j >= begin + d:
-                        behind = state[t - one, (j - d) % size, c]
+                        behind = state[t - one, (j - d) % size]
                         weights_behind = weights[(j - d) % depth]
                     else:  # above the image: no weight, whatever lies in the buffers
                         behind = nothing
                         weights_behind = weights[j % depth]
                     if run == zero:
                         _add_run(
-                            total, ahead, behind, weights[j % depth], weights_behind,
+                            totals, ahead, behind, c, two, weights[j % depth], weights_behind,
                             step, half_run, step_shifts[step], x_first, x_last,
                         )  # fmt: skip
                     else:
                         _add_run(
-                            total, ahead, behind, weights[j % depth], weights_behind,
+                            totals, ahead, behind, c, two, weights[j % depth], weights_behind,
                             step, full_run, step_shifts[step], x_first, x_last,
                         )  # fmt: skip
-                norm = norms[j % depth]
-                if t < iterations:
-                    following = state[t, j % size, c]
-                    for x in range(x_first, x_last):
-                        following[x] = total[x] * norm[x]
-                    if len(iterates) != 0 and j >= band_first and j < band_last:
-                        kept = iterates[j, done + t, c]
-                        for x in range(padded):
-                            kept[x] = following[x]
-                else:
-                    for p in range(slab_pixels):
-                        pixel = j * slab_pixels + p
-                        if len(mask) == 0 or mask[pixel] != 0:
-                            target[pixel, c] = total[interior[p]] * norm[interior[p]]
-                        else:
-                            target[pixel, c] = source[pixel, c]
+                for i in range(np.uint64(2) if two else one):
+                    total = totals[i]
+                    if t < iterations:
+                        following = state[t, j % size, c + i]
+                        for x in range(x_first, x_last):
+                            following[x] = total[x] * norm[x]
+                        if len(iterates) != 0 and j >= band_first and j < band_last:
+                            kept = iterates[j, done + t, c + i]
+                            for x in range(padded):
+                                kept[x] = following[x]
+                    else:
+                        for p in range(slab_pixels):
+                            pixel = j * slab_pixels + p
+                            if len(mask) == 0 or mask[pixel] != 0:
+                                target[pixel, c + i] = total[interior[p]] * norm[interior[p]]
+                            else:
+                                target[pixel, c + i] = source[pixel, c + i]
 
 
 @functools.cache
