@@ -166,7 +166,7 @@ def global_propagate(
     Notes
     -----
     O(N C) time, two sweeps over the tree's line for 32 channels at a time; sums are kept in float64. A
-    thread needs 12 (float32) or 16 (float64) bytes per pixel beyond input and output, up to 256 or 512 more
+    thread needs 12 (float32) or 16 (float64) bytes per pixel beyond input and output, up to 192 or 384 more
     where the channels of a pixel do not lie side by side, and a stack as deep as the dendrogram (a few
     hundred entries on photographs).
 

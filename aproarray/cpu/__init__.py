@@ -364,7 +364,7 @@ def _sweep_pixels(n_pixels: int, n_columns: int) -> float:
 
 def _split(columns: Array, most: int, at_least: int) -> list[Array]:
     """Split columns into blocks of at most `most`, as many as a multiple of `at_least` if possible."""
-    if at_least == 1:
+    if at_least == 1:  # full ones, and one of what is left: fewer lanes without a column
         return [columns[first : first + most] for first in range(0, len(columns), most)]
     n_blocks = -(-len(columns) // most)
     n_blocks = min(len(columns), -(-n_blocks // at_least) * at_least)

@@ -348,8 +348,10 @@ def affinities(const real[::1] distances, double zeta, double[::1] result, Py_ss
             first += n
 
 
-def gather(const real[:, :, :] values, const Py_ssize_t[:, ::1] columns, real[:, ::1] rows,
-           Py_ssize_t first, Py_ssize_t last):
+def gather(
+    const real[:, :, :] values, const Py_ssize_t[:, ::1] columns, real[:, ::1] rows,
+    Py_ssize_t first, Py_ssize_t last,
+):
     """Rows [first, last) of rows (N, K) <- the values (I, N, C) of K columns."""
     cdef Py_ssize_t p, k, stop
     cdef const char *at
@@ -365,8 +367,10 @@ def gather(const real[:, :, :] values, const Py_ssize_t[:, ::1] columns, real[:,
             first = stop
 
 
-def scatter(const real[:, ::1] rows, const Py_ssize_t[:, ::1] columns, real[:, :, :] out,
-            Py_ssize_t first, Py_ssize_t last):
+def scatter(
+    const real[:, ::1] rows, const Py_ssize_t[:, ::1] columns, real[:, :, :] out,
+    Py_ssize_t first, Py_ssize_t last,
+):
     """The reverse of `gather`."""
     cdef Py_ssize_t p, k, stop
     cdef char *at
