@@ -300,10 +300,11 @@ cdef bint sweep_many(
 
 
 cdef void exp_of(const double *x, double *result, Py_ssize_t n) noexcept nogil:
-    """result[i] <- exp(x[i]), at most CHUNK of them, none above 0, to 2 units in the last place.
+    """result[i] <- exp(x[i]), at most CHUNK of them, in [-708, 0], to 2 units in the last place; 0 at -708.
 
-    Below -708, where numbers cease to be normal, it is 0. In loops that the compiler turns into vector code:
-    x = k ln 2 + r, exp(r) from its series up to r^12 (|r| < 0.35: 2e-16), and k added to the exponent.
+    Callers raise what is below to -708, where numbers cease to be normal. In loops that the compiler turns
+    into vector code: x = k ln 2 + r, exp(r) from its series up to r^12 (|r| < 0.35: 2e-16), and k added to
+    the exponent.
     """
     cdef double[CHUNK] shifted  # k, in the lowest bits
     cdef double[CHUNK] series
