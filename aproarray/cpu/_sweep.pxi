@@ -63,7 +63,7 @@ cdef enum:
     FEW = 3
     AHEAD = 12  # pixels that a gather is prefetched before its turn
     GROUP = 4  # lanes that are loaded and stored together
-    STRETCH = 256  # pixels that are gathered or scattered together
+    STRETCH = 64  # pixels that are gathered or scattered together
     CHUNK = 256  # numbers and pixels that are worked on in buffers
     SMALLEST_LOG = -708
 
