@@ -88,6 +88,17 @@ def backend(**arrays: Any) -> ModuleType:
     return cpu
 
 
+def cpu_backend(verb: str, **arrays: Any) -> ModuleType:
+    """Return the NumPy backend, for what has no kernels on a device."""
+    for name, array in arrays.items():
+        if is_cupy(array):
+            raise TypeError(
+                f"{name} is on a CUDA device, where {verb} does not run: pass {name}.get(), or {name}.cpu() of a "
+                "tensor"
+            )
+    return backend(**arrays)
+
+
 def _is_foreign(value: Any) -> bool:
     """Return whether a value is an array of a library that has no backend of its own."""
     return hasattr(type(value), "__dlpack__") and _library(value) not in ("numpy", "cupy")
@@ -99,6 +110,7 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
     Lists and numbers may stand beside such arrays; arrays of two libraries, or on two devices, may not.
     """
     names = tuple(inspect.signature(verb).parameters)
+    said = verb.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(verb)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
@@ -116,7 +128,7 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
             raise TypeError(f"all arrays of one call must be on one device, but got {where}")
         first = next(iter(foreign.values()))
         with on_device_of(first):
-            given |= {name: array_over(value, name, verb.__name__) for name, value in foreign.items()}
+            given |= {name: array_over(value, name, said) for name, value in foreign.items()}
             result: Any = cast(Callable[..., Any], verb)(**given)
         if "out" in foreign:
             result = foreign["out"]
@@ -152,7 +164,7 @@ def array_over(array: Any, name: str, verb: str) -> Any:
     """Return the NumPy or CuPy array over the memory of another library's array."""
     if getattr(array, "requires_grad", False):
         if sys.modules["torch"].is_grad_enabled():
-            has_gradients = hasattr(importlib.import_module("aproarray.torch"), verb)
+            has_gradients = verb in importlib.import_module("aproarray.torch").__all__
             instead = f"use aproarray.torch.{verb}, which has, or " if has_gradients else ""
             raise TypeError(
                 f"{name} requires grad, and {verb} has no gradients: {instead}pass {name}.detach()"

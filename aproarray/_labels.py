@@ -68,6 +68,7 @@ class LabelPropagator:
     [1, 1, 1, 2, 2, 2]
     """
 
+    @_dispatch.takes_dlpack
     def __init__(
         self,
         image: ArrayLike,
@@ -78,7 +79,7 @@ class LabelPropagator:
         convert2lab: bool | None = None,
     ):
         """Smooth the image and compute its relief."""
-        _dispatch.backend(image=image, mask=mask)
+        _dispatch.cpu_backend("LabelPropagator", image=image, mask=mask)
         pixels, takes_part = _image_and_mask(image, channel_axis, spatial_ndim, mask)
         self.shape: tuple[int, ...] = pixels.shape[:-1]
         self._mask = takes_part
@@ -118,9 +119,10 @@ class LabelPropagator:
     @overload
     def propagate(self, labels: ArrayLike, *, return_prob: bool, workers: int | None = None) -> Array: ...
 
+    @_dispatch.takes_dlpack
     def propagate(self, labels: ArrayLike, *, return_prob: bool = False, workers: int | None = None) -> Array:
         """Return the labels of all pixels; see `propagate_labels`."""
-        backend = _dispatch.backend(labels=labels)
+        backend = _dispatch.cpu_backend("propagate", labels=labels)
         seeds = np.asarray(labels)
         if seeds.dtype.kind not in "iu":
             raise TypeError(f"labels must hold integers (0: unlabelled), got dtype {seeds.dtype}")
@@ -191,6 +193,7 @@ def propagate_labels(
 ) -> NDArray[np.float32]: ...
 
 
+@_dispatch.takes_dlpack
 def propagate_labels(
     image: ArrayLike,
     labels: ArrayLike,
@@ -270,7 +273,7 @@ def propagate_labels(
     >>> aproarray.propagate_labels(image, seeds)[0].tolist()
     [1, 1, 1, 2, 2, 2, 2, 2]
     """
-    _dispatch.backend(image=image, labels=labels, mask=mask)
+    _dispatch.cpu_backend("propagate_labels", image=image, labels=labels, mask=mask)
     shape = np.shape(labels)
     if np.shape(image) == shape:
         channel_axis = None
@@ -322,6 +325,7 @@ def _steps(shape: tuple[int, ...], reach: int) -> NDArray[np.intp]:
 _MODES = ("local", "global", "global-local", "local-global", "parallel")
 
 
+@_dispatch.takes_dlpack
 def refine(
     scores: ArrayLike,
     image: ArrayLike,
@@ -394,7 +398,7 @@ def refine(
     >>> (aproarray.refine(coarse, image)[0] > 0.5).tolist()
     [True, True, True, False, False, False, False, False]
     """
-    _dispatch.backend(scores=scores, image=image, mask=mask)
+    _dispatch.cpu_backend("refine", scores=scores, image=image, mask=mask)
     if mode not in _MODES:
         raise ValueError(f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
     values = _validate.real_array(scores, "scores")
@@ -471,6 +475,7 @@ def _resampled(scores: Array, shape: tuple[int, ...]) -> Array:
     return scores
 
 
+@_dispatch.takes_dlpack
 def affinity_map(
     image: ArrayLike | SpanningTree,
     pixel: int | tuple[int, ...],
@@ -538,7 +543,7 @@ def affinity_map(
         if kind == "local":
             raise TypeError("a local affinity map needs the image, got a SpanningTree")
         return image.affinity(pixel, _map_zeta(image) if zeta is None else zeta)
-    _dispatch.backend(image=image, mask=mask)
+    _dispatch.cpu_backend("affinity_map of an image", image=image, mask=mask)
     pixels, takes_part = _image_and_mask(image, channel_axis, spatial_ndim, mask)
     colours = _relief.colours(pixels, takes_part, _is_rgb(convert2lab, pixels))
     features = _relief.features(colours, takes_part)

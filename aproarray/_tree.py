@@ -70,6 +70,7 @@ class SpanningTree:
                 array.setflags(write=False)
 
     @classmethod
+    @_dispatch.takes_dlpack
     def from_edges(cls, edges: ArrayLike, weights: ArrayLike, n_nodes: int) -> SpanningTree:
         """Return the minimum spanning tree of any graph: superpixels, meshes, point clouds.
 
@@ -218,6 +219,7 @@ class SpanningTree:
             f"weights={weights} {self.gaps.dtype})"
         )
 
+    @_dispatch.takes_dlpack
     def reweight(
         self, features: ArrayLike, *, channel_axis: int | None = -1, workers: int | None = None
     ) -> SpanningTree:

@@ -97,6 +97,36 @@ def test_verbs_return_what_they_are_given(library):
         np.testing.assert_array_equal(back(result), expected)
 
 
+STROKES = np.zeros((6, 5), np.int32)
+STROKES[0, 0], STROKES[4, 3] = 1, 2
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda make: aproarray.propagate_labels(make(IMAGE[0]), make(STROKES), mask=make(MASK)),
+        lambda make: aproarray.propagate_labels(make(IMAGE[0]), make(STROKES), return_prob=True),
+        lambda make: aproarray.LabelPropagator(make(IMAGE[0])).propagate(make(STROKES)),
+        lambda make: aproarray.refine(make(VALUES[0, :3, :2]), make(IMAGE[0]), mask=make(MASK)),
+        lambda make: aproarray.affinity_map(make(IMAGE[0]), (1, 2), kind="local", iterations=2),
+    ],
+)
+def test_labels_and_scores_return_what_they_are_given(library, act):
+    make, back = library
+    result = act(make)
+    assert type(result) is type(make(VALUES))
+    np.testing.assert_array_equal(back(result), act(lambda array: array))
+
+
+def test_trees_are_made_and_weighed_by_what_is_given(library):
+    make, _ = library
+    edges, weights = np.array([[0, 1], [1, 2], [0, 2]], np.int32), np.array([1, 4, 9], np.float32)
+    tree = aproarray.SpanningTree.from_edges(make(edges), make(weights), 3)
+    assert tree == aproarray.SpanningTree.from_edges(edges, weights, 3)
+    tree = aproarray.mst(IMAGE)
+    assert tree.reweight(make(VALUES)) == tree.reweight(VALUES)
+
+
 def test_verbs_without_gradients_do_not_offer_them():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     values = torch.from_numpy(VALUES).clone().requires_grad_()
@@ -104,6 +134,8 @@ def test_verbs_without_gradients_do_not_offer_them():
         TypeError, match=r"values requires grad, and pamr has no gradients: pass values\.detach"
     ):
         related.pamr(values, torch.from_numpy(IMAGE))
+    with pytest.raises(TypeError, match=r"and LabelPropagator has no gradients: pass image\.detach"):
+        aproarray.LabelPropagator(torch.from_numpy(IMAGE[0]).clone().requires_grad_())
     with torch.no_grad():
         assert related.pamr(values, torch.from_numpy(IMAGE)).shape == VALUES.shape
 
