@@ -254,7 +254,8 @@ def propagate_labels(
     all differ; then that of the largest vote over a 5 x 5 window, weighted by likeness as in
     `local_propagate`, with the seeds held.
 
-    O(N C) time and 30 C + 50 bytes per pixel at most, whatever the number of labels, but for return_prob.
+    O(N C) time and 30 C + 50 bytes per pixel at most, 50 more with a mask or negative labels, whatever the
+    number of labels, but for return_prob.
 
     References
     ----------
@@ -368,7 +369,7 @@ def refine(
     Returns
     -------
     array of the image's spatial shape and the scores' channels
-        In the scores' float type (float32 for integers of up to 16 bits). Propagation averages: scores that
+        float32 for scores of up to 16 bits and float32, float64 above. Propagation averages: scores that
         sum to 1 still do. Pixels that the mask leaves out keep their (resampled) scores.
 
     Raises

@@ -1,7 +1,7 @@
 """
-===========================================
+=============================================
 From a language-image model's scores to masks
-===========================================
+=============================================
 
 The CLIP-guided path: the dense scores of a frozen model are denoised, smoothed by its keys, and propagated
 over the image, to be the labels that a network is trained with.

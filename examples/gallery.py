@@ -5,7 +5,7 @@ Gallery
 
 What the library does for images, one figure each, on pictures that come with scikit-image.
 
-Run it with ``python examples/gallery.py`` for all, or ``python examples/gallery.py points box`` for some;
+Run it with ``python examples/gallery.py`` for all, or ``python examples/gallery.py clicks boxes`` for some;
 docs/gallery.md shows what comes out.
 """
 

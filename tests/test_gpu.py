@@ -43,7 +43,7 @@ def _active():
         yield
 
 
-@pytest.mark.parametrize("shape", [(512, 512), (300, 700), (40, 50, 60), (2000, 1500)])
+@pytest.mark.parametrize("shape", [(512, 512), (300, 700), (40, 50, 60), (2000, 1500)], ids=str)
 @pytest.mark.parametrize("levels", [1, 3, 256])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_trees_are_the_cpus_bit_for_bit(shape, levels, dtype):

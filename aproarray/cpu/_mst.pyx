@@ -553,7 +553,7 @@ def collect_unmarked(
 ):
     """Write the unmarked edges of pixels [first, last) to items [place, stop), in the order of their ids.
 
-    `like` is any array of the type that says how wide items are (see `item_buffers`).
+    `like` is any array of the type that says how wide items are (see `_item_buffers` in the package).
     """
     cdef Py_ssize_t u, k, n_offsets = weights.shape[0], n = weights.shape[1]
     cdef node_t kind = 0
