@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import platform
@@ -190,7 +191,10 @@ def _affinity(options: argparse.Namespace) -> int:
 
     def work(image_path: Path, _: Path, out: Path) -> dict[str, Any]:
         image = _files.read_image(image_path)
-        affinity = affinity_map(image, tuple(options.at), kind=options.kind, spatial_ndim=len(options.at))
+        ndim = len(options.at)
+        _files.check_spatial_ndim(image_path, image, ndim)
+        _files.check_fits(out, image.shape[:ndim])
+        affinity = affinity_map(image, tuple(options.at), kind=options.kind, spatial_ndim=ndim)
         _files.write(out, affinity if out.suffix.lower() == ".npy" else _files.grey(affinity))
         return {"at": options.at}
 
@@ -213,25 +217,14 @@ def _for_each(
     from aproarray import _files
 
     try:
-        images = _files.listed(options.image)
-    except FileNotFoundError as error:
+        outs = _outputs(options, evidence, suffixes)
+    except (OSError, ValueError) as error:
         return _report(options, {"image": options.image, "error": str(error)})
-    several = len(images) > 1 or not Path(options.image).is_file()
-    if several and options.out.suffix and not options.out.is_dir():
-        return _report(
-            options,
-            {
-                "image": options.image,
-                "error": f"{len(images)} images need a folder to write to, got {options.out}",
-            },
-        )
-    if several:
-        options.out.mkdir(parents=True, exist_ok=True)
+    several = len(outs) > 1
     code = 0
-    for number, image in enumerate(images, 1):
+    for number, (image, out) in enumerate(outs.items(), 1):
         if several and sys.stderr.isatty():
-            print(f"\r{number}/{len(images)} {image.name}\033[K", end="", file=sys.stderr, flush=True)
-        out = options.out / f"{image.stem}.png" if several or options.out.is_dir() else options.out
+            print(f"\r{number}/{len(outs)} {image.name}\033[K", end="", file=sys.stderr, flush=True)
         start = time.perf_counter()
         report: dict[str, Any] = {"image": str(image), "out": str(out)}
         try:
@@ -240,8 +233,6 @@ def _for_each(
             if not out.parent.is_dir():
                 raise FileNotFoundError(f"no folder {out.parent} to save {out.name} in")
             own = image if evidence is None else _belonging(evidence, image, suffixes)
-            if out.exists() and any(out.samefile(path) for path in (image, own)):
-                raise ValueError(f"{out} would be written over what is read from it")
             report |= work(image, own, out)
             report["seconds"] = round(time.perf_counter() - start, 3)
         except (OSError, TypeError, ValueError) as error:
@@ -250,6 +241,45 @@ def _for_each(
     if several and sys.stderr.isatty():
         print(file=sys.stderr)
     return code
+
+
+def _outputs(
+    options: argparse.Namespace, evidence: Path | None, suffixes: tuple[str, ...]
+) -> dict[Path, Path]:
+    """Return where to write what is made of each image: to a file of its own, which is no input."""
+    from aproarray import _files
+
+    images = _files.listed(options.image)
+    out: Path = options.out
+    several = len(images) > 1 or not Path(options.image).is_file()
+    if several and out.suffix and not out.is_dir():
+        raise ValueError(f"{len(images)} images need a folder to write to, got {out}")
+    outs = {image: out / f"{image.stem}.png" if several or out.is_dir() else out for image in images}
+
+    inputs = {_identity(image) for image in images}
+    if evidence is not None:
+        for image in images:
+            with contextlib.suppress(FileNotFoundError):  # which is said when it is this image's turn
+                inputs.add(_identity(_belonging(evidence, image, suffixes)))
+    written: dict[object, Path] = {}
+    for image, path in outs.items():
+        identity = _identity(path)
+        if identity in inputs:
+            raise ValueError(f"{path} is an input: what is made of {image} would be written over it")
+        if identity in written:
+            raise ValueError(f"{written[identity]} and {image} would both be written to {path}")
+        written[identity] = image
+    if several:
+        out.mkdir(parents=True, exist_ok=True)
+    return outs
+
+
+def _identity(path: Path) -> object:
+    """Return what all names of a file have in common, links included."""
+    if not path.exists():
+        return path.resolve()
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _belonging(evidence: Path, image: Path, suffixes: tuple[str, ...]) -> Path:

@@ -5,7 +5,9 @@ NPY needs nothing, TIFF needs tifffile, and PNG, JPEG and BMP need Pillow; they 
 
 from __future__ import annotations
 
+import contextlib
 import glob
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,26 +42,35 @@ def listed(pattern: str) -> list[Path]:
         files = [Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]
     if not files:
         raise FileNotFoundError(f"no image files at {pattern}")
-    return sorted(files)
+    return sorted(set(files))  # a pattern with ** finds some files twice
 
 
 def read(path: Path, modes_to_convert: tuple[str, ...] = ()) -> Array:
     """Return the array in a file; a picture of Pillow's `modes_to_convert` as RGB."""
-    if path.suffix.lower() == ".npy":
-        array = np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise ValueError(f"{path} does not hold one array")
-        return array
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
+    if path.suffix.lower() == ".npy":
+        with _reading(path), path.open("rb") as file:
+            return np.lib.format.read_array(file)  # np.load would also open archives
     if path.suffix.lower() in (".tif", ".tiff"):
         import tifffile
 
-        return np.asarray(tifffile.imread(path))
+        with _reading(path):
+            return np.asarray(tifffile.imread(path))
     from PIL import Image
 
-    with Image.open(path) as picture:
+    with _reading(path), Image.open(path) as picture:
         return np.asarray(picture.convert("RGB") if picture.mode in modes_to_convert else picture)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file in what a reader raises, which for a damaged file can be any exception."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} cannot be read: {reason}") from error
 
 
 def read_image(path: Path) -> Array:
@@ -70,6 +81,18 @@ def read_image(path: Path) -> Array:
         if image.shape[-1] == 1:
             image = image[..., 0]
     return image
+
+
+def check_spatial_ndim(path: Path, image: Array, ndim: int) -> None:
+    """Refuse a number of spatial axes that a picture does not have; the axes of an array may be any."""
+    if path.suffix.lower() == ".npy":
+        return
+    possible = [image.ndim]
+    if image.ndim > 2:  # the last axis may be channels, and three of a picture always are
+        possible = [image.ndim - 1] if image.shape[-1] == 3 else [image.ndim - 1, image.ndim]
+    if ndim not in possible:
+        indices = " or ".join(map(str, possible))
+        raise ValueError(f"a pixel of an image of shape {image.shape} has {indices} indices, got {ndim}")
 
 
 def read_scribbles(path: Path, image_shape: tuple[int, ...]) -> Scribbles:
@@ -133,9 +156,14 @@ def write_labels(path: Path, labels: Array, colours: NDArray[np.uint8] | None = 
     low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
     if low < 0 or high > 65535:
         raise ValueError(f"labels from {low} to {high} do not fit {path.suffix}: write them to .npy")
-    if path.suffix.lower() == ".png" and labels.ndim != 2:
-        raise ValueError(f"labels of shape {labels.shape} do not fit a .png: write them to .tif or .npy")
+    check_fits(path, labels.shape)
     write(path, labels.astype(np.uint8 if high < 256 else np.uint16))
+
+
+def check_fits(path: Path, shape: tuple[int, ...]) -> None:
+    """Refuse to write numbers of more than two axes to a picture."""
+    if path.suffix.lower() == ".png" and len(shape) != 2:
+        raise ValueError(f"an array of shape {shape} does not fit a .png: write it to .tif or .npy")
 
 
 def grey(unit: Array) -> NDArray[np.uint8]:

@@ -1,6 +1,7 @@
 """The commands on files: what they read and write, and how they fail."""
 
 import json
+import struct
 import sys
 from pathlib import Path
 
@@ -137,6 +138,124 @@ def test_affinity(files, scene):
     assert main([*command, str(files / "local.png"), "--kind", "local"]) == 0
 
 
+def test_no_input_is_written_over(files, scene, capsys):
+    image, scribbles, _ = scene
+    folder, linked = files / "in", files / "linked"
+    folder.mkdir()
+    linked.mkdir()
+    for name in ("b.jpg", "b.png", "c.bmp"):
+        Image.fromarray(image).save(folder / name)
+    _files.write(files / "c.png", scribbles)
+    (linked / "c.png").hardlink_to(folder / "b.png")
+    before = {path: path.read_bytes() for path in files.rglob("*.*")}
+    for images, marks, out, over in (
+        ("in", "scribbles.png", "in", "in/b.png"),  # what is made of b.jpg
+        ("in/[c]*", "c.png", ".", "c.png"),  # over the scribbles
+        ("in/[bc].[pb]*", "scribbles.png", "linked", "linked/c.png"),  # over b.png
+    ):
+        for options in ([], ["--overlay"]):
+            command = ["propagate", str(files / images), str(files / marks), "-o", str(files / out)]
+            assert main([*command, *options]) == 1
+            message = capsys.readouterr().err
+            assert message.startswith(f"aproarray: error: {files / over} is an input")
+            assert message.count("\n") == 1
+            assert {path: path.read_bytes() for path in files.rglob("*.*")} == before
+    command = ["affinity", str(folder), "--at", "1", "2", "-o", str(folder), "--json"]
+    assert main(command) == 1
+    assert "is an input" in json.loads(capsys.readouterr().out)["error"]
+    assert {path: path.read_bytes() for path in files.rglob("*.*")} == before
+
+
+def test_no_output_is_written_over(files, scene, capsys):
+    for name in ("in/b.jpg", "in/b.png", "in/deep/a.png", "in/a.png"):
+        (files / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene[0]).save(files / name)
+    out = files / "out"
+    for images, one, other in (
+        ("in/b.*", "in/b.jpg", "in/b.png"),
+        ("in/**/a.png", "in/a.png", "in/deep/a.png"),
+    ):
+        command = ["propagate", str(files / images), str(files / "scribbles.png"), "-o", str(out)]
+        assert main(command) == 1
+        message = (
+            f"{files / one} and {files / other} would both be written to {out / (Path(one).stem + '.png')}"
+        )
+        assert capsys.readouterr().err == f"aproarray: error: {message}\n"
+        assert not out.exists()
+    pattern = str(files / "in/**/**/b.png")  # finds b.png twice
+    assert main(["affinity", pattern, "--at", "1", "2", "-o", str(out)]) == 0
+    assert [path.name for path in out.iterdir()] == ["b.png"]
+
+
+def test_damaged_files_are_errors_that_name_them(files, scene, capsys):
+    folder = files / "in"
+    folder.mkdir()
+    for suffix in (".npy", ".png", ".jpg", ".tif", ".bmp"):
+        path = files / f"whole{suffix}"
+        _files.write(path, scene[0])
+        (folder / f"empty_{suffix[1:]}{suffix}").touch()
+        (folder / f"text_{suffix[1:]}{suffix}").write_text("no picture, but as long as a header")
+        (folder / f"short_{suffix[1:]}{suffix}").write_bytes(path.read_bytes()[:60])
+    width = struct.pack("<HHI", 256, 4, 1)  # tifffile divides by it
+    tif = (files / "whole.tif").read_bytes()
+    assert width + struct.pack("<I", 50) in tif
+    (folder / "flat.tif").write_bytes(tif.replace(width + struct.pack("<I", 50), width + bytes(4)))
+    (folder / "zip.npy").write_bytes(b"PK\x03\x04")
+    np.save(folder / "objects.npy", np.array([None]), allow_pickle=True)
+    damaged = sorted(path.name for path in folder.iterdir())
+    _files.write(folder / "whole.png", scene[0])
+
+    assert main(["affinity", str(folder), "--at", "1", "2", "-o", str(files / "out"), "--json"]) == 1
+    reports = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    errors = {Path(report["image"]).name: report["error"] for report in reports if "error" in report}
+    assert sorted(errors) == damaged
+    for name, error in errors.items():
+        assert f"{folder / name} cannot be read: " in error
+    assert [path.name for path in (files / "out").iterdir()] == ["whole.png"]
+
+
+def test_bugs_are_not_taken_for_damaged_files(files, monkeypatch):
+    def broken(*_arguments, **_options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(aproarray, "affinity_map", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["affinity", str(files / "image.png"), "--at", "1", "1", "-o", str(files / "map.npy")])
+
+
+def test_affinity_in_volumes(files, scene, capsys):
+    volume = np.random.default_rng(0).integers(0, 255, (7, 8, 9), np.uint8)
+    for suffix in (".npy", ".tif"):
+        image, out = files / f"volume{suffix}", files / f"map{suffix}"
+        _files.write(image, volume)
+        command = ["affinity", str(image), "--at", "1", "2", "3", "-o"]
+        assert main([*command, str(out)]) == 0
+        assert _files.read(out).shape == (7, 8, 9)
+        assert main([*command, str(files / "map.png")]) == 1
+        message = "an array of shape (7, 8, 9) does not fit a .png: write it to .tif or .npy"
+        assert message in capsys.readouterr().err
+        assert not (files / "map.png").exists()
+    assert main(["affinity", str(image), "--at", "1", "-o", str(out)]) == 1
+    assert "has 2 or 3 indices, got 1" in capsys.readouterr().err
+    assert main(["propagate", str(image), str(image), "-o", str(files / "map.png")]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("suffix", "channels"), [(".png", 3), (".png", 4), (".tif", 3), (".png", 0), (".jpg", 3)]
+)
+def test_affinity_takes_no_picture_for_a_volume(files, scene, capsys, suffix, channels):
+    image = scene[0] if channels else scene[0][..., 0]
+    if channels == 4:
+        image = np.dstack([image, np.full((40, 50), 255, np.uint8)])
+    path = files / f"picture{suffix}"
+    _files.write(path, image)
+    for pixel in (["1"], ["1", "2", "1"]):
+        assert main(["affinity", str(path), "--at", *pixel, "-o", str(files / "map.npy")]) == 1
+        assert f"has 2 indices, got {len(pixel)}" in capsys.readouterr().err
+    assert main(["affinity", str(path), "--at", "1", "2", "-o", str(files / "map.npy")]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -146,6 +265,7 @@ def test_affinity(files, scene):
         (["propagate", "image.png", "scribbles.png", "-o", "no/out.png"], "no folder no"),
         (["propagate", "image.png", "scribbles.png", "-o", "image.png"], "written over"),
         (["propagate", "*.png", "scribbles.png", "-o", "out.png"], "need a folder"),
+        (["propagate", "*.png", "scribbles.png", "-o", "file"], "file"),
         (
             ["propagate", "image.png", "small.png", "-o", "out.png"],
             "does not fit an image of shape (40, 50, 3)",
@@ -154,7 +274,7 @@ def test_affinity(files, scene):
         (["propagate", "text.png", "scribbles.png", "-o", "out.png"], "text.png"),
         (["propagate", "image.png", "many.npy", "-o", "out.png"], "write them to .npy"),
         (["refine", "image.png", "bad.npy", "-o", "out.png"], "scores"),
-        (["affinity", "image.png", "--at", "50", "0", "-o", "out.png"], "index"),
+        (["affinity", "image.png", "--at", "50", "0", "-o", "out.png"], "[0] must be"),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
@@ -165,6 +285,7 @@ def test_failures_are_one_line(arguments, message, as_json, files, monkeypatch, 
     np.save("bad.npy", np.zeros((2, 2, 2, 2)))
     np.save("many.npy", np.full((40, 50), 70000))
     (files / "text.png").write_text("no picture")
+    (files / "file").touch()
     assert main([*arguments, "--json"] if as_json else arguments) == 1
     captured = capsys.readouterr()
     if as_json:
