@@ -200,16 +200,18 @@ def global_propagate(
     flat = layout.flatten(values).astype(dtype, copy=False)
     # Before the numbers are looked at: what is too large should say so at once.
     result = _Result(xp, values, layout, dtype, len(zetas) if several else None, out)
-    finite = not check_finite
     if check_finite and out is not None:  # a call that fails leaves that as it was
         _validate.finite(flat, "values", tree._masks_of(tree_of))
-        finite = True
+    all_finite = len(zetas) > 0
     for k, one_zeta in enumerate(zetas):
-        means = result.flat[k]
-        means_finite = backend.global_propagate(flat, means, order, gaps, tree_of, one_zeta, threads)
-        finite = finite or means_finite  # every value is part of a mean: where means are finite, values are
-    if not finite:
-        _validate.finite(flat, "values", tree._masks_of(tree_of))
+        means_finite = backend.global_propagate(flat, result.flat[k], order, gaps, tree_of, one_zeta, threads)
+        all_finite = all_finite and means_finite
+    if check_finite and not all_finite:  # every value is part of a mean: where means are finite, values are
+        masks = tree._masks_of(tree_of)
+        _validate.finite(flat, "values", masks)
+        if xp is np:
+            for means in result.flat:
+                _validate.finite_means(means, "values", masks)
     return result.finish()
 
 
@@ -369,6 +371,8 @@ def local_propagate(
             flat, result.flat[0], images, shape, image_of, takes_part,
             zeta, kernel_size, iterations, threads,
         )  # fmt: skip
+        if check_finite and backend.xp is np:
+            _validate.finite_means(result.flat[0], "values", over.masks_of_items())
     else:
         result.flat[0][...] = flat
     return result.finish()

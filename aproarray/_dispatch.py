@@ -93,8 +93,8 @@ def cpu_backend(verb: str, **arrays: Any) -> ModuleType:
     for name, array in arrays.items():
         if is_cupy(array):
             raise TypeError(
-                f"{name} is on a CUDA device, where {verb} does not run: pass {name}.get(), or {name}.cpu() of a "
-                "tensor"
+                f"{name} is on a CUDA device, where {verb} does not run: "
+                f"pass {name}.get(), or {name}.cpu() of a tensor"
             )
     return backend(**arrays)
 
@@ -112,12 +112,7 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
     names = tuple(inspect.signature(verb).parameters)
     said = verb.__qualname__.removesuffix(".__init__")
 
-    @functools.wraps(verb)
-    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        given = dict(zip(names, args, strict=False)) | kwargs
-        foreign = {name: value for name, value in given.items() if _is_foreign(value)}
-        if not foreign:
-            return verb(*args, **kwargs)
+    def translated(given: dict[str, Any], foreign: dict[str, Any]) -> Any:
         arrays = {
             name: value for name, value in given.items() if name in foreign or hasattr(value, "__array__")
         }
@@ -134,7 +129,21 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
             result = foreign["out"]
         elif hasattr(result, "__dlpack__"):
             result = _like(first, result)
-        return cast(Result, result)
+        return result
+
+    @functools.wraps(verb)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        given = dict(zip(names, args, strict=False)) | kwargs
+        foreign = {name: value for name, value in given.items() if _is_foreign(value)}
+        if not foreign:
+            return verb(*args, **kwargs)
+        dynamo = sys.modules.get("torch._dynamo")  # which cannot follow what happens here
+        act = (
+            dynamo.disable(translated)
+            if dynamo and "torch" in map(_library, foreign.values())
+            else translated
+        )
+        return cast(Result, act(given, foreign))
 
     return call
 
@@ -172,6 +181,10 @@ def array_over(array: Any, name: str, verb: str) -> Any:
         array = array.detach()
     if str(getattr(array, "dtype", "")) == "torch.bool":  # which torch < 2.2 cannot hand over
         return array_over(array.view(sys.modules["torch"].uint8), name, verb).view(np.bool_)
+    if _library(array) == "torch" and array.is_neg():  # minus what is in its memory
+        if name == "out":
+            raise ValueError("out must not be a negated view, got a tensor with is_neg()")
+        array = array.resolve_neg()
     device = _device(array, name)
     try:
         if device[0] == _DLPACK_CUDA:

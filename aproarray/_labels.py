@@ -6,6 +6,7 @@ for soft scores, `affinity_map` to look at what a pixel sees.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -96,7 +97,7 @@ class LabelPropagator:
         self._padded_shape = padded
         self._features = np.zeros((*padded, features.shape[-1]), np.float32)
         self._features[self._inner] = features
-        self._features = self._features.reshape(-1, features.shape[-1])
+        self._features = self._features.reshape(math.prod(padded), features.shape[-1])
         reliefs = _relief.reliefs(features, takes_part)
         self._reliefs = np.zeros((len(reliefs), *padded), np.float32)
         self._reliefs[(slice(None), *self._inner)] = reliefs
@@ -402,6 +403,7 @@ def refine(
     _dispatch.cpu_backend("refine", scores=scores, image=image, mask=mask)
     if mode not in _MODES:
         raise ValueError(f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
+    iterations = _validate.integer(iterations, "iterations", 0)
     values = _validate.real_array(scores, "scores")
     values = values.astype(_validate.compute_dtype(values.dtype), copy=False)
     pixels, takes_part = _image_and_mask(image, channel_axis, spatial_ndim, mask)
@@ -468,7 +470,7 @@ def _resampled(scores: Array, shape: tuple[int, ...]) -> Array:
     for axis, (extent, wanted) in enumerate(zip(scores.shape[:-1], shape, strict=True)):
         if extent == wanted:
             continue
-        at = np.clip((np.arange(wanted) + 0.5) * (extent / wanted) - 0.5, 0, extent - 1)
+        at = np.clip((np.arange(wanted) + 0.5) * (extent / max(wanted, 1)) - 0.5, 0, extent - 1)
         below = at.astype(np.intp)
         above = np.minimum(below + 1, extent - 1)
         weight = (at - below).astype(scores.dtype).reshape(-1, *(1,) * (scores.ndim - axis - 1))
@@ -518,12 +520,13 @@ def affinity_map(
     Returns
     -------
     array of the spatial shape
-        From 0 to 1, which it is at the pixel itself; float32, or the tree's dtype.
+        From 0 to 1; float32, or the tree's dtype. Global affinity is 1 at the pixel itself. A local map is
+        divided by its largest number, which is near the pixel, where most neighbours are like it.
 
     Raises
     ------
     TypeError
-        An argument of the wrong kind; a tree for a local map, which needs the image.
+        An argument of the wrong kind; a tree for a local map, which needs the image, or with a mask.
     ValueError
         A pixel outside the image or the mask, an unknown kind, zeta not above 0, NaN or inf.
 
@@ -540,22 +543,20 @@ def affinity_map(
         raise ValueError(f"kind must be 'global' or 'local', got {kind!r}")
     if zeta is not None:
         zeta = _validate.positive(zeta, "zeta")
+    iterations = _validate.integer(iterations, "iterations", 0)
     if isinstance(image, SpanningTree):
         if kind == "local":
             raise TypeError("a local affinity map needs the image, got a SpanningTree")
+        if mask is not None:
+            raise TypeError("mask goes with an image: a SpanningTree has its own")
         return image.affinity(pixel, _map_zeta(image) if zeta is None else zeta)
     _dispatch.cpu_backend("affinity_map of an image", image=image, mask=mask)
     pixels, takes_part = _image_and_mask(image, channel_axis, spatial_ndim, mask)
-    colours = _relief.colours(pixels, takes_part, _is_rgb(convert2lab, pixels))
-    features = _relief.features(colours, takes_part)
-    if kind == "global":
-        tree = mst(features, mask=takes_part, spatial_ndim=spatial_ndim)
-        return tree.affinity(pixel, _map_zeta(tree) if zeta is None else zeta)
     shape = pixels.shape[:-1]
     index = pixel if isinstance(pixel, tuple) else (pixel,)
-    if len(index) not in (1, len(shape)):
+    extents = shape if isinstance(pixel, tuple) else (math.prod(shape),)
+    if len(index) != len(extents):
         raise ValueError(f"pixel must have one coordinate for each axis of {shape}, got {pixel}")
-    extents = (int(np.prod(shape, dtype=np.intp)),) if len(index) == 1 else shape
     for axis, (coordinate, extent) in enumerate(zip(index, extents, strict=True)):
         _validate.integer(coordinate, f"pixel[{axis}]" if len(index) > 1 else "pixel", 0, extent - 1)
     one = np.zeros(extents, np.float32)
@@ -563,6 +564,11 @@ def affinity_map(
     one = one.reshape(shape)
     if takes_part is not None and not one[takes_part].any():
         raise ValueError(f"pixel {pixel} is not in the mask")
+    colours = _relief.colours(pixels, takes_part, _is_rgb(convert2lab, pixels))
+    features = _relief.features(colours, takes_part)
+    if kind == "global":
+        tree = mst(features, mask=takes_part, spatial_ndim=spatial_ndim)
+        return tree.affinity(pixel, _map_zeta(tree) if zeta is None else zeta)
     if zeta is None:
         step = _relief.typical_step(features, takes_part)
         zeta = _REFINE_STEPS * step if step > 0 else 1.0

@@ -10,7 +10,7 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,31 +35,41 @@ def compute_dtype(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
     return np.result_type(np.float32, *dtypes)
 
 
-def finite(array: Array, name: str, takes_part: Array | None = None) -> None:
-    """Check that the pixels of (I, N, C) that take part (1 or I, N; None: all) hold no NaN or inf."""
+def _not_finite(array: Array, takes_part: Array | None) -> int:
+    """Return how many numbers of pixels of (I, N, C) that take part (1 or I, N; None: all) are NaN or inf."""
     if array.dtype.kind != "f":
-        return
+        return 0
     with np.errstate(all="ignore"):
         # A finite sum has finite terms. The converse fails where the sum overflows: look closer then.
         if np.isfinite(array.sum(dtype=compute_dtype(array.dtype))):
-            return
+            return 0
     bad = ~np.isfinite(array)
     if takes_part is not None:
         bad &= takes_part[..., None]
-    if bad.any():
-        raise ValueError(
-            f"{name} must be finite, but {int(bad.sum())} of its {bad.size} numbers are NaN or inf "
-            "(check_finite=False skips this check)"
-        )
+    return int(bad.sum())
+
+
+def finite(array: Array, name: str, takes_part: Array | None = None) -> None:
+    """Check that the pixels of (I, N, C) that take part (1 or I, N; None: all) hold no NaN or inf."""
+    if bad := _not_finite(array, takes_part):
+        raise ValueError(f"{name} must be finite, but {bad} of its {array.size} numbers are NaN or inf")
 
 
 def no_overflow(weights_finite: bool, name: str, dtype: np.dtype[Any]) -> None:
     """Check that the squared differences of a finite array were finite too."""
     if not weights_finite:
-        raise ValueError(
-            f"squared differences of {name} overflow {dtype}: scale {name} down"
-            + (" or pass it as float64" if dtype != np.float64 else "")
-        )
+        _overflow(f"squared differences of {name}", name, dtype)
+
+
+def finite_means(means: Array, name: str, takes_part: Array | None) -> None:
+    """Check that the means (I, N, C) of a finite array are finite: the sums behind them may overflow."""
+    if _not_finite(means, takes_part):
+        _overflow(f"sums of {name}", name, means.dtype)
+
+
+def _overflow(what: str, name: str, dtype: np.dtype[Any]) -> NoReturn:
+    advice = " or pass it as float64" if dtype != np.float64 else ""
+    raise ValueError(f"{what} overflow {dtype}: scale {name} down{advice}")
 
 
 def integer(value: Any, name: str, minimum: float = -math.inf, maximum: float = math.inf) -> int:

@@ -63,9 +63,9 @@ def pixel_graph(
 def edge_weights(features: ArrayLike, edges: ArrayLike) -> NDArray[Any]:
     """Return w_uv = |f_u - f_v|^2 for features ``(N, C)`` (or ``spatial + (C,)``), without a square root.
 
-    Computed in the features' own precision (float32 for up to 16 bits and float32, float64 above), the channels
-    added in order, so that it is the weight by which the backends order the edges, bit for bit. A
-    weight below the smallest normal number is 0.
+    Computed in the features' own precision (float32 for up to 16 bits and float32, float64 above), the
+    channels added in order, so that it is the weight by which the backends order the edges, bit for bit.
+    A weight below the smallest normal number is 0.
     """
     f = np.asarray(features)
     f = f.reshape(math.prod(f.shape[:-1]), f.shape[-1]).astype(np.result_type(f.dtype, np.float32))

@@ -275,7 +275,8 @@ def table_5(given: Scenes) -> Table:
         network's predictions in training, are right where they say something, and there GP gains most over
         what it starts with. Coarse scores are wrong in whole patches: what averages widely gains, PAMR
         with its dilated windows first of all. The sum of two targets is between the two, close to the
-        better one, or above it where they err in different places; the paper's gain from both comes from training with two losses.""",
+        better one, or above it where they err in different places; the paper's gain from both comes from
+        training with two losses.""",
     )
 
 
@@ -327,8 +328,9 @@ def main() -> int:
             f"    {command}",
             "",
             _paragraph(
-                f"""The {len(given.images)} scenes of 64 x 64 pixels are the first that [training.md](training.md)
-                trains with (seed 0): shapes with the textures of three classes on photographs. What the methods make of given
+                f"""The {len(given.images)} scenes of 64 x 64 pixels are the first that
+                [training.md](training.md) trains with (seed 0): shapes with the textures of three classes
+                on photographs. What the methods make of given
                 scores is compared with the known masks; nothing is trained. The paper trains networks on
                 Pascal VOC and COCO: the questions are alike, the numbers are not.""",
             ),

@@ -171,6 +171,29 @@ def test_out_is_written_to():
     np.testing.assert_array_equal(out, aproarray.global_propagate(VALUES, tree, zeta=0.3))
 
 
+def test_negated_views_of_torch():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    values = torch.from_numpy(VALUES)
+    negated = torch.complex(values, values).conj().imag
+    assert negated.is_neg()
+    tree = aproarray.mst(IMAGE)
+    result = aproarray.global_propagate(negated, tree, zeta=0.3)
+    np.testing.assert_array_equal(result, aproarray.global_propagate(-VALUES, tree, zeta=0.3))
+    with pytest.raises(ValueError, match="out must not be a negated view"):
+        aproarray.global_propagate(values, tree, zeta=0.3, out=negated)
+
+
+def test_verbs_break_the_graph_of_torch_compile():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    tree = aproarray.mst(IMAGE)
+
+    def act(values):
+        return aproarray.global_propagate(values * 2, tree, zeta=0.3) + 1
+
+    values = torch.from_numpy(VALUES)
+    assert torch.equal(torch.compile(act, backend="eager")(values), act(values))
+
+
 def test_layouts_of_torch():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     tree = aproarray.mst(IMAGE)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import aproarray
-from aproarray import SpanningTree
+from aproarray import SpanningTree, related
 
 IMAGE = np.arange(12.0).reshape(3, 4)
 VALUES = np.ones((3, 4, 2))
@@ -240,7 +240,7 @@ def test_nan_and_inf_are_found_and_counted(bad, dtype):
         (lp, "values"),
         (lambda array, **options: lp(image=array, **options), "image"),
     ]:
-        message = rf"{name} must be finite, but 1 of its 12 numbers are NaN or inf \(check_finite=False"
+        message = rf"{name} must be finite, but 1 of its 12 numbers are NaN or inf$"
         expect(ValueError, message, act, array)
         act(array, check_finite=False)  # undefined, but neither an error nor a crash
     expect(ValueError, "features must be finite", TREE.reweight, array)
@@ -250,7 +250,7 @@ def test_inf_of_both_signs_is_found():
     expect(ValueError, "2 of its 12", mst, np.where(IMAGE == 5, np.inf, np.where(IMAGE == 7, -np.inf, 0)))
 
 
-@pytest.mark.parametrize("verb", [mst, gp, lp])
+@pytest.mark.parametrize("verb", [mst, lambda values: gp(values, zeta=1e-3), lp])
 def test_largest_numbers_are_finite_and_pass_the_check(verb):
     # The sum by which the check looks for NaN overflows; the numbers do not.
     verb(np.full((3, 4), 1.7e308))
@@ -430,6 +430,20 @@ def test_threshold_is_a_number_of_at_least_0():
         expect(ValueError, rf"threshold must be at least 0, got {float(wrong)}", TREE.cut, wrong)
     for wrong in (False, True, "0", None, [0.0], np.zeros(2)):
         expect(TypeError, "threshold must be a real number, got ", TREE.cut, wrong)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_overflow_of_sums(dtype):
+    values = np.full((3, 4), np.finfo(dtype).max, dtype)
+    message = f"sums of values overflow {np.dtype(dtype)}: scale values down"
+    if dtype == np.float32:  # which global propagation adds up in float64
+        assert (gp(values, zeta=1e9) == values).all()
+        message += " or pass it as float64"
+    else:
+        expect(ValueError, message, gp, values, zeta=1e9)
+        expect(ValueError, message, gp, values, zeta=[1e9], out=np.empty((1, 3, 4)))
+        expect(ValueError, message, related.tree_filter, values, TREE, zeta=1e9)
+    expect(ValueError, message, lp, values, zeta=1e9)
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ def test_resampling(extent, channels, wanted):
         ({"image": np.full((8, 8, 3), np.nan)}, ValueError, "image must be finite"),
         ({"image": np.zeros((1, 8, 8, 3))}, ValueError, "not a batch"),
         ({"iterations": -1}, ValueError, "iterations"),
+        ({"iterations": -1, "mode": "global"}, ValueError, "iterations"),
         ({"scores": "cat"}, TypeError, "one library"),
     ],
 )
@@ -140,21 +141,33 @@ def test_affinity_maps(scene):
     [
         ({"kind": "both"}, ValueError, "kind must be"),
         ({"zeta": 0}, ValueError, "zeta"),
-        ({"pixel": (8, 0)}, ValueError, r"pixel|index"),
-        ({"pixel": 64, "kind": "local"}, ValueError, "pixel must be between 0 and 63"),
-        ({"pixel": (1, 2, 3), "kind": "local"}, ValueError, "one coordinate for each axis"),
-        ({"pixel": (1.5, 2), "kind": "local"}, TypeError, "integer"),
-        (
-            {"pixel": 0, "kind": "local", "mask": np.arange(64).reshape(8, 8) > 0},
-            ValueError,
-            "not in the mask",
-        ),
-        ({"image": aproarray.mst(np.zeros((8, 8))), "kind": "local"}, TypeError, "needs the image"),
+        ({"pixel": (8, 0)}, ValueError, r"pixel\[0\] must be between 0 and 7, got 8"),
+        ({"pixel": 64}, ValueError, "pixel must be between 0 and 63"),
+        ({"pixel": (1,)}, ValueError, "one coordinate for each axis"),
+        ({"pixel": (1, 2, 3)}, ValueError, "one coordinate for each axis"),
+        ({"pixel": (1.5, 2)}, TypeError, "integer"),
+        ({"pixel": 0, "mask": np.arange(64).reshape(8, 8) > 0}, ValueError, "not in the mask"),
+        ({"iterations": -1}, ValueError, "iterations"),
     ],
 )
-def test_affinity_map_says_what_does_not_fit(arguments, error, message):
+@pytest.mark.parametrize("kind", ["global", "local"])
+def test_affinity_map_says_what_does_not_fit(arguments, error, message, kind):
     with pytest.raises(error, match=message):
-        affinity_map(**({"image": np.zeros((8, 8)), "pixel": (1, 1)} | arguments))
+        affinity_map(**({"image": np.zeros((8, 8)), "pixel": (1, 1), "kind": kind} | arguments))
+
+
+def test_affinity_map_of_a_tree_takes_what_fits_a_tree():
+    tree = aproarray.mst(np.zeros((8, 8)))
+    with pytest.raises(TypeError, match="needs the image"):
+        affinity_map(tree, 0, kind="local")
+    with pytest.raises(TypeError, match="a SpanningTree has its own"):
+        affinity_map(tree, 0, mask=np.ones((8, 8), bool))
+
+
+def test_images_of_nothing():
+    assert refine(np.ones((3, 4, 2)), np.ones((0, 5, 3))).shape == (0, 5, 2)
+    assert refine(np.ones((3, 4, 2)), np.ones((7, 0, 3)), mode="global").shape == (7, 0, 2)
+    assert (aproarray.propagate_labels(np.ones((4, 4, 0)), np.eye(4, dtype=int) * 3) == 3).all()
 
 
 def test_lab_is_that_of_scikit_image():

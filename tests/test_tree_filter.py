@@ -267,6 +267,7 @@ def test_errors(error, match, options):
         ),
         (ValueError, "confidence must be at least 0, got -1.0", {"confidence": -np.ones((6, 7))}),
         (ValueError, "confidence must be finite", {"confidence": np.full((6, 7), math.nan)}),
+        (ValueError, "confidence must be at least 0, got -2", {"confidence": -2 + VALUES[..., 0] * 0}),
         (ValueError, "beta must be finite, got nan", {"beta": math.nan}),
         (TypeError, "gamma must be a real number, got None", {"gamma": None}),
     ],
@@ -274,3 +275,18 @@ def test_errors(error, match, options):
 def test_errors_of_the_second_filter(error, match, options):
     with pytest.raises(error, match=match):
         aproarray.related.tree_filter_v2(VALUES, tree_with_ties(), **({"beta": 0.0, "gamma": 1.0} | options))
+
+
+def test_confidence_outside_the_mask_does_not_matter():
+    tree, confidence = tree_with_ties(mask=True), np.ones((6, 7))
+    options = {"beta": 0.5, "gamma": 1.0}
+    expected = aproarray.related.tree_filter_v2(VALUES, tree, confidence=confidence, **options)
+    for other in (math.nan, -1.0):
+        given = np.where(tree.mask, confidence, other)
+        result = aproarray.related.tree_filter_v2(VALUES, tree, confidence=given, **options)
+        np.testing.assert_array_equal(result[tree.mask], expected[tree.mask])
+
+
+def test_a_large_beta_leaves_values_alone():
+    result = aproarray.related.tree_filter_v2(VALUES, tree_with_ties(), beta=1e200, gamma=1.0)
+    np.testing.assert_allclose(result, VALUES)

@@ -169,13 +169,14 @@ def _filtered(
     n_trees, n_nodes = math.prod(tree.batch_shape), tree.order.shape[-1]
     item_trees = np.repeat(tree_of, math.prod(layout.leading[len(leading) :]))
     n_items = len(item_trees)
-    confidence = None if given is None else _confidence(given, layout, xp, check_finite)
+    masks = tree._masks_of(item_trees)
+    confidence = None if given is None else _confidence(given, layout, xp, check_finite, masks)
 
     dtype = _validate.compute_dtype(values.dtype)
     flat = layout.flatten(values).astype(dtype, copy=False)
     result = _Result(xp, values, layout, dtype, None, out)
     if check_finite:
-        _validate.finite(flat, "values", tree._masks_of(item_trees))
+        _validate.finite(flat, "values", masks)
     if features is None:
         # Each tree has one set of weights.
         distances, set_trees, set_of = (
@@ -200,20 +201,23 @@ def _filtered(
         backend.tree_filter(
             flat, result.flat[0], rooted, distances, set_trees, set_of, zeta, threads, sums=sums
         )
+        if check_finite and xp is np:
+            _validate.finite_means(result.flat[0], "values", masks)
         return result.finish()
     beta, gamma, _ = v2
     joined, sums = (xp.empty((n_items, n_nodes, layout.n_channels + 1), dtype) for _ in range(2))
     joined[..., :-1] = flat if confidence is None else flat * confidence[..., None]
     joined[..., -1] = 1 if confidence is None else confidence
-    decay = math.exp(-(beta**2))
+    decay = math.exp(-beta * beta)
     backend.tree_filter(joined, sums, rooted, distances, set_trees, set_of, zeta, threads, decay=decay)
     y = flat + dtype.type(gamma) * (sums[..., :-1] / (dtype.type(1e-8) + sums[..., -1:]))
-    masks = tree._masks_of(item_trees)
     result.flat[0][...] = y if masks is None else xp.where(masks[..., None], y, flat)
     return result.finish()
 
 
-def _confidence(confidence: ArrayLike, layout: _validate.Layout, xp: Any, check_finite: bool) -> Array:
+def _confidence(
+    confidence: ArrayLike, layout: _validate.Layout, xp: Any, check_finite: bool, masks: Array | None
+) -> Array:
     """Return a confidence as (items, pixels)."""
     c = _validate.real_array(confidence, "confidence", xp)
     expected = layout.leading + layout.spatial
@@ -223,9 +227,10 @@ def _confidence(confidence: ArrayLike, layout: _validate.Layout, xp: Any, check_
         )
     flat = c.reshape(math.prod(layout.leading), math.prod(layout.spatial))
     if check_finite:
-        _validate.finite(flat[..., None], "confidence")
-        if flat.size and flat.min() < 0:
-            raise ValueError(f"confidence must be at least 0, got {float(flat.min())}")
+        _validate.finite(flat[..., None], "confidence", masks)
+        taking_part = flat if masks is None else xp.where(masks, flat, 0)
+        if flat.size and taking_part.min() < 0:
+            raise ValueError(f"confidence must be at least 0, got {float(taking_part.min())}")
     return flat.astype(_validate.compute_dtype(c.dtype), copy=False)
 
 

@@ -111,9 +111,7 @@ def mst(
         if check_finite and not torch.isfinite(flat.sum()):
             seen = flat if mask is None else flat.masked_fill(~mask[:, :, None], 0)
             if not torch.isfinite(seen).all():
-                raise ValueError(
-                    "image must be finite, but holds NaN or inf (check_finite=False skips this check)"
-                )
+                raise ValueError("image must be finite, but holds NaN or inf")
         masks = None if mask is None else _array(mask.contiguous())
         trees, weights_finite = backend.grid_trees(_array(flat), tuple(shape), connectivity, masks, workers)
         if check_finite:
@@ -271,10 +269,20 @@ def _global_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
     if ctx.by_weight:
         by_gaps = global_gap_gradient(grad, *more, order, gaps, tree_of, zeta, sums)
         if ctx.needs_input_grad[4]:
-            gaps = torch.where(torch.isinf(gaps), 0, gaps)
-            by_zeta = (-2 * (by_gaps * gaps).sum()).to(zeta) / zeta
-        by_gaps = by_gaps.to(gaps.dtype)
+            by_zeta = _by_scale(by_gaps, torch.where(torch.isinf(gaps), 0, gaps), zeta)
+        by_gaps = _held(by_gaps, gaps.dtype)
     return by_values, None, by_gaps, None, by_zeta
+
+
+def _by_scale(by_weights: Tensor, weights: Tensor, zeta: Tensor) -> Tensor:
+    """Return dL/dzeta of what depends on weights / zeta^2 alone, from dL/dweights."""
+    return (-2 * (by_weights * weights).sum()).to(zeta) / zeta
+
+
+def _held(gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a gradient in another type, in which a large one is the largest: inf times 0 would be NaN."""
+    most = torch.finfo(dtype).max
+    return gradient.clamp(-most, most).to(dtype)
 
 
 global_propagate.register_autograd(_global_gradient, setup_context=_global_setup)
@@ -298,17 +306,21 @@ def _(order: Tensor, gap_edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
 
 @_operator
 def edge_distances(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> Tensor:
-    """Return |f_u - f_v|^2 (F, N-1) of features (F, C, N) along the edges (B, N-1, 2) of tree tree_of[f]."""
+    """Return |f_u - f_v|^2 (F, N-1) of features (F, C, N) along the edges (B, N-1, 2) of tree tree_of[f].
+
+    They are float64, as gradients by them are: divided by zeta^2, those may be beyond float32.
+    """
     with _backend(features) as (backend, workers):
         distances, _ = backend.edge_distances(
             _pixels_first(features), _array(gap_edges), _index(tree_of), workers
         )
-        return torch.utils.dlpack.from_dlpack(distances)
+        result: Tensor = torch.utils.dlpack.from_dlpack(distances).double()
+        return result
 
 
 @edge_distances.register_fake
 def _(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> Tensor:
-    return features.new_empty((features.shape[0], gap_edges.shape[1]))
+    return features.new_empty((features.shape[0], gap_edges.shape[1]), dtype=torch.float64)
 
 
 def _distances_setup(ctx: Any, inputs: Any, output: Any) -> None:
@@ -321,6 +333,39 @@ def _distances_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 edge_distances.register_autograd(_distances_gradient, setup_context=_distances_setup)
+
+
+@_operator
+def exponents(distances: Tensor, zeta: Tensor) -> Tensor:
+    """Return d / zeta^2 of finite float64 distances d, after a look whether zeta is above 0."""
+    inverse = min(1 / _scale(zeta), torch.finfo(distances.dtype).max)
+    # One factor after the other, as the square may be beyond any number.
+    return distances * inverse * inverse
+
+
+@exponents.register_fake
+def _(distances: Tensor, zeta: Tensor) -> Tensor:
+    return torch.empty_like(distances)
+
+
+def _exponents_setup(ctx: Any, inputs: Any, output: Tensor) -> None:
+    _, zeta = inputs
+    ctx.save_for_backward(zeta, *((output,) if ctx.needs_input_grad[1] else ()))
+
+
+def _exponents_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    zeta, *more = ctx.saved_tensors
+    by_distances = by_zeta = None
+    if ctx.needs_input_grad[0]:
+        inverse = _held(1 / zeta.double(), grad.dtype).to(grad.device)
+        by_distances = _held(grad * inverse * inverse, grad.dtype)
+    if ctx.needs_input_grad[1]:
+        (result,) = more
+        by_zeta = _by_scale(grad, torch.where(torch.isinf(result), 0, result), zeta)
+    return by_distances, by_zeta
+
+
+exponents.register_autograd(_exponents_gradient, setup_context=_exponents_setup)
 
 
 def _rooted(backend: ModuleType, *trees: Tensor) -> Any:
