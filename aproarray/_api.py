@@ -161,7 +161,8 @@ def global_propagate(
     TypeError
         An argument of the wrong kind, or arrays of more than one library.
     ValueError
-        Shapes that do not fit (a tree of another image, say), zeta not above 0, NaN or inf.
+        Shapes that do not fit (a tree of another image, say), zeta not above 0, NaN or inf, or values whose
+        sums overflow.
 
     Notes
     -----
@@ -334,7 +335,8 @@ def local_propagate(
     TypeError
         An argument of the wrong kind, or arrays of more than one library.
     ValueError
-        Shapes that do not fit, zeta not above 0, an even kernel_size, negative iterations, NaN or inf.
+        Shapes that do not fit, zeta not above 0, an even kernel_size, negative iterations, NaN or inf, or
+        values whose sums overflow.
 
     Notes
     -----
