@@ -190,6 +190,22 @@ def test_single_precision_gradients_are_those_of_double():
         assert (single - double).norm() < 1e-4 * double.norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, D])
+@pytest.mark.parametrize("zeta", [1e-25, 1e-200])
+def test_gradients_where_the_square_of_zeta_is_no_number(zeta, dtype):
+    # Ties have a derivative of 1 / zeta^2 to their weights, and one of 0 to features.
+    values, upstream = rand(1, 2, 4, 5, dtype=dtype, grad=True), 1000 * rand(1, 2, 4, 5, seed=1, dtype=dtype)
+    features = IMAGE[:1].to(dtype).clone()
+    features[..., 3:] = features[..., 3:4]
+    scale = torch.tensor(zeta, dtype=D, requires_grad=True)
+    tree = mst(features)
+    result = global_propagate(values, tree, zeta=scale, features=features.requires_grad_())
+    by_values, by_features, by_zeta = torch.autograd.grad(result, (values, features, scale), upstream)
+    assert torch.isfinite(by_values).all()
+    assert (by_features == 0).all()
+    assert by_zeta == 0
+
+
 def test_tied_features_have_a_one_sided_derivative():
     # |f_0 - f_1| = |f_1 - f_2|: the sum over both must be that of scaling f, which keeps the tie.
     features = torch.tensor([0.0, 1.0, 2.0], dtype=D)[None, None, None].requires_grad_()
@@ -462,6 +478,20 @@ def test_trees_collate_pickle_and_copy():
 def test_errors(error, message, act):
     with pytest.raises(error, match=message):
         act()
+
+
+@pytest.mark.parametrize("zeta", [[], torch.tensor([])], ids=["list", "tensor"])
+def test_no_zeta_at_all(zeta):
+    values, tree = rand(2, 3, 4, 5, grad=True), mst(IMAGE)
+    result = global_propagate(values, tree, zeta=zeta)
+    of_arrays = aproarray.global_propagate(as_last(values), aproarray.mst(as_last(IMAGE)), zeta=[])
+    assert of_arrays.shape == (0, 2, 4, 5, 3)
+    assert result.shape == (0, 2, 3, 4, 5)
+    assert result.dtype == values.dtype
+    result.sum().backward()
+    assert (values.grad == 0).all()
+    with pytest.raises(ValueError, match="does not fit a tree"):
+        global_propagate(values[..., :4], tree, zeta=zeta)
 
 
 def test_empty_tensors():

@@ -24,6 +24,9 @@ from aproarray.torch import (  # noqa: E402
     pairwise_loss,
     partial_cross_entropy,
     projection_loss,
+    similarity_distillation_loss,
+    similarity_learning_loss,
+    spml_loss,
     tree_energy_loss,
 )
 
@@ -248,6 +251,84 @@ def test_windows_larger_than_the_image():
     assert torch.isfinite(tiny.grad).all()
 
 
+# As many pixels or pairs as make sums that float16 does not hold.
+LARGE = (300, 300)
+SCRIBBLES = torch.randint(0, 4, (1, *LARGE), generator=torch.Generator().manual_seed(4))
+SEGMENTS = (torch.arange(300)[:, None] // 150 * 2 + torch.arange(300) // 150)[None]
+CLASSES_OF_PAIRS = SCRIBBLES.flatten()[:1200].reshape(4, 300) % 2
+TAGS = torch.ones(1, 2, dtype=torch.bool)
+LARGE_LOSSES = {
+    "apro": (4, lambda p, image, region: apro_loss(p, image, region)),
+    "apro of boxes": (1, lambda p, image, region: apro_loss(p, image, region, boxes=True)),
+    "projection": (1, lambda p, image, region: projection_loss(p, region)),
+    "partial cross-entropy": (4, lambda p, image, region: partial_cross_entropy(p, SCRIBBLES)),
+    "pairwise": (1, lambda p, image, region: pairwise_loss(p, image, region)),
+    "tree energy": (4, lambda p, image, region: tree_energy_loss(p, image, region, features=image)),
+    "mean field": (1, lambda p, image, region: mean_field_loss(p, image, region, iterations=2)),
+    "gated CRF": (4, lambda p, image, region: gated_crf_loss(p, image, region, radius=1)),
+    "SPML": (8, lambda p, image, region: spml_loss(p, SEGMENTS, labels=SCRIBBLES, tags=TAGS)),
+    "similarity learning": (
+        4,
+        lambda p, image, region: similarity_learning_loss(p[0], *[CLASSES_OF_PAIRS] * 2),
+    ),
+    "similarity distillation": (
+        4,
+        lambda p, image, region: similarity_distillation_loss(p[0], p[0], p[0].detach()),
+    ),
+}
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["plain", "autocast"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", LARGE_LOSSES)
+def test_half_precision_is_computed_in_single(name, dtype, autocast):
+    channels, loss = LARGE_LOSSES[name]
+    p, image = rand(1, channels, *LARGE).to(dtype), rand(1, 3, *LARGE, seed=1).to(dtype)
+    if channels > 1:
+        p = p.mul(3).softmax(1)
+    region = torch.zeros(1, 1, *LARGE, dtype=torch.bool)
+    region[..., 10:, :290] = True
+    found = []
+    for given in (p, p.float()):
+        given.requires_grad_()
+        with torch.autocast("cpu", dtype, enabled=autocast):
+            value = loss(given, image.to(given.dtype), region)
+        assert value.dtype == torch.float32
+        found.append((value, *torch.autograd.grad(value, given)))
+    (value, gradient), (expected, of_single) = found
+    assert torch.equal(value, expected)
+    assert 1e-4 < number(value) < 100
+    assert gradient.dtype == dtype
+    assert torch.equal(gradient, of_single.to(dtype))
+    assert gradient.count_nonzero() > 100
+
+
+@pytest.mark.parametrize("name", ["similarity distillation", "SPML"])
+def test_autocast_leaves_losses_alone(name):
+    channels, loss = LARGE_LOSSES[name]
+    p = rand(1, channels, *LARGE).float()
+    expected = loss(p, None, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(loss(p, None, None), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.float16])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda image: apro_loss(CLASSES, image, REGION),
+        lambda image: pairwise_loss(INSTANCES, image, BOXES, index=INDEX, threshold=1e-9),
+        lambda image: tree_energy_loss(CLASSES, image, REGION, features=image, sigma=1e4),
+        lambda image: mean_field_loss(INSTANCES, image, BOXES, zeta=60.0, index=INDEX),
+        lambda image: gated_crf_loss(CLASSES, image, radius=2, color_sigma=60.0),
+    ],
+    ids=["apro", "pairwise", "tree energy", "mean field", "gated CRF"],
+)
+def test_images_of_integers(loss, dtype):
+    image = (255 * IMAGE).to(dtype)
+    assert number(loss(image)) == pytest.approx(number(loss(image.double())), rel=1e-5)
+
+
 NOTHING = torch.zeros(2, 1, *SHAPE)
 NONE = torch.zeros(0, 1, *SHAPE)
 
@@ -284,6 +365,8 @@ def test_a_loss_of_nothing_is_zero(loss):
         ("do not fit masks", lambda: mean_field_loss(INSTANCES, IMAGE, BOXES)),
         ("do not fit masks", lambda: pairwise_loss(INSTANCES, IMAGE[..., :3], BOXES, index=INDEX)),
         (r"index must be in \[0, 2\)", lambda: mean_field_loss(INSTANCES, IMAGE, BOXES, index=INDEX + 1)),
+        ("do not fit masks", lambda: gated_crf_loss(CLASSES, IMAGE[:1])),
+        ("do not fit masks", lambda: gated_crf_loss(CLASSES, IMAGE[..., :3])),
         ("kernel_size must be odd", lambda: pairwise_loss(INSTANCES, IMAGE, BOXES, kernel_size=2)),
         ("sigma must be above 0", lambda: tree_energy_loss(CLASSES, IMAGE, REGION, sigma=0)),
         ("does not fit a tree", lambda: tree_energy_loss(CLASSES, IMAGE, REGION, tree=mst(IMAGE[:1]))),

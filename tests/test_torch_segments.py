@@ -296,5 +296,19 @@ def test_errors(error, message, act):
 def test_a_bank_of_other_tags_is_refused():
     bank = SegmentBank()
     bank.append(segment_prototypes(EMBEDDINGS, SEGMENTS, tags=TAGS)[0])
-    with pytest.raises(ValueError, match="the same features and tags, but tags of one are"):
-        bank.append(segment_prototypes(EMBEDDINGS, SEGMENTS)[0])
+    for act in (
+        lambda: bank.append(segment_prototypes(EMBEDDINGS, SEGMENTS)[0]),
+        lambda: spml_loss(EMBEDDINGS, SEGMENTS, labels=LABELS, tags=TAGS[:, :2], bank=bank),
+    ):
+        with pytest.raises(ValueError, match="the same features and tags, but tags of one are"):
+            act()
+
+
+def test_prototypes_of_half_precision_are_computed_in_single():
+    # So many pixels that another one does not change their sum in half precision.
+    embeddings, segments = torch.ones(1, 3, 100, 100), torch.zeros(1, 100, 100, dtype=torch.int64)
+    embeddings[:, 0, 50:] = -1
+    expected = segment_prototypes(embeddings, segments)[0].prototypes
+    for dtype in (torch.float16, torch.bfloat16):
+        found = segment_prototypes(embeddings.to(dtype), segments)[0].prototypes
+        torch.testing.assert_close(found, expected)

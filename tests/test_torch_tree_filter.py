@@ -134,6 +134,7 @@ def test_operators_pass_torchs_own_checks():
     features = rand(2, 3, 20, grad=True)
     torch.library.opcheck(_ops.edge_distances, (features, tree.gap_edges, both), test_utils=tests)
     exponents = torch.where(torch.isinf(tree.gaps), 0, tree.gaps).requires_grad_()
+    torch.library.opcheck(_ops.exponents, (exponents, number(0.5)), test_utils=tests)
     rooted = _ops.root_trees(order, tree.gap_edges)
     for normalised in (False, True):
         arguments = (rand(2, 2, 20, grad=True), *rooted, exponents, both, both, normalised)
@@ -153,6 +154,45 @@ def test_compile_without_graph_breaks():
         results.append((y, *torch.autograd.grad(y.square().sum(), (values, features))))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_compiled_filters_look_at_zeta():
+    tree, values = mst(IMAGE), rand(2, 2, 4, 5)
+    for function in (
+        lambda z: tree_filter(values, tree, zeta=z),
+        lambda z: tree_filter_v2(values, tree, beta=0.5, gamma=1.0, zeta=z),
+    ):
+        compiled = torch.compile(function, backend="aot_eager")
+        torch.testing.assert_close(compiled(number(0.4)), function(number(0.4)))
+        for zeta in (-1.0, 0.0, float("nan")):
+            with pytest.raises(ValueError, match="zeta must be above 0"):
+                compiled(torch.tensor(zeta, dtype=D))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, D])
+@pytest.mark.parametrize("zeta", [1e-25, 1e-200])
+def test_gradients_where_the_square_of_zeta_is_no_number(zeta, dtype):
+    # Ties have a derivative of 1 / zeta^2 to their distances, and one of 0 to features.
+    values, upstream = rand(1, 2, 4, 5, dtype=dtype, grad=True), 1000 * rand(1, 2, 4, 5, seed=1, dtype=dtype)
+    features = IMAGE[:1].to(dtype).clone()
+    features[..., 3:] = features[..., 3:4]
+    scale, tree = number(zeta), mst(features)
+    result = tree_filter(values, tree, zeta=scale, features=features.requires_grad_())
+    by_values, by_features, by_zeta = torch.autograd.grad(result, (values, features, scale), upstream)
+    assert torch.isfinite(by_values).all()
+    assert (by_features == 0).all()
+    assert by_zeta == 0
+
+
+def test_gradients_beyond_single_precision_are_those_of_double():
+    # Scaling features and zeta scales the gradient to features back.
+    values, unit = rand(1, 2, 4, 5, dtype=torch.float32), rand(1, 3, 4, 5, seed=1)
+    found = []
+    for factor, dtype in ((1.0, D), (2.0**-66, torch.float32)):
+        features = (factor * unit).to(dtype).requires_grad_()
+        result = tree_filter(values, mst(unit), zeta=0.5 * factor, features=features)
+        found.append(factor * torch.autograd.grad(result.square().sum(), features)[0].double())
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
 
 
 def test_empty_tensors():

@@ -276,12 +276,12 @@ def _global_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
 
 def _by_scale(by_weights: Tensor, weights: Tensor, zeta: Tensor) -> Tensor:
     """Return dL/dzeta of what depends on weights / zeta^2 alone, from dL/dweights."""
-    return (-2 * (by_weights * weights).sum()).to(zeta) / zeta
+    return (-2 * (_held(by_weights, by_weights.dtype) * weights).sum()).to(zeta) / zeta
 
 
 def _held(gradient: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a gradient in another type, in which a large one is the largest: inf times 0 would be NaN."""
-    most = torch.finfo(dtype).max
+    """Return a gradient in another type, no larger than that twice it fits: inf times 0 would be NaN."""
+    most = torch.finfo(dtype).max / 2
     return gradient.clamp(-most, most).to(dtype)
 
 
@@ -350,17 +350,16 @@ def _(distances: Tensor, zeta: Tensor) -> Tensor:
 
 def _exponents_setup(ctx: Any, inputs: Any, output: Tensor) -> None:
     _, zeta = inputs
-    ctx.save_for_backward(zeta, *((output,) if ctx.needs_input_grad[1] else ()))
+    ctx.save_for_backward(zeta, output)
 
 
 def _exponents_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    zeta, *more = ctx.saved_tensors
+    zeta, result = ctx.saved_tensors
     by_distances = by_zeta = None
     if ctx.needs_input_grad[0]:
         inverse = _held(1 / zeta.double(), grad.dtype).to(grad.device)
         by_distances = _held(grad * inverse * inverse, grad.dtype)
     if ctx.needs_input_grad[1]:
-        (result,) = more
         by_zeta = _by_scale(grad, torch.where(torch.isinf(result), 0, result), zeta)
     return by_distances, by_zeta
 

@@ -95,7 +95,7 @@ def mst(
             "mst is not differentiable, but image requires grad: pass image.detach(), and the same tensor as "
             "features= of global_propagate for gradients through the weights of the edges"
         )
-    image = image.to(_compute_dtype(image))
+    image = _wide(image)
     shape = _spatial_shape(image, "image", spatial_ndim)
     flat = _flatten(image, spatial_ndim)
     order, gaps, gap_edges = _ops.mst(
@@ -167,22 +167,20 @@ def global_propagate(
     >>> seeds.grad.round(decimals=3)
     tensor([[[0.4980, 0.5020, 0.0000, 0.0000]]])
     """
-    if isinstance(zeta, list | tuple) or (isinstance(zeta, Tensor) and zeta.ndim == 1):
-        return torch.stack(
-            [
-                global_propagate(values, tree, zeta=one, features=features, tree_index=tree_index)
-                for one in zeta
-            ]
-        )
-    scale = _zeta(zeta)
     over = _over_tree(values, tree, features, tree_index)
     order, gaps, tree_of = over.order, over.gaps, over.tree_of
     if over.features is not None:
         order, gaps, _ = _ops.reweigh(over.features, over.gap_edges, tree_of)
         tree_of = torch.arange(order.shape[0])
-    flat = over.flat
-    result: Tensor = _ops.global_propagate(flat, order, gaps, tree_of, scale)[0]
-    return result.reshape(values.shape).to(values.dtype)
+
+    def at(scale: Tensor) -> Tensor:
+        result: Tensor = _ops.global_propagate(over.flat, order, gaps, tree_of, scale)[0]
+        return result.reshape(values.shape).to(values.dtype)
+
+    if isinstance(zeta, list | tuple) or (isinstance(zeta, Tensor) and zeta.ndim == 1):
+        results = [at(_zeta(one)) for one in zeta]
+        return torch.stack(results) if results else values[None][:0]
+    return at(_zeta(zeta))
 
 
 def tree_filter(
@@ -370,7 +368,7 @@ def local_propagate(
     _check_tensor(image, "image")
     _check_device(values, values=values, image=image, mask=mask, image_index=image_index)
     shape = _spatial_shape(image, "image", spatial_ndim)
-    flat_image = _flatten(image.to(_compute_dtype(image)), spatial_ndim)
+    flat_image = _flatten(_wide(image), spatial_ndim)
     if image_index is None:
         owners, image_of = image.shape[: image.ndim - spatial_ndim - 1], torch.arange(flat_image.shape[0])
     else:
@@ -385,7 +383,7 @@ def local_propagate(
     scale = _zeta(zeta)
     learns = torch.is_grad_enabled() and any(x.requires_grad for x in (flat, flat_image, scale))
     result: Tensor = _ops.local_propagate(
-        flat.to(_compute_dtype(values)), flat_image, scale, image_of, masks, list(shape),
+        _wide(flat), flat_image, scale, image_of, masks, list(shape),
         kernel_size, iterations, learns,
     )[0]  # fmt: skip
     return result.reshape(values.shape).to(values.dtype)
@@ -426,25 +424,20 @@ def _over_tree(values: Tensor, tree: Tree, features: Tensor | None, tree_index: 
     weighing = None
     if features is not None:
         _check_floating(features, "features")
-        features = features.to(_compute_dtype(features))
-        weighing = _flatten(_over(features, owners, shape, "features", "a tree"), len(shape))
-    return _OverTree(order, gaps, gap_edges, tree_of, shape, flat.to(_compute_dtype(values)), weighing)
+        weighing = _flatten(_over(_wide(features), owners, shape, "features", "a tree"), len(shape))
+    return _OverTree(order, gaps, gap_edges, tree_of, shape, _wide(flat), weighing)
 
 
 def _exponents(over: _OverTree, zeta: float | Tensor) -> Tensor:
     """Return w / zeta^2 (F, N-1) of the trees' own weights, or of those by features; 0 where no edge is."""
-    scale = _zeta(zeta)
-    if not torch.compiler.is_compiling():
-        _validate.positive(scale.item(), "zeta")
     missing = over.gap_edges[..., 0] < 0
     if over.features is None:
         distances = over.gaps
     else:
         distances = _ops.edge_distances(over.features, over.gap_edges, over.tree_of)
         missing = missing[over.tree_of.to(missing.device)]
-    # One factor after the other, as the square may be beyond any number.
-    inverse = (1 / scale.double()).clamp(max=torch.finfo(torch.float64).max).to(distances.device)
-    return distances.double().masked_fill(missing, 0) * inverse * inverse
+    result: Tensor = _ops.exponents(distances.double().masked_fill(missing, 0), _zeta(zeta))
+    return result
 
 
 def _tree_sums(over: _OverTree, values: Tensor, exponents: Tensor, normalised: bool) -> Tensor:
@@ -483,6 +476,17 @@ def _check_device(like: Tensor, **tensors: Tensor | None) -> None:
         if not name.endswith("_index"):
             where = ", ".join(f"{n} on {t.device}" for n, t in tensors.items() if isinstance(t, Tensor))
             raise TypeError(f"all tensors of one call must be on one device, but got {where}")
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Return a tensor in the float type to compute in."""
+    return tensor.to(_compute_dtype(tensor))
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Return a @ b in their own type, whatever autocast has for such products."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
 
 
 def _compute_dtype(tensor: Tensor) -> torch.dtype:

@@ -2,6 +2,8 @@
 
 Probabilities and masks are (B, C, H, W) or (K, 1, H, W), in [0, 1]; an `index` (K,) names the image of each
 of K masks. Every loss is a mean over what it looks at, and 0, with a gradient of 0, where that is nothing.
+Of float16 and bfloat16, and under autocast, a loss is float32, and computed in it; its gradients are what
+their tensors are. Images may be integers.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from aproarray import _grid, _validate
 from aproarray.torch import _ops, functional
-from aproarray.torch.functional import Tree
+from aproarray.torch.functional import Tree, _wide
 from aproarray.torch.modules import AffinityPropagation
 
 
@@ -73,6 +75,7 @@ def apro_loss(
     True
     """
     _check_region(region, probabilities)
+    probabilities = _wide(probabilities)
     if propagation is None:
         propagation = AffinityPropagation()
     of_tree, of_window = weights
@@ -121,6 +124,7 @@ def projection_loss(masks: Tensor, boxes: Tensor) -> Tensor:
     .. [1] Z. Tian et al., "BoxInst: High-performance instance segmentation with box annotations", CVPR 2021.
     """
     _check_region(boxes, masks)
+    masks = _wide(masks)
     boxes = boxes.to(masks.dtype)
     loss = sum(_dice(masks.amax(axis), boxes.amax(axis)) for axis in (-1, -2))
     return _mean(torch.as_tensor(loss))
@@ -142,7 +146,7 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 25
     -------
     tensor of no axes
     """
-    total = F.cross_entropy(logits, labels.long(), ignore_index=ignore_index, reduction="sum")
+    total = F.cross_entropy(_wide(logits), labels.long(), ignore_index=ignore_index, reduction="sum")
     return total / (labels != ignore_index).sum().clamp(min=1)
 
 
@@ -186,7 +190,7 @@ def pairwise_loss(
     _check_region(boxes, masks)
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     dilation = _validate.integer(dilation, "dilation", 1)
-    image_of = _images_of(masks, lab, index).to(masks.device)
+    masks, image_of = _wide(masks), _images_of(masks, lab, index).to(masks.device)
     boxes = boxes.to(masks.dtype)
     total, count = masks.sum() * 0, masks.new_zeros(())
     # Logarithms of probabilities of 0 would be -inf, and 0 times that NaN.
@@ -252,10 +256,12 @@ def tree_energy_loss(
     """
     _check_region(region, probabilities)
     sigma = _validate.positive(sigma, "sigma")
+    probabilities, image = _wide(probabilities), _wide(image)
     region = region.to(probabilities.dtype)
     tree = functional.mst(image.detach()) if tree is None else tree
     y = functional.tree_filter(probabilities, tree, zeta=math.sqrt(sigma), features=image)
     if features is not None:
+        features = _wide(features)
         if feature_tree is None:
             feature_tree = functional.mst(features.detach())
         y = functional.tree_filter(y, feature_tree, features=features)
@@ -303,9 +309,9 @@ def mean_field_loss(
     _check_region(boxes, masks)
     zeta, kernel_size = _validate.positive(zeta, "zeta"), _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
-    image_of, p = _images_of(masks, image, index), _pixels(masks)
+    image_of, masks = _images_of(masks, image, index), _wide(masks)
     labels = _ops.mean_field(
-        p, _pixels(boxes).to(p.dtype), _pixels(image), image_of,
+        _pixels(masks), _pixels(boxes).to(masks.dtype), _pixels(image), image_of,
         list(masks.shape[-2:]), zeta, kernel_size, iterations,
     )  # fmt: skip
     labels = (labels > 0.5).to(masks.dtype)
@@ -348,9 +354,11 @@ def gated_crf_loss(
     if region is None:
         region = torch.ones_like(probabilities[:, :1])
     _check_region(region, probabilities)
+    _check_images(image, probabilities, len(probabilities))
     radius = _validate.integer(radius, "radius", 0)
     position_sigma = _validate.positive(position_sigma, "position_sigma")
     color_sigma = _validate.positive(color_sigma, "color_sigma")
+    probabilities, image = _wide(probabilities), _wide(image)
     region = region.to(probabilities.dtype)
     total = probabilities.sum() * 0
     shape = probabilities.shape[-2:]
@@ -360,7 +368,7 @@ def gated_crf_loss(
         here, there = _pairs(shape, step)
         squared = step[0] ** 2 + step[1] ** 2
         distance = (image[here] - image[there]).square().sum(1, keepdim=True) / (2 * color_sigma**2)
-        k = (-distance - squared / (2 * position_sigma**2)).exp()
+        k = (-distance - squared / (2 * position_sigma**2)).exp().to(probabilities.dtype)
         apart = 1 - (probabilities[here] * probabilities[there]).sum(1, keepdim=True)
         total = total + (k * apart * (region[here] + region[there])).sum()
     return total / region.sum().clamp(min=1)
@@ -391,17 +399,21 @@ def _mean(losses: Tensor) -> Tensor:
 
 def _pixels(tensor: Tensor) -> Tensor:
     """Return (B, C, H, W) as a constant (B, C, N), in the type to compute in."""
-    return tensor.detach().flatten(2).to(functional._compute_dtype(tensor))
+    return _wide(tensor.detach().flatten(2))
+
+
+def _check_images(image: Tensor, masks: Tensor, n_images: int, advice: str = "") -> None:
+    if image.ndim != 4 or (len(image), *image.shape[2:]) != (n_images, *masks.shape[2:]):
+        raise ValueError(
+            f"images of shape {tuple(image.shape)} do not fit masks or probabilities of shape "
+            f"{tuple(masks.shape)}{advice}"
+        )
 
 
 def _images_of(masks: Tensor, image: Tensor, index: Tensor | None) -> Tensor:
     """Return the image of each mask, after a look whether there is one, of its size."""
     n_images = len(masks) if index is None else len(image)
-    if image.ndim != 4 or (len(image), *image.shape[2:]) != (n_images, *masks.shape[2:]):
-        raise ValueError(
-            f"images of shape {tuple(image.shape)} do not fit masks of shape {tuple(masks.shape)}"
-            + (": pass index, the image of each mask" if index is None else "")
-        )
+    _check_images(image, masks, n_images, ": pass index, the image of each mask" if index is None else "")
     return torch.arange(n_images) if index is None else functional._index(index, n_images, "index")
 
 

@@ -2,6 +2,7 @@
 
 Segments come from `aproarray.related.spherical_kmeans`, without gradients; their prototypes are computed
 here, with gradients. What a pixel's segment has to do with another one is one of four relationships.
+Of float16 and bfloat16, and under autocast, prototypes and losses are float32, and computed in it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from aproarray import _validate
+from aproarray.torch.functional import _matmul, _wide
 
 RELATIONSHIPS = ("image", "annotation", "cooccurrence", "affinity")
 
@@ -108,11 +110,7 @@ def segment_prototypes(
     >>> segments.prototypes.round(decimals=3), index.tolist()
     (tensor([[0.7070, 0.7070]]), [[[0, 0]]])
     """
-    if embeddings.ndim != 4 or not embeddings.is_floating_point():
-        raise ValueError(
-            f"expected embeddings (B, D, H, W) of floating point, got {embeddings.dtype} "
-            f"{tuple(embeddings.shape)}"
-        )
+    _check_embeddings(embeddings)
     batch, features = embeddings.shape[:2]
     numbers = {"segments": segments, "labels": labels, "regions": regions}
     for name, value in numbers.items():
@@ -120,7 +118,7 @@ def segment_prototypes(
     image = torch.arange(batch, device=segments.device).repeat_interleave(segments[0].numel() if batch else 0)
     n_numbers = int(segments.max()) + 1 if segments.numel() else 1
     which, index = torch.unique(image * n_numbers + segments.flatten().long(), return_inverse=True)
-    e = F.normalize(embeddings, dim=1).movedim(1, -1).reshape(-1, features)
+    e = F.normalize(_wide(embeddings), dim=1).movedim(1, -1).reshape(-1, features)
     sums = e.new_zeros(len(which), features).index_add(0, index, e)
     images = which // n_numbers
     chosen = torch.full_like(which, ignore_index)
@@ -158,20 +156,24 @@ class SegmentBank:
 
     def append(self, segments: Segments) -> None:
         """Keep the segments of a batch, and let go of the oldest."""
+        self._check(segments)
         kept = Segments(*(part.detach() for part in segments))
+        self._batches.append(kept._replace(images=torch.full_like(kept.images, -1)))
+
+    def after(self, segments: Segments) -> Segments:
+        """Return segments with those of the bank behind them."""
+        self._check(segments)
+        parts = zip(segments, *self._batches, strict=True)
+        return Segments(*(torch.cat(part) for part in parts)) if self._batches else segments
+
+    def _check(self, segments: Segments) -> None:
         for batch in self._batches:
-            for name, old, new in zip(Segments._fields, batch, kept, strict=True):
+            for name, old, new in zip(Segments._fields, batch, segments, strict=True):
                 if old.shape[1:] != new.shape[1:]:
                     raise ValueError(
                         f"all batches of a bank must have the same features and tags, but {name} of one are "
                         f"{tuple(new.shape)} after {tuple(old.shape)}"
                     )
-        self._batches.append(kept._replace(images=torch.full_like(kept.images, -1)))
-
-    def after(self, segments: Segments) -> Segments:
-        """Return segments with those of the bank behind them."""
-        parts = zip(segments, *self._batches, strict=True)
-        return Segments(*(torch.cat(part) for part in parts)) if self._batches else segments
 
 
 def segment_relationship(
@@ -290,10 +292,10 @@ def segment_contrastive_loss(
     chosen = attracts.any(1)[own]
     own = own[chosen]
     if len(own) == 0:
-        return (embeddings.sum() + prototypes.sum()) * 0
+        return (_wide(embeddings).sum() + _wide(prototypes).sum()) * 0
     # Segments that no pixel is told about, as most are where labels are few.
     used = takes_part[torch.unique(own)].any(0)
-    logits = kappa * (F.normalize(embeddings[chosen], dim=1) @ prototypes[used].T)
+    logits = kappa * _matmul(F.normalize(_wide(embeddings[chosen]), dim=1), _wide(prototypes[used]).T)
     logits = logits.masked_fill(~takes_part[:, used][own], -torch.inf)
     attracted = logits.masked_fill(~attracts[:, used][own], -torch.inf)
     return (logits.logsumexp(1) - attracted.logsumexp(1)).mean()
@@ -371,12 +373,14 @@ def spml_loss(
             raise ValueError(
                 f"the weight of {kind} is {getattr(weights, kind)[0]}: it needs {name}, got none"
             )
+    _check_embeddings(embeddings)
+    embeddings = _wide(embeddings)
     ours, index = segment_prototypes(
         embeddings, segments, labels=labels, regions=regions, tags=tags, ignore_index=ignore_index
     )
     others = ours if bank is None else bank.after(ours)
     flat, index = embeddings.movedim(1, -1).reshape(-1, embeddings.shape[1]), index.flatten()
-    loss = embeddings.sum() * 0
+    loss = flat.sum() * 0
     for kind in RELATIONSHIPS:
         weight, kappa = getattr(weights, kind)
         if weight and kind == "image":
@@ -405,6 +409,14 @@ def _image_similarity(flat: Tensor, index: Tensor, segments: Segments, kappa: fl
         )
         first += len(here.labels)
     return total / max(n_images, 1)
+
+
+def _check_embeddings(embeddings: Tensor) -> None:
+    if embeddings.ndim != 4 or not embeddings.is_floating_point():
+        raise ValueError(
+            f"expected embeddings (B, D, H, W) of floating point, got {embeddings.dtype} "
+            f"{tuple(embeddings.shape)}"
+        )
 
 
 def _check_map(value: Tensor | None, name: str, shape: tuple[int, ...], ignore_index: int | None) -> None:
@@ -440,7 +452,7 @@ def _with_nearest_labels(segments: Segments, ignore_index: int) -> Tensor:
     """Return labels, with that of the most similar labelled segment of their image where there was none."""
     prototypes, labels = segments.prototypes.detach(), segments.labels
     labelled = labels != ignore_index
-    similarity = prototypes @ prototypes[labelled].T
+    similarity = _matmul(prototypes, prototypes[labelled].T)
     elsewhere = (segments.images[:, None] != segments.images[labelled]) | (segments.images < 0)[:, None]
     if not labelled.any():
         return labels

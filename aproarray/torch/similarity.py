@@ -2,6 +2,7 @@
 
 Classes that have masks are the base classes, those that have image-level labels alone the novel ones. Whether
 two pixels are of one class is learned on the base classes, and holds for the novel ones, too.
+Of float16 and bfloat16, and under autocast, losses are float32, and computed in it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from aproarray import _validate
+from aproarray.torch.functional import _matmul, _wide
 from aproarray.torch.losses import _mean
 
 
@@ -131,6 +133,7 @@ def similarity_learning_loss(logits: Tensor, labels: Tensor, reference_labels: T
     tensor(0.)
     """
     _check_pairs(logits, labels, reference_labels, 2)
+    logits = _wide(logits)
     same = labels[:, :, None] == reference_labels[:, None]
     each = F.binary_cross_entropy_with_logits(logits, same.to(logits.dtype), reduction="none")
     counts = torch.stack([same.sum(), (~same).sum()])
@@ -173,8 +176,9 @@ def similarity_distillation_loss(
     tensor(True)
     """
     _check_pairs(logits, assignments, reference_assignments, 3)
-    target = logits.detach().sigmoid()
-    a = F.normalize(assignments, dim=-1) @ F.normalize(reference_assignments, dim=-1).transpose(1, 2)
+    target = _wide(logits.detach()).sigmoid()
+    one, other = (F.normalize(_wide(x), dim=-1) for x in (assignments, reference_assignments))
+    a = _matmul(one, other.transpose(1, 2))
     # Logarithms of 0 would be -inf. Rounding takes cosines above 1.
     tiny = torch.finfo(a.dtype).eps
     a = a.clamp(tiny, 1 - tiny)
