@@ -453,7 +453,9 @@ def _check_tensor(tensor: Any, name: str) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got a {type(tensor).__name__}")
     if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
-        raise TypeError(f"{name} must be a dense tensor of real numbers, got dtype {tensor.dtype}")
+        raise TypeError(
+            f"{name} must be a dense tensor of real numbers, got one of {tensor.dtype}, {tensor.layout}"
+        )
     # Custom operators drop tangents silently.
     if forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
         raise NotImplementedError(
