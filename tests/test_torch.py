@@ -595,3 +595,14 @@ def test_masks_of_one_image_are_as_each_alone(order):
         strict=True,
     ):
         torch.testing.assert_close(ours, other, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("zeta", "dtype"), [(1e-25, torch.float32), (1e-160, torch.float64)])
+def test_window_gradients_are_finite_for_any_zeta(zeta, dtype):
+    image = (torch.randint(0, 3, (1, 3, 9, 8)).to(dtype) * zeta).requires_grad_()
+    scale = torch.tensor(zeta, dtype=torch.float64, requires_grad=True)
+    result = local_propagate(torch.rand(1, 2, 9, 8, dtype=dtype), image, zeta=scale, iterations=3)
+    (result * torch.rand_like(result)).sum().backward()
+    assert image.grad.isfinite().all()
+    assert image.grad.any()
+    assert scale.grad.isfinite()

@@ -561,9 +561,8 @@ def _pair_gradients(
                     x_first, x_last, shift, scale, distances, weights,
                 )  # fmt: skip
                 for x in range(x_first, x_last):
-                    # A weight that underflows has no slope, however large the scale.
                     by_weight = slope[x] + own[other, x] + own[slot, x + shift]
-                    slope[x] = -scale * weights[x] * by_weight if weights[x] > 0 else 0
+                    slope[x] = -weights[x] * by_weight
                 if first <= j < last:
                     for x in range(x_first, x_last):
                         total += np.float64(slope[x]) * distances[x]
@@ -572,11 +571,12 @@ def _pair_gradients(
                         change = 2.0 * slope[x] * (planes[other, c, x] - planes[slot, c, x + shift])
                         found[j - begin, c, x] += change
                         found[s - begin, c, x + shift] -= change
+    # Scaled last and in float64: the scale may be near the largest float32 number.
     for s in range(first, last):
         for p in range(slab_pixels):
             for c in range(n_colors):
-                out[s * slab_pixels + p, c] += found[s - begin, c, interior[p]]
-    return total
+                out[s * slab_pixels + p, c] += scale * found[s - begin, c, interior[p]]
+    return scale * total
 
 
 @functools.cache
