@@ -209,7 +209,8 @@ def global_propagate(
         all_finite = all_finite and means_finite
     if check_finite and not all_finite:  # every value is part of a mean: where means are finite, values are
         masks = tree._masks_of(tree_of)
-        _validate.finite(flat, "values", masks)
+        if out is None:
+            _validate.finite(flat, "values", masks)
         if xp is np:
             for means in result.flat:
                 _validate.finite_means(means, "values", masks)
