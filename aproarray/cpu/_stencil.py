@@ -152,21 +152,21 @@ def _add_run(totals, ahead, behind, c, two, weights, weights_behind, step, run, 
 
 # All indices are unsigned: Numba wraps negative ones round, at the price of the vector loop.
 def _stream(
-    source, target, image, mask, sums, iterates, done, n_slabs, band_first, band_last, iterations, scale,
+    source, target, image, mask, sums, n_slabs, band_first, band_last, iterations, scale,
     interior, padded, step_slabs, step_shifts, runs, half_run, full_run,
     state, weights, norms, planes, valid, move_first, move_last,
 ):  # fmt: skip
     """Take slabs [band_first, band_last) of source (N, C) through `iterations` into target (N, C).
 
     The stream is made of `_moves`, and this call makes some of them: [move_first, move_last). What it keeps
-    between them is the `_stream_state`. sums (N), where it is not empty, receives W 1 of the band, and
-    iterates (slabs, T, C, padded) the values after each iteration but the last, from index done + 1 on, 0
-    outside the mask. The tuples half_run and full_run are as long as the window's first run and its others.
+    between them is the `_stream_state`. sums (N), where it is not empty, receives W 1 of the band. The tuples
+    half_run and full_run are as long as the window's first run and its others.
     """
     one = np.uint64(1)
     zero = np.uint64(0)
     radius = np.uint64(len(half_run))
     size = np.uint64(len(full_run))
+    ring = np.uint64(state.shape[1])
     n_channels = np.uint64(source.shape[1])
     n_steps = np.uint64(len(step_slabs))
     slab_pixels = np.uint64(len(interior))
@@ -206,7 +206,7 @@ def _stream(
                     )  # fmt: skip
                 else:
                     weights[slot, step] = 0
-            slot = entering % size
+            slot = entering % ring
             for p in range(slab_pixels):
                 pixel = entering * slab_pixels + p
                 takes_part = len(mask) == 0 or mask[pixel] != 0
@@ -245,13 +245,13 @@ def _stream(
                 two = c + one < n_channels
                 for i in range(np.uint64(2) if two else one):
                     for x in range(x_first, x_last):
-                        totals[i, x] = state[t - one, j % size, c + i, x]
+                        totals[i, x] = state[t - one, j % ring, c + i, x]
                 for run in range(np.uint64(len(runs))):
                     step = runs[run]
                     d = step_slabs[step]
-                    ahead = state[t - one, (j + d) % size]
+                    ahead = state[t - one, (j + d) % ring]
                     if j >= begin + d:
-                        behind = state[t - one, (j - d) % size]
+                        behind = state[t - one, (j - d) % ring]
                         weights_behind = weights[(j - d) % depth]
                     else:  # above the image: no weight, whatever lies in the buffers
                         behind = nothing
@@ -268,15 +268,11 @@ def _stream(
                         )  # fmt: skip
                 for i in range(np.uint64(2) if two else one):
                     total = totals[i]
-                    if t < iterations:
-                        following = state[t, j % size, c + i]
+                    if t < np.uint64(len(state)):
+                        following = state[t, j % ring, c + i]
                         for x in range(x_first, x_last):
                             following[x] = total[x] * norm[x]
-                        if len(iterates) != 0 and j >= band_first and j < band_last:
-                            kept = iterates[j, done + t, c + i]
-                            for x in range(padded):
-                                kept[x] = following[x]
-                    else:
+                    if t == iterations:
                         for p in range(slab_pixels):
                             pixel = j * slab_pixels + p
                             if len(mask) == 0 or mask[pixel] != 0:
@@ -300,8 +296,8 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
     index = types.Array(types.uint64, 1, "C")
     signature = types.void(
         strided(real, True), strided(real, False), strided(image_real, True),
-        types.Array(types.uint8, 1, "A", readonly=True), types.Array(real, 1, "C"), types.Array(real, 4, "C"),
-        types.uint64, types.uint64, types.uint64, types.uint64, types.uint64, image_real,
+        types.Array(types.uint8, 1, "A", readonly=True), types.Array(real, 1, "C"),
+        types.uint64, types.uint64, types.uint64, types.uint64, image_real,
         index, types.uint64, index, index, index,
         numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
         types.Array(real, 4, "C"), types.Array(real, 3, "C"), types.Array(real, 2, "C"),
@@ -316,13 +312,17 @@ def _moves(n_slabs: int, first: int, last: int, reach: int, radius: int) -> int:
 
 
 def _stream_state(
-    iterations: int, view: Window, kernel_size: int, channels: int, dtype: Any, image: NDArray[Any]
-) -> tuple[NDArray[Any], ...]:
-    """Return what a stream keeps: values after each iteration, weights, 1 / W 1, the image and its mask."""
+    iterations: int, view: Window, kernel_size: int, levels: int, ring: int, channels: int, dtype: Any,
+    image: NDArray[Any],
+) -> tuple[NDArray[Any], ...]:  # fmt: skip
+    """Return what a stream keeps: values, weights, 1 / W 1, the image and its mask.
+
+    Values are kept before the first iterations, as many as there are `levels`, `ring` slabs of each.
+    """
     radius = kernel_size // 2
     depth = iterations * radius + radius + 1  # slabs for which weights are kept
     return (
-        np.zeros((iterations, kernel_size, channels, view.padded), dtype),
+        np.zeros((levels, ring, channels, view.padded), dtype),
         np.zeros((depth, len(view.slabs), view.padded), dtype),
         np.zeros((depth, view.padded), dtype),
         np.zeros((radius + 1, image.shape[1], view.padded), image.dtype),
@@ -365,13 +365,11 @@ def propagate(
     iterations: int,
     workers: int,
     sums: NDArray[Any] | None = None,
-    iterates: NDArray[Any] | None = None,
 ) -> None:
     """Propagate values (I, N, C) into out (I, N, C), item i along images[image_of[i]] (G, N, Ci).
 
     N pixels of `shape`; masks are (G or 1, N). sums (G, N), of the values' dtype, receive W 1 of the images
-    that have items. iterates (slabs, iterations + 1, C, padded) receive the values of one item before and
-    after each iteration, as `_pad` pads them. One task streams a band of slabs of some channels of one item.
+    that have items. One task streams a band of slabs of some channels of one item.
     """
     if out.size == 0:
         return
@@ -404,7 +402,6 @@ def propagate(
     half_run, full_run = (0,) * (kernel_size // 2), (0,) * kernel_size
     scale = _scale(zeta, images.dtype)
     no_mask, no_sums = np.empty(0, np.uint8), np.empty(0, values.dtype)
-    no_iterates = np.empty((0, 0, 0, 0), values.dtype)
     # The first item of each image hands out its sums.
     summing = set() if sums is None else set(np.unique(image_of, return_index=True)[1].tolist())
 
@@ -419,29 +416,25 @@ def propagate(
     # One band may be propagated in place, as a stream reads ahead of what it writes; several may not.
     other = np.empty_like(out) if n_bands > 1 and per_pass < iterations else out
 
-    def keep(index: int, values: NDArray[Any]) -> None:
-        if iterates is not None:
-            mask = None if masks is None else masks[image_of[0] % len(masks)]
-            _pad(values, shape, radius, mask, iterates[:, index])
-
     def stream_band(
         iterations: int, first: int, last: int, source: NDArray[Any], target: NDArray[Any],
-        image: NDArray[Any], *given: Any,
+        image: NDArray[Any], mask: NDArray[Any], sums: NDArray[Any],
     ) -> None:  # fmt: skip
         n_channels = source.shape[1]
-        state = _stream_state(iterations, view, kernel_size, n_channels, values.dtype, image)
+        state = _stream_state(
+            iterations, view, kernel_size, iterations, kernel_size, n_channels, values.dtype, image
+        )
         moves = _moves(n_slabs, first, last, iterations * radius, radius)
         taps = 2 * len(shifts) * len(view.interior) * iterations * n_channels
         for move in _workers.ranges(moves, 1, taps / _TAPS):
             _workers.check_stop()
             stream(
-                source, target, image, *given, n_slabs, first, last, iterations, scale,
+                source, target, image, mask, sums, n_slabs, first, last, iterations, scale,
                 view.interior, view.padded, view.slabs, shifts, view.runs, half_run, full_run,
                 *state, *move,
             )  # fmt: skip
 
     source = values
-    keep(0, values[0])
     for done in range(0, iterations, per_pass):
         steps = min(per_pass, iterations - done)
         target = other if -((done + steps - iterations) // per_pass) % 2 else out  # the last one: out
@@ -454,7 +447,6 @@ def propagate(
                     sums[image_of[i]]  # type: ignore[index]
                     if i in summing and done == 0 and block.start == 0
                     else no_sums,
-                    no_iterates if iterates is None else iterates, done,
                 )
                 for i in range(len(values))
                 for block in blocks
@@ -462,141 +454,124 @@ def propagate(
             ],
             workers,
         )  # fmt: skip
-        keep(done + steps, target[0])
         source = target
 
 
-def _pad(
-    values: NDArray[Any],
-    shape: tuple[int, ...],
-    radius: int,
-    mask: NDArray[np.bool_] | None,
-    out: NDArray[Any],
-) -> None:
-    """Fill out (slabs, C, padded) with values (N, C), N pixels of `shape`; 0 around and outside the mask."""
-    out[...] = 0
-    inside = out.reshape(*out.shape[:2], *(extent + 2 * radius for extent in shape[1:]))
-    place: tuple[Any, ...] = (..., *(slice(radius, radius + extent) for extent in shape[1:]))
-    where = True if mask is None else mask.reshape(shape)[:, None]
-    np.copyto(inside[place], np.moveaxis(values.reshape(*shape, values.shape[1]), -1, 1), where=where)
-
-
 @_compile
-def _add_pairs(slopes, a_here, a_there, y_here, y_there, run, shift, first, last):
-    """slopes[i, x] += (a_x - a_z) (y_z - y_x) for the pixels z = x + shift + i, as many as `run` is long."""
+def _add_pairs(slopes, step, a_here, a_there, y_here, y_there, run, shift, first, last):
+    """slopes[step + i, x] += (a_x - a_z) (y_z - y_x) for the pixels z = x + shift + i, i in range(len(run))."""
     for x in range(first, last):
         for i in range(np.uint64(len(run))):
             there = x + shift + i
-            slopes[i, x] += (a_here[x] - a_there[there]) * (y_there[there] - y_here[x])
+            slopes[step + i, x] += (a_here[x] - a_there[there]) * (y_there[there] - y_here[x])
 
 
-def _pair_gradients(
-    iterates, image, mask, first, last, scale,
-    interior, padded, step_slabs, step_shifts, runs, half_run, full_run, out,
+# All that the pairs of these pixels of a row take stays in the L1 cache.
+_PAIR_PIXELS = 512
+
+
+def _pair_up(
+    state, image, mask, first, last, begin, scale,
+    interior, padded, step_slabs, step_shifts, runs, half_run, full_run,
+    planes, valid, own, slopes, found, shares,
 ):  # fmt: skip
-    """Add to out (M, Ci) what pairs of pixels say of slabs [first, last) of an image (M, Ci).
+    """Add to found (slabs, Ci, padded) what the pairs that end in slabs [first, last) of an image (N, Ci) say.
 
-    iterates (slabs, T + 1, 2 C, padded) are y_0 to y_T in the first C channels, and the gradients of y_T
-    to y_0, divided by W 1, in the others. The normalised sums y_t+1 = W y_t / W 1 make of a weight
+    state (T + 1, ring, 2 C, padded) has y_0 to y_T of these slabs, and of those before that they make pairs
+    with, in the first C channels, and the gradients of y_T to y_0, divided by W 1, in the others. The
+    normalised sums y_t+1 = W y_t / W 1 make of a weight
 
         dL/dW_ij = sum_t a_ti (y_tj - y_t+1,i) + a_tj (y_ti - y_t+1,j)
                  = sum_t (a_ti - a_tj) (y_tj - y_ti) + own_i + own_j,  own_i = sum_t a_ti (y_ti - y_t+1,i)
 
-    for both of its places in W. Returns sum_ij dL/d(d_ij) d_ij over the pairs that begin in those slabs,
-    d_ij = |I_i - I_j|^2.
+    for both of its places in W. shares (slabs) receive sum_ij dL/d(d_ij) d_ij over the pairs that begin in
+    each slab, d_ij = |I_i - I_j|^2. planes, valid, own and slopes are kept between calls; no pair begins
+    before slab `begin`. All is yet to be multiplied by the scale.
     """
-    n_slabs, n_iterations, n_channels = len(iterates), iterates.shape[1] - 1, iterates.shape[2] // 2
-    n_colors = image.shape[1]
-    slab_pixels = len(interior)
-    x_first, x_last = interior[0], interior[slab_pixels - 1] + np.uint64(1)
-    ring = len(half_run) + 1  # slabs that a pair may join
-    begin, end = max(0, first - ring + 1), min(n_slabs, last + ring - 1)
-
-    planes = np.zeros((ring, n_colors, padded), image.dtype)
-    valid = np.zeros((ring, padded), iterates.dtype)
-    own = np.zeros((ring, padded), iterates.dtype)
+    zero, one = np.uint64(0), np.uint64(1)
+    n_iterations, n_channels = np.uint64(len(state)) - one, np.uint64(state.shape[2]) // np.uint64(2)
+    ring, around, n_colors = np.uint64(state.shape[1]), np.uint64(len(planes)), np.uint64(image.shape[1])
+    slab_pixels = np.uint64(len(interior))
+    x_first, x_last = interior[0], interior[slab_pixels - one] + one
     distances = np.zeros(padded, image.dtype)
-    weights = np.zeros(padded, iterates.dtype)
-    slopes = np.zeros((len(full_run), padded), iterates.dtype)
-    found = np.zeros((end - begin, n_colors, padded), np.float64)
-    total = 0.0
+    weights = np.zeros(padded, state.dtype)
 
-    for s in range(begin, end):
-        slot = s % ring
+    for s in range(first, last):
+        slot = s % around
         for p in range(slab_pixels):
             pixel, x = s * slab_pixels + p, interior[p]
             valid[slot, x] = len(mask) == 0 or mask[pixel] != 0
             for c in range(n_colors):
                 planes[slot, c, x] = image[pixel, c] if valid[slot, x] else 0
         own[slot] = 0
-        for t in range(n_iterations):
-            for c in range(n_channels):
-                a, y = iterates[s, n_iterations - 1 - t, n_channels + c], iterates[s, t, c]
-                after = iterates[s, t + 1, c]
-                for x in range(x_first, x_last):
-                    own[slot, x] += a[x] * (y[x] - after[x])
-        for run in range(len(runs)):
-            first_step = runs[run]
-            n_steps = len(full_run) if run else len(half_run)
-            j = s - np.int64(step_slabs[first_step])
-            if j < begin:
-                continue
-            slopes[:n_steps] = 0
-            shift = step_shifts[first_step]
+        slopes[:] = 0
+        for tile in range(x_first, x_last, np.uint64(_PAIR_PIXELS)):
+            stop = min(tile + np.uint64(_PAIR_PIXELS), x_last)
             for t in range(n_iterations):
-                back = n_iterations - 1 - t
+                back = n_iterations - one - t
                 for c in range(n_channels):
-                    a_here, a_there = iterates[j, back, n_channels + c], iterates[s, back, n_channels + c]
-                    y_here, y_there = iterates[j, t, c], iterates[s, t, c]
-                    if run:
-                        _add_pairs(slopes, a_here, a_there, y_here, y_there, full_run, shift, x_first, x_last)
-                    else:
-                        _add_pairs(slopes, a_here, a_there, y_here, y_there, half_run, shift, x_first, x_last)
-            other = j % ring
-            for i in range(n_steps):
-                shift = step_shifts[first_step + np.uint64(i)]
-                slope = slopes[i]
-                _weigh(
-                    planes[other], planes[slot], valid[other], valid[slot],
-                    x_first, x_last, shift, scale, distances, weights,
-                )  # fmt: skip
-                for x in range(x_first, x_last):
-                    by_weight = slope[x] + own[other, x] + own[slot, x + shift]
-                    slope[x] = -weights[x] * by_weight
-                if first <= j < last:
-                    for x in range(x_first, x_last):
-                        total += np.float64(slope[x]) * distances[x]
-                for c in range(n_colors):
-                    for x in range(x_first, x_last):
-                        change = 2.0 * slope[x] * (planes[other, c, x] - planes[slot, c, x + shift])
-                        found[j - begin, c, x] += change
-                        found[s - begin, c, x + shift] -= change
-    # Scaled last and in float64: the scale may be near the largest float32 number.
-    for s in range(first, last):
-        for p in range(slab_pixels):
+                    a_there, y_there = state[back, s % ring, n_channels + c], state[t, s % ring, c]
+                    after = state[t + one, s % ring, c]
+                    for x in range(tile, stop):
+                        own[slot, x] += a_there[x] * (y_there[x] - after[x])
+                    for run in range(np.uint64(len(runs))):
+                        step = runs[run]
+                        if s < begin + step_slabs[step]:
+                            continue
+                        j = (s - step_slabs[step]) % ring
+                        a_here, y_here = state[back, j, n_channels + c], state[t, j, c]
+                        shift = step_shifts[step]
+                        if run == zero:
+                            _add_pairs(
+                                slopes, step, a_here, a_there, y_here, y_there, half_run, shift, tile, stop
+                            )
+                        else:
+                            _add_pairs(
+                                slopes, step, a_here, a_there, y_here, y_there, full_run, shift, tile, stop
+                            )
+        for step in range(np.uint64(len(step_slabs))):
+            if s < begin + step_slabs[step]:
+                continue
+            j = s - step_slabs[step]
+            other, shift, slope = j % around, step_shifts[step], slopes[step]
+            _weigh(
+                planes[other], planes[slot], valid[other], valid[slot],
+                x_first, x_last, shift, scale, distances, weights,
+            )  # fmt: skip
+            for x in range(x_first, x_last):
+                by_weight = slope[x] + own[other, x] + own[slot, x + shift]
+                slope[x] = -weights[x] * by_weight
+            for x in range(x_first, x_last):
+                shares[j] += np.float64(slope[x]) * distances[x]
             for c in range(n_colors):
-                out[s * slab_pixels + p, c] += scale * found[s - begin, c, interior[p]]
-    return scale * total
+                for x in range(x_first, x_last):
+                    change = 2.0 * slope[x] * (planes[other, c, x] - planes[slot, c, x + shift])
+                    found[j, c, x] += change
+                    found[s, c, x + shift] -= change
 
 
 @functools.cache
 def _pair_kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
-    """Compile `_pair_gradients`, as `_kernel` does `_stream`."""
+    """Compile `_pair_up`, as `_kernel` does `_stream`."""
     real, image_real = numba.from_dtype(dtype), numba.from_dtype(image_dtype)
     index = types.Array(types.uint64, 1, "C")
-    signature = types.float64(
+    signature = types.void(
         types.Array(real, 4, "C"), types.Array(image_real, 2, "A", readonly=True),
-        types.Array(types.uint8, 1, "A", readonly=True), types.int64, types.int64, image_real,
+        types.Array(types.uint8, 1, "A", readonly=True), types.uint64, types.uint64, types.uint64, image_real,
         index, types.uint64, index, index, index,
         numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
-        types.Array(types.float64, 2, "C"),
+        types.Array(image_real, 3, "C"), types.Array(real, 2, "C"), types.Array(real, 2, "C"),
+        types.Array(real, 2, "C"), types.Array(types.float64, 3, "C"), types.Array(types.float64, 1, "C"),
     )  # fmt: skip
-    return _workers.run_apart(_compile, _pair_gradients, signature)
+    return _workers.run_apart(_compile, _pair_up, signature)
 
 
-# Channels whose iterates are kept at the same time, and how many bytes of them, where slabs are small.
+# Channels whose gradients are found at the same time, and moves of their stream between looks at the pairs:
+# all iterates are kept for as long as pairs need them, which should not be for longer than the cache lasts.
 _GRADIENT_CHANNELS = 4
-_GRADIENT_BYTES = 160 << 20
+_GRADIENT_MOVES = 8
+# Pixels of a band, which a task keeps its input, output and gradients to the image of, where slabs are small.
+_GRADIENT_PIXELS = 1 << 20
 
 
 def gradients(
@@ -619,8 +594,7 @@ def gradients(
 
     grad (I, N, C) is dL/dresult, the other arguments are those of `propagate`, `sums` what it filled. W
     is symmetric: with S = diag(W 1) and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that
-    forward steps make it, along with the values. One task keeps all iterates of a band of slabs, with the
-    slabs around it that the band depends on.
+    forward steps make it, along with the values. One task streams both through a band of slabs.
     """
     by_values[...] = grad
     by_image[...] = 0
@@ -630,48 +604,66 @@ def gradients(
         return
     n_slabs, slab_pixels, radius = shape[0], math.prod(shape[1:]), kernel_size // 2
     view = window(shape[1:], kernel_size)
-    shifts = view.shifts.astype(np.uintp)
+    steps = (view.interior, view.padded, view.slabs, view.shifts.astype(np.uintp), view.runs)
+    half_run, full_run = (0,) * radius, (0,) * kernel_size
     scale = _scale(zeta, images.dtype)
     n_channels = min(values.shape[2], _GRADIENT_CHANNELS)
     blocks = [slice(c, c + n_channels) for c in range(0, values.shape[2], n_channels)]
-    margin = (iterations + 1) * radius
-    kept = 2 * (iterations + 1) * n_channels * slab_pixels * values.itemsize
-    n_bands = -(-n_slabs // max(2 * margin, _GRADIENT_BYTES // kept - 2 * margin))
+    reach = iterations * radius
+    n_bands = -(-n_slabs // max(4 * reach, _GRADIENT_PIXELS // slab_pixels))
+    n_bands = max(n_bands, min(workers // len(blocks), n_slabs // (2 * reach)))
     bounds = np.linspace(0, n_slabs, n_bands + 1).astype(int).tolist()
-    no_mask = np.empty(0, np.uint8)
-    pair_gradients = _pair_kernel(kernel_size, values.dtype, images.dtype)
+    no_mask, no_sums = np.empty(0, np.uint8), np.empty(0, values.dtype)
+    stream = _kernel(kernel_size, values.dtype, images.dtype)
+    pair_up = _pair_kernel(kernel_size, values.dtype, images.dtype)
 
-    def one_band(i: int, block: slice, first: int, last: int) -> tuple[NDArray[np.float64], float]:
-        begin, end = max(0, first - margin), min(n_slabs, last + margin)
+    def one_band(i: int, block: slice, first: int, last: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        # Slabs that make pairs with the band's, and those that they depend on.
+        pairs_first, pairs_last = max(0, first - radius), min(n_slabs, last + radius)
+        begin, end = max(0, pairs_first - reach), min(n_slabs, pairs_last + reach)
         pixels = slice(begin * slab_pixels, end * slab_pixels)
         g = image_of[i]
         image = images[g, pixels]
-        mask = None if masks is None else masks[g % len(masks), pixels]
-        band = (end - begin, *shape[1:])
+        mask = no_mask if masks is None else masks[g % len(masks), pixels].view(np.uint8)
         phi = values[i, pixels, block]
-        upstream = grad[i, pixels, block] / sums[g, pixels, None]
-        start = np.concatenate([phi, upstream], axis=1)
-        result = np.empty_like(start)
-        iterates = np.empty((end - begin, iterations + 1, start.shape[1], view.padded), values.dtype)
-        propagate(
-            start[None], result[None], image[None], band, np.zeros(1, np.intp),
-            None if mask is None else mask[None], zeta, kernel_size, iterations, 1, iterates=iterates,
-        )  # fmt: skip
-        inner = slice((first - begin) * slab_pixels, (last - begin) * slab_pixels)
-        target = slice(first * slab_pixels, last * slab_pixels)
-        by_values[i, target, block] = result[inner, phi.shape[1] :] * sums[g, target, None]
-        found = np.zeros(image.shape)
-        total = pair_gradients(
-            iterates, image, no_mask if mask is None else mask.view(np.uint8),
-            first - begin, last - begin, scale, view.interior, view.padded, view.slabs, shifts, view.runs,
-            (0,) * radius, (0,) * kernel_size, found,
-        )  # fmt: skip
-        return found[inner], total
+        source = np.concatenate([phi, grad[i, pixels, block] / sums[g, pixels, None]], axis=1)
+        target = np.empty_like(source)
+        ring = _GRADIENT_MOVES + reach + radius + 1
+        state = _stream_state(
+            iterations, view, kernel_size, iterations + 1, ring, source.shape[1], values.dtype, image
+        )
+        kept = (
+            np.zeros((radius + 1, image.shape[1], view.padded), image.dtype),
+            *(np.zeros((rows, view.padded), values.dtype) for rows in (radius + 1, radius + 1, len(view.slabs))),
+        )
+        found, shares = np.zeros((end - begin, image.shape[1], view.padded)), np.zeros(end - begin)
+        paired, stop = pairs_first - begin, pairs_last - begin
+        moves = _moves(end - begin, paired, stop, reach, radius)
+        for move in range(0, moves, _GRADIENT_MOVES):
+            _workers.check_stop()
+            next_move = min(move + _GRADIENT_MOVES, moves)
+            stream(
+                source, target, image, mask, no_sums, end - begin, pairs_first - begin, stop, iterations, scale,
+                *steps, half_run, full_run, *state, move, next_move,
+            )  # fmt: skip
+            complete = min(next_move - radius - reach, stop)
+            if complete > paired:
+                pair_up(
+                    state[0], image, mask, paired, complete, pairs_first - begin, scale, *steps, half_run,
+                    full_run, *kept, found, shares,
+                )  # fmt: skip
+                paired = complete
+        inner, out = slice(first - begin, last - begin), slice(first * slab_pixels, last * slab_pixels)
+        result = target.reshape(end - begin, slab_pixels, -1)[inner, :, phi.shape[1] :].reshape(-1, phi.shape[1])
+        by_values[i, out, block] = result * sums[g, out, None]
+        return found[inner][:, :, view.interior].transpose(0, 2, 1).reshape(-1, image.shape[1]), shares[inner]
 
+    # Scaled last and in float64: the scale may be near the largest float32 number.
     for i in range(len(values)):
         tasks = [(block, *bound) for block in blocks for bound in itertools.pairwise(bounds)]
         results = _workers.run([functools.partial(one_band, i, *task) for task in tasks], workers)
-        for (_, first, last), (found, share) in zip(tasks, results, strict=True):
-            by_image[image_of[i], first * slab_pixels : last * slab_pixels] += found
-            by_zeta += share
+        for (_, first, last), (found, shares) in zip(tasks, results, strict=True):
+            by_image[image_of[i], first * slab_pixels : last * slab_pixels] += float(scale) * found
+            for share in shares.tolist():
+                by_zeta += float(scale) * share
     by_zeta *= -2 / zeta

@@ -344,9 +344,9 @@ def local_propagate(
     Notes
     -----
     O(N C k^2 iterations) time. The gradient to values costs one more forward pass and keeps 4 bytes per
-    pixel. The one to image or zeta costs about four, which compute all iterates again and keep them for up to
-    4 channels of a band of rows at a time: 160 MB per thread, or more where 4 x (kernel_size // 2) x
-    (iterations + 1) rows take more. (On CUDA, see docs/gpu.md.)
+    pixel. The one to image or zeta costs about four, which compute all iterates again. They are kept, for 4
+    channels at a time, for the last (kernel_size // 2) x (iterations + 1) + 9 rows: 18 MB per thread for an
+    image 512 pixels wide. (On CUDA, see docs/gpu.md.)
 
     References
     ----------
