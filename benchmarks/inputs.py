@@ -45,6 +45,17 @@ def values(shape: tuple[int, ...]) -> Array:
     return np.random.default_rng(1).random(shape, np.float32)
 
 
+def boxes(count: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
+    """Return boxes (top, left, height, width), from an eighth to two thirds of the image along each axis."""
+    rng = np.random.default_rng(0)
+    result = []
+    for _ in range(count):
+        tall, wide = (int(rng.integers(extent // 8, 2 * extent // 3)) for extent in (height, width))
+        top, left = int(rng.integers(height - tall)), int(rng.integers(width - wide))
+        result.append((top, left, tall, wide))
+    return result
+
+
 def strokes(shape: tuple[int, int], n_labels: int) -> Array:
     """Return seeds: a stroke of 40 x 3 pixels for each label at random places, 0 elsewhere."""
     rng = np.random.default_rng(3)

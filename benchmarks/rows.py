@@ -210,6 +210,31 @@ def torch_gradients(repeats: int) -> Iterator[Row]:
         "80 masks of four 160 x 200 images, torch", "a tree for each mask", together, one_by_one, repeats
     )
 
+    from benchmarks import torch_lp
+
+    boxes = torch.zeros_like(masks)
+    for box, (top, left, height, width) in zip(boxes, inputs.boxes(80, 160, 200), strict=True):
+        box[:, top : top + height, left : left + width] = 1
+
+    def within_boxes() -> torch.Tensor:
+        return apro.local_propagate(
+            masks, crops, zeta=LOCAL_ZETA, kernel_size=5, iterations=20, boxes=boxes, image_index=tree_index
+        )
+
+    def unfolded() -> torch.Tensor:
+        options = LOCAL_ZETA, 5, 20, 1
+        quarters = [slice(first, first + 20) for first in range(0, 80, 20)]
+        return torch.cat(
+            [
+                torch_lp.local_propagate(masks[of], crops[g : g + 1], *options, boxes[of])
+                for g, of in enumerate(quarters)
+            ]
+        )
+
+    check_equal(within_boxes()[boxes > 0], unfolded()[boxes > 0], 1e-3, "torch")
+    what = f"LP, 5 x 5, 20 iterations, 80 boxes of {boxes.mean():.0%}, four 160 x 200 images"
+    yield speedup(what, "torch Unfold, multiplied by boxes", within_boxes, unfolded, min(repeats, 2))
+
 
 def labels(repeats: int) -> Iterator[Row]:
     try:

@@ -15,10 +15,12 @@ def local_propagate(
     kernel_size: int,
     iterations: int,
     at_once: int,
+    boxes: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
     """Propagate values (V, 1, H, W) along one image (1, C, H, W), unfolding `at_once` of them together.
 
-    The affinities are computed once, already divided by their sums, and shared by all values.
+    The affinities are computed once, already divided by their sums, and shared by all values. Values are
+    multiplied by boxes (V, 1, H, W) before and after every iteration.
     """
     radius = kernel_size // 2
     pixels = image.shape[2] * image.shape[3]
@@ -28,9 +30,10 @@ def local_propagate(
     affinity *= unfold(torch.ones_like(image[:, :1]), kernel_size, padding=radius)[0]  # 0 outside
     affinity /= affinity.sum(0)
     batches = []
-    for batch in values.split(at_once):
+    boxes = torch.as_tensor(boxes).expand_as(values)
+    for batch, inside in zip((values * boxes).split(at_once), boxes.split(at_once), strict=True):
         for _ in range(iterations):
             windows = unfold(batch, kernel_size, padding=radius)
-            batch = windows.mul_(affinity).sum(1).view_as(batch)
+            batch = windows.mul_(affinity).sum(1).view_as(batch).mul_(inside)
         batches.append(batch)
     return torch.cat(batches)

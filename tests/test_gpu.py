@@ -139,9 +139,11 @@ def test_gradients_of_cuda_tensors_are_the_cpus(dtype, kernel_size):
         mask = (image[0, 0] < 0.95).to(device)
         tree = mst(inputs[1].detach(), mask=mask)
         result = global_propagate(inputs[0], tree, zeta=inputs[2], features=inputs[1])
-        result = local_propagate(
-            result, inputs[1], zeta=inputs[2], kernel_size=kernel_size, iterations=4, mask=mask
-        )
+        options = {"zeta": inputs[2], "kernel_size": kernel_size, "iterations": 4}
+        result = local_propagate(result, inputs[1], mask=mask, **options)
+        boxes = torch.zeros(2, 1, 150, 210, device=device)
+        boxes[:, :, 20:120, 30:190] = 1
+        result = result + local_propagate(result, inputs[1], boxes=boxes, **options)
         return torch.autograd.grad(result, inputs, upstream.to(result))
 
     tolerance = 1e-4 if dtype == "float32" else 1e-10

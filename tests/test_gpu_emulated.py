@@ -171,17 +171,21 @@ def test_windows_know_the_image_of_each_item(gpu, image_of):
     np.testing.assert_allclose(ours.get(), theirs, rtol=1e-12)
 
 
-def window_gradients(backend, array, values, images, grad, shape, image_of, masks, *options):
-    """Return W 1, and the gradients of values, images and zeta."""
+def window_gradients(backend, array, values, images, grad, shape, image_of, masks, *options, regions=None):
+    """Return W 1, the result, and the gradients of values, images and zeta."""
     given = [array(x) for x in (grad, values, images)]
     out, sums = array(np.zeros_like(values)), array(np.zeros(images.shape[:2], values.dtype))
     by_values, by_image, by_zeta = (
         array(np.full(like.shape, np.nan, like.dtype)) for like in (values, images.astype(float), np.zeros(1))
     )
-    masks = None if masks is None else array(masks)
-    backend.local_propagate(given[1], out, given[2], shape, image_of, masks, *options, 1, sums)
-    backend.local_gradients(*given, shape, image_of, masks, *options, 1, sums, by_values, by_image, by_zeta)
-    return [x if isinstance(x, np.ndarray) else x.get() for x in (sums, by_values, by_image, by_zeta)]
+    masks, regions = (None if x is None else array(x) for x in (masks, regions))
+    backend.local_propagate(
+        given[1], out, given[2], shape, image_of, masks, *options, 1, sums, regions=regions
+    )
+    backend.local_gradients(
+        *given, shape, image_of, masks, *options, 1, sums, by_values, by_image, by_zeta, regions=regions
+    )
+    return [x if isinstance(x, np.ndarray) else x.get() for x in (sums, out, by_values, by_image, by_zeta)]
 
 
 @pytest.mark.parametrize(
@@ -196,18 +200,26 @@ def window_gradients(backend, array, values, images, grad, shape, image_of, mask
     ],
 )
 @pytest.mark.parametrize("masked", [False, True])
-def test_gradients_of_windows_are_the_cpus(gpu, shape, image_of, channels, kernel_size, iterations, masked):
+@pytest.mark.parametrize("held", [False, True], ids=["everywhere", "regions"])
+def test_gradients_of_windows_are_the_cpus(
+    gpu, shape, image_of, channels, kernel_size, iterations, masked, held
+):
     rng = np.random.default_rng(len(shape))
     n = math.prod(shape)
     image_of = np.array(image_of)
     values, grad = rng.standard_normal((2, len(image_of), n, channels))
     images = rng.random((image_of.max() + 1, n, 5))
     masks = rng.random((len(images), n)) < 0.8 if masked else None
+    regions = rng.random((len(image_of), n)) < 0.6 if held else None
     arguments = (values, images, grad, shape, image_of, masks, 0.5, kernel_size, iterations)
-    ours = window_gradients(gpu, to_device, *arguments)
-    theirs = window_gradients(cpu, np.array, *arguments)
-    used = np.unique(image_of)  # the CPU leaves out the sums of images without items
-    np.testing.assert_allclose(ours[0][used], theirs[0][used], rtol=1e-12)
+    ours = window_gradients(gpu, to_device, *arguments, regions=regions)
+    theirs = window_gradients(cpu, np.array, *arguments, regions=regions)
+    if held:  # the CPU leaves out the sums outside of regions
+        for g, region in zip(image_of, regions, strict=True):
+            np.testing.assert_allclose(ours[0][g, region], theirs[0][g, region], rtol=1e-12)
+    else:  # and of images without items
+        used = np.unique(image_of)
+        np.testing.assert_allclose(ours[0][used], theirs[0][used], rtol=1e-12)
     for one, other in zip(ours[1:], theirs[1:], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
 
@@ -236,8 +248,8 @@ def test_gradients_of_windows_are_the_same_bits_in_any_company(gpu, monkeypatch)
         for g in range(3)
     ]  # fmt: skip
     for g in range(3):
-        np.testing.assert_array_equal(together[1][image_of == g], alone[g][1])
-        np.testing.assert_array_equal(together[2][g], alone[g][2][0])
+        np.testing.assert_array_equal(together[2][image_of == g], alone[g][2])
+        np.testing.assert_array_equal(together[3][g], alone[g][3][0])
     bytes_of_column = ((2 * 3 + 2) * 4 + 5) * 30 * 8 // 4
     for columns in (1, 9, 20):  # a block of an item's channels, an item, two items at a time
         monkeypatch.setattr(

@@ -373,7 +373,8 @@ def test_operators_pass_torchs_own_checks():
         (_ops.mst, (image, None, [4, 5], 1, True)),
         (_ops.reweigh, (values, gap_edges, trees)),
         (_ops.global_propagate, (values, order, gaps, trees, zeta)),
-        (_ops.local_propagate, (values, image, zeta, trees, None, [4, 5], 3, 2, True)),
+        (_ops.local_propagate, (values, image, zeta, trees, None, None, [4, 5], 3, 2, True)),
+        (_ops.local_propagate, (values, image, zeta, trees, None, values[:, 0] > 0, [4, 5], 3, 2, True)),
     ):
         torch.library.opcheck(operator, arguments, test_utils=tests)
 
@@ -387,6 +388,10 @@ def test_vmap():
         (
             lambda v, i, m: local_propagate(v, i, iterations=2, mask=m),
             local_propagate(values, image, iterations=2, mask=mask),
+        ),
+        (
+            lambda v, i, m: local_propagate(v, i, iterations=2, boxes=m[None]),
+            local_propagate(values, image, iterations=2, boxes=mask[:, None]),
         ),
     ):
         result = torch.func.vmap(one)(values, image, mask)
@@ -535,15 +540,76 @@ def test_modules():
         assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
 
 
-def test_boxes_hold_local_propagation_in():
-    values, box = rand(2, 1, 4, 5), torch.zeros(2, 1, 4, 5)
-    box[..., 1:3, 1:4] = 1
-    expected = values * box
-    for _ in range(3):
-        expected = box * local_propagate(expected, IMAGE, zeta=0.4, kernel_size=3, iterations=1)
-    result = LocalPropagation(0.4, kernel_size=3, iterations=3)(values, IMAGE, boxes=box)
-    torch.testing.assert_close(result, expected)
-    assert (result[box == 0] == 0).all()
+def regions(*shape):
+    """Return a box, all, nothing, a corner, and pixels here and there, as often as there are items."""
+    result = torch.zeros(5, *shape[2:])
+    inner = tuple(slice(1, max(2, extent - 1)) for extent in shape[2:])
+    result[0][inner] = 1
+    result[1] = 1
+    result[3][(0,) * (len(shape) - 2)] = 1
+    result[4] = torch.rand(shape[2:], generator=torch.Generator().manual_seed(0)) < 0.4
+    return result[torch.arange(shape[0]) % 5][:, None]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, D])
+@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "kernel_size", "iterations"),
+    [
+        ((5, 2, 9, 11), 3, 6),
+        ((6, 1, 20, 8), 5, 3),
+        ((5, 1, 3, 30), 7, 2),
+        ((5, 2, 4, 5, 6), 3, 2),
+        ((5, 1, 4, 4), 1, 2),
+    ],
+)
+def test_boxes_hold_local_propagation_in(shape, kernel_size, iterations, with_mask, dtype):
+    values, image = rand(*shape).to(dtype), rand(2, 3, *shape[2:]).to(dtype)
+    boxes, index = regions(*shape), torch.arange(shape[0]) % 2
+    mask = torch.rand(2, *shape[2:], generator=torch.Generator().manual_seed(1)) < 0.8 if with_mask else None
+    options = {"kernel_size": kernel_size, "image_index": index, "spatial_ndim": len(shape) - 2, "mask": mask}
+    expected = values * boxes
+    for _ in range(iterations):
+        expected = boxes * local_propagate(expected, image, zeta=0.4, iterations=1, **options)
+    values[(boxes == 0).expand_as(values)] = torch.nan  # nobody looks there
+    result = local_propagate(values, image, zeta=0.4, iterations=iterations, boxes=boxes, **options)
+    torch.testing.assert_close(result, expected.to(dtype))
+    assert (result[(boxes == 0).expand_as(result)] == 0).all()
+    nothing = local_propagate(values, image, zeta=0.4, iterations=0, boxes=boxes, **options)
+    assert torch.equal(nothing, values.where(boxes != 0, 0))
+    if not with_mask and len(shape) == 4:
+        module = LocalPropagation(0.4, kernel_size=kernel_size, iterations=iterations)
+        assert torch.equal(module(values, image, boxes=boxes.bool(), image_index=index), result)
+
+
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "mask"])
+@pytest.mark.parametrize(("kernel_size", "iterations"), [(3, 1), (3, 4), (5, 2), (1, 3)])
+def test_gradients_within_boxes(mask, kernel_size, iterations):
+    values, image = rand(5, 2, 4, 5, grad=True), IMAGE.clone().requires_grad_()
+    boxes, index = regions(5, 2, 4, 5), torch.tensor([1, 0, 0, 1, 1])
+
+    def propagate(values, image, zeta):
+        return local_propagate(
+            values, image, zeta=zeta, kernel_size=kernel_size, iterations=iterations, mask=mask, boxes=boxes,
+            image_index=index,
+        )  # fmt: skip
+
+    assert gradcheck(propagate, (values, image, ZETA))
+    # Values alone take another way.
+    both = torch.autograd.grad(propagate(values, image, 0.4).sin().sum(), (values, image))[0]
+    alone = torch.autograd.grad(propagate(values, image.detach(), 0.4).sin().sum(), values)[0]
+    torch.testing.assert_close(alone, both, rtol=1e-12, atol=1e-14)
+
+
+def test_boxes_are_checked():
+    values = rand(2, 1, 4, 5)
+    for boxes, message in (
+        (torch.ones(2, 4, 5), r"boxes of shape \(2, 4, 5\) does not fit an image"),
+        (torch.ones(2, 3, 4, 5), r"boxes must have one channel, got shape \(2, 3, 4, 5\)"),
+        (torch.ones(1, 1, 4, 5), r"expected \(2, channels, 4, 5\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            local_propagate(values, IMAGE, boxes=boxes)
 
 
 def test_learned_scales():

@@ -483,9 +483,12 @@ def feature_gradients(
     _workers.run([functools.partial(one_tree, f) for f in range(len(features))], workers)
 
 
-def local_propagate(*args: Any) -> None:
-    """Propagate along windows; see `_stencil.propagate`."""
-    _compiled("_stencil").propagate(*args)
+def local_propagate(*args: Any, regions: Array | None = None) -> None:
+    """Propagate along windows; see `_stencil.propagate`, and `_regions` for values held in regions (I, N)."""
+    if regions is None:
+        _compiled("_stencil").propagate(*args)
+    else:
+        _compiled("_regions").propagate(*args, regions)
 
 
 def pamr(*args: Any) -> None:
@@ -498,9 +501,12 @@ def pairwise_affinities(*args: Any) -> None:
     _compiled("_neighbours").pairwise_affinities(*args)
 
 
-def local_gradients(*args: Any) -> None:
-    """Differentiate by values, image and zeta; see `_stencil.gradients`."""
-    _compiled("_stencil").gradients(*args)
+def local_gradients(*args: Any, regions: Array | None = None) -> None:
+    """Differentiate by values, image and zeta; see `_stencil.gradients`, and `_regions`."""
+    if regions is None:
+        _compiled("_stencil").gradients(*args)
+    else:
+        _compiled("_regions").gradients(*args, regions)
 
 
 @functools.cache

@@ -152,12 +152,14 @@ def _add_run(totals, ahead, behind, c, two, weights, weights_behind, step, run, 
 
 # All indices are unsigned: Numba wraps negative ones round, at the price of the vector loop.
 def _stream(
-    source, target, image, mask, sums, n_slabs, band_first, band_last, iterations, scale,
+    source, target, image, mask, region, sums, n_slabs, band_first, band_last, iterations, scale,
     interior, padded, step_slabs, step_shifts, runs, half_run, full_run,
     state, weights, norms, planes, valid, move_first, move_last,
 ):  # fmt: skip
     """Take slabs [band_first, band_last) of source (N, C) through `iterations` into target (N, C).
 
+    Pixels outside the mask (N) take no part; outside the region (N), values are 0 before and after each
+    iteration. Either may be empty: all pixels.
     The stream is made of `_moves`, and this call makes some of them: [move_first, move_last). What it keeps
     between them is the `_stream_state`. sums (N), where it is not empty, receives W 1 of the band. The tuples
     half_run and full_run are as long as the window's first run and its others.
@@ -209,7 +211,7 @@ def _stream(
             slot = entering % ring
             for p in range(slab_pixels):
                 pixel = entering * slab_pixels + p
-                takes_part = len(mask) == 0 or mask[pixel] != 0
+                takes_part = (len(mask) == 0 or mask[pixel] != 0) and (len(region) == 0 or region[pixel] != 0)
                 for c in range(n_channels):
                     state[zero, slot, c, interior[p]] = source[pixel, c] if takes_part else 0
 
@@ -240,6 +242,10 @@ def _stream(
                         sums[j * slab_pixels + p] = norms[j % depth, interior[p]]
                 for x in range(x_first, x_last):
                     norms[j % depth, x] = 1 / norms[j % depth, x]
+                if len(region) != 0:
+                    for p in range(slab_pixels):
+                        if region[j * slab_pixels + p] == 0:
+                            norms[j % depth, interior[p]] = 0
             norm = norms[j % depth]
             for c in range(zero, n_channels, np.uint64(2)):
                 two = c + one < n_channels
@@ -278,7 +284,8 @@ def _stream(
                             if len(mask) == 0 or mask[pixel] != 0:
                                 target[pixel, c + i] = total[interior[p]] * norm[interior[p]]
                             else:
-                                target[pixel, c + i] = source[pixel, c + i]
+                                inside = len(region) == 0 or region[pixel] != 0
+                                target[pixel, c + i] = source[pixel, c + i] if inside else 0
 
 
 @functools.cache
@@ -293,10 +300,10 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
     def strided(scalar: Any, readonly: bool) -> Any:
         return types.Array(scalar, 2, "A", readonly=readonly)
 
-    index = types.Array(types.uint64, 1, "C")
+    index, bits = types.Array(types.uint64, 1, "C"), types.Array(types.uint8, 1, "A", readonly=True)
     signature = types.void(
         strided(real, True), strided(real, False), strided(image_real, True),
-        types.Array(types.uint8, 1, "A", readonly=True), types.Array(real, 1, "C"),
+        bits, bits, types.Array(real, 1, "C"),
         types.uint64, types.uint64, types.uint64, types.uint64, image_real,
         index, types.uint64, index, index, index,
         numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
@@ -365,17 +372,19 @@ def propagate(
     iterations: int,
     workers: int,
     sums: NDArray[Any] | None = None,
+    region: NDArray[np.bool_] | None = None,
 ) -> None:
     """Propagate values (I, N, C) into out (I, N, C), item i along images[image_of[i]] (G, N, Ci).
 
     N pixels of `shape`; masks are (G or 1, N). sums (G, N), of the values' dtype, receive W 1 of the images
-    that have items. One task streams a band of slabs of some channels of one item.
+    that have items. A single item may have a region (N): outside, values are 0 before and after every
+    iteration. One task streams a band of slabs of some channels of one item.
     """
     if out.size == 0:
         return
     shape, kernel_size, images = _prepared(shape, kernel_size, images, zeta)
     if kernel_size == 1:
-        out[...] = values
+        out[...] = values if region is None else np.where(region[:, None], values, 0)
         if sums is not None:
             sums[...] = 1
         return
@@ -402,6 +411,7 @@ def propagate(
     half_run, full_run = (0,) * (kernel_size // 2), (0,) * kernel_size
     scale = _scale(zeta, images.dtype)
     no_mask, no_sums = np.empty(0, np.uint8), np.empty(0, values.dtype)
+    inside = no_mask if region is None else region.view(np.uint8)
     # The first item of each image hands out its sums.
     summing = set() if sums is None else set(np.unique(image_of, return_index=True)[1].tolist())
 
@@ -429,7 +439,7 @@ def propagate(
         for move in _workers.ranges(moves, 1, taps / _TAPS):
             _workers.check_stop()
             stream(
-                source, target, image, mask, sums, n_slabs, first, last, iterations, scale,
+                source, target, image, mask, inside, sums, n_slabs, first, last, iterations, scale,
                 view.interior, view.padded, view.slabs, shifts, view.runs, half_run, full_run,
                 *state, *move,
             )  # fmt: skip
@@ -459,7 +469,7 @@ def propagate(
 
 @_compile
 def _add_pairs(slopes, step, a_here, a_there, y_here, y_there, run, shift, first, last):
-    """slopes[step + i, x] += (a_x - a_z) (y_z - y_x) for the pixels z = x + shift + i, i in range(len(run))."""
+    """slopes[step + i, x] += (a_x - a_z) (y_z - y_x), z = x + shift + i, for i in range(len(run))."""
     for x in range(first, last):
         for i in range(np.uint64(len(run))):
             there = x + shift + i
@@ -475,7 +485,7 @@ def _pair_up(
     interior, padded, step_slabs, step_shifts, runs, half_run, full_run,
     planes, valid, own, slopes, found, shares,
 ):  # fmt: skip
-    """Add to found (slabs, Ci, padded) what the pairs that end in slabs [first, last) of an image (N, Ci) say.
+    """Add to found (slabs, Ci, padded) what pairs say that end in slabs [first, last) of an image (N, Ci).
 
     state (T + 1, ring, 2 C, padded) has y_0 to y_T of these slabs, and of those before that they make pairs
     with, in the first C channels, and the gradients of y_T to y_0, divided by W 1, in the others. The
@@ -589,14 +599,16 @@ def gradients(
     by_values: NDArray[Any],
     by_image: NDArray[np.float64],
     by_zeta: NDArray[np.float64],
+    region: NDArray[np.bool_] | None = None,
 ) -> None:
     """Fill by_values (I, N, C), by_image (G, N, Ci) and by_zeta (1), the latter two float64.
 
     grad (I, N, C) is dL/dresult, the other arguments are those of `propagate`, `sums` what it filled. W
     is symmetric: with S = diag(W 1) and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that
-    forward steps make it, along with the values. One task streams both through a band of slabs.
+    forward steps make it, along with the values. (With D = diag(region), P is D S^-1 W.) One task streams
+    both through a band of slabs.
     """
-    by_values[...] = grad
+    by_values[...] = grad if region is None else np.where(region[:, None], grad, 0)
     by_image[...] = 0
     by_zeta[...] = 0
     shape, kernel_size, images = _prepared(shape, kernel_size, images, zeta)
@@ -617,14 +629,16 @@ def gradients(
     stream = _kernel(kernel_size, values.dtype, images.dtype)
     pair_up = _pair_kernel(kernel_size, values.dtype, images.dtype)
 
-    def one_band(i: int, block: slice, first: int, last: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def one_band(i: int, block: slice, first: int, last: int) -> tuple[NDArray[Any], NDArray[Any]]:
         # Slabs that make pairs with the band's, and those that they depend on.
         pairs_first, pairs_last = max(0, first - radius), min(n_slabs, last + radius)
         begin, end = max(0, pairs_first - reach), min(n_slabs, pairs_last + reach)
+        n, start, stop = end - begin, pairs_first - begin, pairs_last - begin
         pixels = slice(begin * slab_pixels, end * slab_pixels)
         g = image_of[i]
         image = images[g, pixels]
         mask = no_mask if masks is None else masks[g % len(masks), pixels].view(np.uint8)
+        inside = no_mask if region is None else region[pixels].view(np.uint8)
         phi = values[i, pixels, block]
         source = np.concatenate([phi, grad[i, pixels, block] / sums[g, pixels, None]], axis=1)
         target = np.empty_like(source)
@@ -632,31 +646,33 @@ def gradients(
         state = _stream_state(
             iterations, view, kernel_size, iterations + 1, ring, source.shape[1], values.dtype, image
         )
+        rows = radius + 1, radius + 1, len(view.slabs)
         kept = (
             np.zeros((radius + 1, image.shape[1], view.padded), image.dtype),
-            *(np.zeros((rows, view.padded), values.dtype) for rows in (radius + 1, radius + 1, len(view.slabs))),
+            *(np.zeros((count, view.padded), values.dtype) for count in rows),
         )
-        found, shares = np.zeros((end - begin, image.shape[1], view.padded)), np.zeros(end - begin)
-        paired, stop = pairs_first - begin, pairs_last - begin
-        moves = _moves(end - begin, paired, stop, reach, radius)
+        found, shares = np.zeros((n, image.shape[1], view.padded)), np.zeros(n)
+        paired = start
+        moves = _moves(n, start, stop, reach, radius)
         for move in range(0, moves, _GRADIENT_MOVES):
             _workers.check_stop()
             next_move = min(move + _GRADIENT_MOVES, moves)
             stream(
-                source, target, image, mask, no_sums, end - begin, pairs_first - begin, stop, iterations, scale,
+                source, target, image, mask, inside, no_sums, n, start, stop, iterations, scale,
                 *steps, half_run, full_run, *state, move, next_move,
             )  # fmt: skip
             complete = min(next_move - radius - reach, stop)
             if complete > paired:
                 pair_up(
-                    state[0], image, mask, paired, complete, pairs_first - begin, scale, *steps, half_run,
-                    full_run, *kept, found, shares,
+                    state[0], image, mask, paired, complete, start, scale,
+                    *steps, half_run, full_run, *kept, found, shares,
                 )  # fmt: skip
                 paired = complete
         inner, out = slice(first - begin, last - begin), slice(first * slab_pixels, last * slab_pixels)
-        result = target.reshape(end - begin, slab_pixels, -1)[inner, :, phi.shape[1] :].reshape(-1, phi.shape[1])
-        by_values[i, out, block] = result * sums[g, out, None]
-        return found[inner][:, :, view.interior].transpose(0, 2, 1).reshape(-1, image.shape[1]), shares[inner]
+        adjoint = target.reshape(n, slab_pixels, -1)[inner, :, phi.shape[1] :]
+        by_values[i, out, block] = adjoint.reshape(-1, phi.shape[1]) * sums[g, out, None]
+        by_pixels = found[inner][:, :, view.interior].transpose(0, 2, 1)
+        return by_pixels.reshape(-1, image.shape[1]), shares[inner]
 
     # Scaled last and in float64: the scale may be near the largest float32 number.
     for i in range(len(values)):

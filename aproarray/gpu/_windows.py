@@ -47,11 +47,13 @@ def propagate(
     workers: int,
     sums: Any = None,
     iterates: Any = None,
+    regions: Any = None,
 ) -> None:
     """Propagate values (I, N, C) into out (I, N, C), item i along images[image_of[i]] (G, N, Ci).
 
     N pixels of `shape`; masks are (G or 1, N). sums (G, N), of the values' dtype, receive W 1. iterates
-    (iterations - 1, I, C, N) receive the values before the last iteration, anything outside the mask.
+    (iterations - 1, I, C, N) receive the values before the last iteration, anything outside the mask. Values
+    outside of regions (I, N) are 0 before and after every iteration.
     Kernels take it that equally many items of each image follow one another; other items get copies of
     their images.
     """
@@ -62,7 +64,7 @@ def propagate(
     items_at_once(1, n_pixels, f"an image of shape {shape}")
     kernel_size = min(kernel_size, 2 * max(shape) - 1)  # holds the whole image
     if kernel_size == 1:
-        out[...] = values
+        out[...] = values if regions is None else cupy.where(regions[:, :, None], values, 0)
         if sums is not None:
             sums[...] = 1
         return
@@ -80,7 +82,8 @@ def propagate(
         masks = masks if masks is None or len(masks) == 1 else masks[cupy.asarray(image_of)]
     source = (
         *_strided(values), images, np.uint32(images.shape[2]), *_masks(masks),
-        np.uint32(max(1, n_items // len(images))), np.uint32(n_items),
+        np.uint32(max(1, n_items // len(images))),
+        _NULL if regions is None else cupy.ascontiguousarray(regions), np.uint32(n_items),
     )  # fmt: skip
     if iterates is None:
         iterates = cupy.empty((min(iterations - 1, 2), n_items, channels, n_pixels), dtype)
@@ -162,15 +165,16 @@ def gradients(
     by_values: Any,
     by_image: Any,
     by_zeta: Any,
+    regions: Any = None,
 ) -> None:
     """Fill by_values (I, N, C), by_image (G, N, Ci) and by_zeta (1), the latter two float64.
 
     grad (I, N, C) is dL/dresult, the other arguments are those of `propagate`, `sums` what it filled. W
     is symmetric: with S = diag(W 1) and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that
-    forward steps make it, too. What pairs contribute is summed up in the values' dtype for _DEEP
-    channels, then in float64, item after item.
+    forward steps make it, too. (With D = diag(region), P is D S^-1 W.) What pairs contribute is summed up in
+    the values' dtype for _DEEP channels, then in float64, item after item.
     """
-    by_values[...] = grad
+    by_values[...] = grad if regions is None else cupy.where(regions[:, :, None], grad, 0)
     by_image[...] = 0
     by_zeta[...] = 0
     _, n_pixels, channels = values.shape
@@ -198,11 +202,16 @@ def gradients(
             iterates = cupy.empty((iterations + 1, *phi.shape), dtype)
             adjoints = cupy.empty_like(iterates)
             iterates[0], adjoints[0] = phi, upstream / own_sums
+            inside = None
+            if regions is not None:
+                inside = regions[picked]
+                for steps in (iterates, adjoints):
+                    steps[0] = cupy.where(inside[:, None], steps[0], 0)
             for steps in (iterates, adjoints):
                 propagate(
                     steps[0].transpose(0, 2, 1), steps[-1].transpose(0, 2, 1), some_images, shape,
                     of_items - chosen.start, some_masks, zeta, kernel_size, iterations, 1,
-                    iterates=steps[1:-1],
+                    iterates=steps[1:-1], regions=inside,
                 )  # fmt: skip
             by_values.transpose(0, 2, 1)[picked, block] = adjoints[-1] * own_sums
             blocks = -(-phi.shape[1] // _DEEP)

@@ -53,6 +53,11 @@ def _pixels_first(tensor: Tensor) -> Any:
     return _array(tensor.transpose(1, 2))
 
 
+def _booleans(tensor: Tensor | None) -> Any:
+    """Return the backend's array of a mask or of regions, where there are any."""
+    return None if tensor is None else _array(tensor.contiguous())
+
+
 def _index(tensor: Tensor) -> Any:
     """Return indices of trees or images on the host, where the work is laid out (waits for a device)."""
     return tensor.cpu().numpy()
@@ -112,8 +117,9 @@ def mst(
             seen = flat if mask is None else flat.masked_fill(~mask[:, :, None], 0)
             if not torch.isfinite(seen).all():
                 raise ValueError("image must be finite, but holds NaN or inf")
-        masks = None if mask is None else _array(mask.contiguous())
-        trees, weights_finite = backend.grid_trees(_array(flat), tuple(shape), connectivity, masks, workers)
+        trees, weights_finite = backend.grid_trees(
+            _array(flat), tuple(shape), connectivity, _booleans(mask), workers
+        )
         if check_finite:
             _validate.no_overflow(weights_finite, "image", np.dtype(str(image.dtype).removeprefix("torch.")))
         return _tensors(trees)
@@ -495,6 +501,7 @@ def local_propagate(
     zeta: Tensor,
     image_of: Tensor,
     mask: Tensor | None,
+    regions: Tensor | None,
     shape: Sequence[int],
     kernel_size: int,
     iterations: int,
@@ -502,15 +509,16 @@ def local_propagate(
 ) -> tuple[Tensor, Tensor]:
     """Return the result (I, C, N) of values, item i along image image_of[i] of (G, C', N), and W 1 (G, N).
 
-    W 1, which only gradients need, is empty where it is not asked for.
+    Values outside of regions (I, N) are 0 before and after every iteration. W 1, which only gradients need,
+    is empty where it is not asked for.
     """
     result = torch.empty_like(values)
     sums = _new_sums(values, image, with_sums)
     with _backend(values) as (backend, workers):
         backend.local_propagate(
             _pixels_first(values), _pixels_first(result), _pixels_first(image), tuple(shape),
-            _index(image_of), None if mask is None else _array(mask.contiguous()), _scale(zeta),
-            kernel_size, iterations, workers, *((_array(sums),) if with_sums else ()),
+            _index(image_of), _booleans(mask), _scale(zeta), kernel_size, iterations, workers,
+            _array(sums) if with_sums else None, regions=_booleans(regions),
         )  # fmt: skip
     return result, sums
 
@@ -522,6 +530,7 @@ def _(
     zeta: Tensor,
     image_of: Tensor,
     mask: Tensor | None,
+    regions: Tensor | None,
     shape: Sequence[int],
     kernel_size: int,
     iterations: int,
@@ -537,6 +546,7 @@ def local_transposed(
     zeta: Tensor,
     image_of: Tensor,
     mask: Tensor | None,
+    regions: Tensor | None,
     sums: Tensor,
     shape: Sequence[int],
     kernel_size: int,
@@ -546,7 +556,7 @@ def local_transposed(
     # (S^-1 W)^T = S (S^-1 W) S^-1: the steps back are steps forth between a division and a product.
     of_items = sums[image_of][:, None]
     result: Tensor = local_propagate(
-        grad / of_items, image, zeta, image_of, mask, list(shape), kernel_size, iterations, False
+        grad / of_items, image, zeta, image_of, mask, regions, list(shape), kernel_size, iterations, False
     )[0]
     return result.mul_(of_items)
 
@@ -558,6 +568,7 @@ def _(
     zeta: Tensor,
     image_of: Tensor,
     mask: Tensor | None,
+    regions: Tensor | None,
     sums: Tensor,
     shape: Sequence[int],
     kernel_size: int,
@@ -574,6 +585,7 @@ def local_gradients(
     zeta: Tensor,
     image_of: Tensor,
     mask: Tensor | None,
+    regions: Tensor | None,
     sums: Tensor,
     shape: Sequence[int],
     kernel_size: int,
@@ -586,9 +598,8 @@ def local_gradients(
     with _backend(grad) as (backend, workers):
         backend.local_gradients(
             _pixels_first(grad), _pixels_first(values), _pixels_first(image), tuple(shape),
-            _index(image_of), None if mask is None else _array(mask.contiguous()), _scale(zeta),
-            kernel_size, iterations, workers, _array(sums), _pixels_first(by_values), _array(by_image),
-            _array(by_zeta),
+            _index(image_of), _booleans(mask), _scale(zeta), kernel_size, iterations, workers, _array(sums),
+            _pixels_first(by_values), _array(by_image), _array(by_zeta), regions=_booleans(regions),
         )  # fmt: skip
     return by_values, by_image.transpose(1, 2).to(image.dtype), by_zeta
 
@@ -601,6 +612,7 @@ def _(
     zeta: Tensor,
     image_of: Tensor,
     mask: Tensor | None,
+    regions: Tensor | None,
     sums: Tensor,
     shape: Sequence[int],
     kernel_size: int,
@@ -611,26 +623,26 @@ def _(
 
 
 def _local_setup(ctx: Any, inputs: Any, output: Any) -> None:
-    values, image, zeta, image_of, mask, *ctx.options, _ = inputs
+    values, image, zeta, image_of, mask, regions, *ctx.options, _ = inputs
     _, sums = output
     ctx.by_weight = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-    ctx.save_for_backward(image, zeta, image_of, mask, sums, *((values,) if ctx.by_weight else ()))
+    ctx.save_for_backward(image, zeta, image_of, mask, regions, sums, *((values,) if ctx.by_weight else ()))
 
 
 def _local_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
-    image, zeta, image_of, mask, sums, *more = ctx.saved_tensors
+    image, zeta, image_of, mask, regions, sums, *more = ctx.saved_tensors
     by_values = by_image = by_zeta = None
     if not sums.numel():  # inside torch.func.vmap, where no tensor says that it requires grad
         shape, kernel_size, _ = ctx.options
-        sums = local_propagate(grad, image, zeta, image_of, mask, shape, kernel_size, 1, True)[1]
-    options = (image, zeta, image_of, mask, sums, *ctx.options)
+        sums = local_propagate(grad, image, zeta, image_of, mask, regions, shape, kernel_size, 1, True)[1]
+    options = (image, zeta, image_of, mask, regions, sums, *ctx.options)
     if ctx.by_weight:
         by_values, by_image, by_zeta = local_gradients(grad, *more, *options)
         # A scale on the CPU would have to wait for the device.
         by_zeta = by_zeta.to(zeta).reshape(()) if ctx.needs_input_grad[2] else None
     elif ctx.needs_input_grad[0]:
         by_values = local_transposed(grad, *options)
-    return by_values, by_image, by_zeta, *(None,) * 6
+    return by_values, by_image, by_zeta, *(None,) * 7
 
 
 local_propagate.register_autograd(_local_gradient, setup_context=_local_setup)

@@ -306,6 +306,7 @@ def local_propagate(
     kernel_size: int = 5,
     iterations: int = 20,
     mask: Tensor | None = None,
+    boxes: Tensor | None = None,
     image_index: Tensor | None = None,
     spatial_ndim: int = 2,
 ) -> Tensor:
@@ -327,6 +328,10 @@ def local_propagate(
         Number of steps (paper: 20).
     mask : bool tensor, optional
         (H, W) or (B, H, W), True where a pixel takes part.
+    boxes : (B, 1, H, W) tensor, optional
+        Not 0 inside the box, or any other region, of each item of values, 0 outside. Values are 0 outside
+        before and after every step, as the paper has it for box supervision, and only what lies around the
+        boxes is worked on. Not differentiable.
     image_index : (K,) integer tensor, optional
         For each of K masks, (K, C, H, W), the image of the batch that it is propagated along.
     spatial_ndim : int
@@ -366,7 +371,7 @@ def local_propagate(
     iterations = _validate.integer(iterations, "iterations", 0)
     _check_floating(values, "values")
     _check_tensor(image, "image")
-    _check_device(values, values=values, image=image, mask=mask, image_index=image_index)
+    _check_device(values, values=values, image=image, mask=mask, boxes=boxes, image_index=image_index)
     shape = _spatial_shape(image, "image", spatial_ndim)
     flat_image = _flatten(_wide(image), spatial_ndim)
     if image_index is None:
@@ -378,12 +383,19 @@ def local_propagate(
         owners = image_of.shape
     flat = _flatten(_over(values, owners, shape, "values", "an image"), spatial_ndim)
     masks = _masks(mask, flat_image, shape, "mask")
+    regions = None
+    if boxes is not None:
+        _check_tensor(boxes, "boxes")
+        regions = _flatten(_over(boxes, owners, shape, "boxes", "an image"), spatial_ndim)
+        if regions.shape[1] != 1:
+            raise ValueError(f"boxes must have one channel, got shape {tuple(boxes.shape)}")
+        regions = regions[:, 0] != 0
     if iterations == 0:
-        return values.clone()
+        return values.clone() if boxes is None else values.where(boxes != 0, 0)
     scale = _zeta(zeta)
     learns = torch.is_grad_enabled() and any(x.requires_grad for x in (flat, flat_image, scale))
     result: Tensor = _ops.local_propagate(
-        _wide(flat), flat_image, scale, image_of, masks, list(shape),
+        _wide(flat), flat_image, scale, image_of, masks, regions, list(shape),
         kernel_size, iterations, learns,
     )[0]  # fmt: skip
     return result.reshape(values.shape).to(values.dtype)

@@ -139,30 +139,18 @@ class LocalPropagation(nn.Module):
     ) -> Tensor:
         """Propagate values (B, C, H, W) along images (B, C', H, W).
 
-        boxes (B, 1, H, W), 1 inside and 0 outside: values are multiplied by them before and after every
-        step, as the paper does for box supervision. image_index (K,) names the image of each of K masks.
+        boxes (B, 1, H, W), 0 outside: values are 0 there before and after every step, as the paper has it for
+        box supervision. image_index (K,) names the image of each of K masks.
         """
-        if boxes is None:
-            return functional.local_propagate(
-                values,
-                image,
-                zeta=self.zeta(),
-                kernel_size=self.kernel_size,
-                iterations=self.iterations,
-                image_index=image_index,
-            )
-        boxes = boxes.to(values.dtype)
-        values = values * boxes
-        for _ in range(self.iterations):
-            values = boxes * functional.local_propagate(
-                values,
-                image,
-                zeta=self.zeta(),
-                kernel_size=self.kernel_size,
-                iterations=1,
-                image_index=image_index,
-            )
-        return values
+        return functional.local_propagate(
+            values,
+            image,
+            zeta=self.zeta(),
+            kernel_size=self.kernel_size,
+            iterations=self.iterations,
+            boxes=boxes,
+            image_index=image_index,
+        )
 
     def extra_repr(self) -> str:
         """Return the options that are no modules."""

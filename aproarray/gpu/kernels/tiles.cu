@@ -1,7 +1,8 @@
 // Local propagation: phi <- (W phi) / (W 1) over windows, W_ij = exp(-|I_i - I_j|^2 * scale).
 //
 // REAL is the type of values and results, PIXEL that of the image. Item i is along image i / repeat. Between
-// iterations, values are kept as planes: (items, channels, pixels), n_planes of which take turns.
+// iterations, values are kept as planes: (items, channels, pixels), n_planes of which take turns. Where there
+// are regions (items, pixels), values are 0 outside before and after every iteration.
 //
 // Two axes, windows of 2 RADIUS + 1. A block holds a tile: each thread TALL pixels of a column, whose
 // weights stay in registers for all iterations if the block has one tile, and are computed anew for each
@@ -15,7 +16,7 @@
 
 KERNEL propagate_tiles(
     const REAL *values, long long item_stride, long long pixel_stride, long long channel_stride,
-    const PIXEL *images, u32 image_channels, const u8 *masks, u32 n_masks, u32 repeat,
+    const PIXEL *images, u32 image_channels, const u8 *masks, u32 n_masks, u32 repeat, const u8 *regions,
     u32 n_items, u32 height, u32 width, u32 channels, PIXEL scale, u32 iterations,
     REAL *planes, u32 n_planes,
     REAL *out, long long out_item_stride, long long out_pixel_stride, long long out_channel_stride, u32 *barrier
@@ -37,6 +38,7 @@ KERNEL propagate_tiles(
             const int left = (int)(tile % across) * TILE_X, top = (int)(tile / across % down) * TILE_Y;
             const int x = threadIdx.x % TILE_X, y = threadIdx.x / TILE_X * TALL;
             const u8 *const mask = masks ? masks + (image % n_masks) * n_pixels : 0;
+            const u8 *const region = regions ? regions + item * n_pixels : 0;
             if (step == 0 || !one_tile)
 #pragma unroll
                 for (int k = 0; k < TALL; k++) {
@@ -59,7 +61,7 @@ KERNEL propagate_tiles(
                         weight[k][j] = w;
                         sum += w;
                     }
-                    const REAL norm = inside[k] ? 1 / sum : 0;
+                    const REAL norm = inside[k] && (!region || region[pixel]) ? 1 / sum : 0;
 #pragma unroll
                     for (int j = 0; j < SIDE * SIDE; j++) weight[k][j] *= norm;
                 }
@@ -71,7 +73,8 @@ KERNEL propagate_tiles(
                     const int qx = left + (int)hx - RADIUS, qy = top + (int)hy - RADIUS;
                     const u64 pixel = (u64)qy * width + qx;
                     REAL value = 0;
-                    if (qx >= 0 && qx < (int)width && qy >= 0 && qy < (int)height && (!mask || mask[pixel]))
+                    if (qx >= 0 && qx < (int)width && qy >= 0 && qy < (int)height &&
+                        (!mask || mask[pixel]) && (!region || region[pixel]))
                         value = step == 0 ? source(item, pixel, channel + c)
                                           : from[(item * channels + channel + c) * n_pixels + pixel];
                     shared[c][hy][hx] = value;
@@ -97,7 +100,8 @@ KERNEL propagate_tiles(
                         const u64 pixel = (u64)py * width + px;
                         const bool last = step + 1 == iterations;
                         if (!inside[k] && !last) continue;  // nobody reads it
-                        const REAL result = inside[k] ? sum[k] : source(item, pixel, channel + c);
+                        REAL result = sum[k];
+                        if (!inside[k]) result = !region || region[pixel] ? source(item, pixel, channel + c) : 0;
                         if (last)
                             out[item * out_item_stride + pixel * out_pixel_stride + (channel + c) * out_channel_stride] =
                                 result;

@@ -1,13 +1,14 @@
 // Local propagation: phi <- (W phi) / (W 1) over windows, W_ij = exp(-|I_i - I_j|^2 * scale).
 //
 // REAL is the type of values and results, PIXEL that of the image. Item i is along image i / repeat. Between
-// iterations, values are kept as planes: (items, channels, pixels).
+// iterations, values are kept as planes: (items, channels, pixels). Where there are regions (items, pixels),
+// values are 0 outside before and after every iteration.
 //
 // Any number of axes and any radius, one iteration. A thread has one pixel and DEEP channels of it. With
 // `planes`, values come from there, with `to_planes` they go there.
 KERNEL propagate_windows(
     const REAL *values, long long item_stride, long long pixel_stride, long long channel_stride,
-    const PIXEL *images, u32 image_channels, const u8 *masks, u32 n_masks, u32 repeat,
+    const PIXEL *images, u32 image_channels, const u8 *masks, u32 n_masks, u32 repeat, const u8 *regions,
     u32 n_items, u32 s0, u32 s1, u32 s2, u32 s3, u32 s4, u32 s5, u32 s6, u32 s7, u32 n_pixels,
     u32 channels, PIXEL scale, int radius, const REAL *planes, REAL *to_planes,
     REAL *out, long long out_item_stride, long long out_pixel_stride, long long out_channel_stride
@@ -20,6 +21,7 @@ KERNEL propagate_windows(
         const u32 channel = (u32)(i / n_pixels % blocks) * DEEP;
         const u32 depth = channels - channel < DEEP ? channels - channel : DEEP;
         const u8 *const mask = masks ? masks + (image % n_masks) * n_pixels : 0;
+        const u8 *const region = regions ? regions + item * n_pixels : 0;
         const bool inside = !mask || mask[pixel];
         REAL sum[DEEP], weights = 0;
         for (u32 c = 0; c < DEEP; c++) sum[c] = 0;
@@ -40,7 +42,7 @@ KERNEL propagate_windows(
                 const PIXEL *const its = images + (image * n_pixels + other) * image_channels;
                 const REAL w = (REAL)falling_exponential(window_distance(its, own, image_channels) * scale);
                 weights += w;
-                for (u32 c = 0; c < depth; c++)
+                for (u32 c = 0; c < depth && (!region || region[other]); c++)
                     sum[c] += w * (planes ? planes[(item * channels + channel + c) * n_pixels + other]
                                           : source(item, other, channel + c));
             }
@@ -53,7 +55,8 @@ KERNEL propagate_windows(
             step[axis]++;
         }
         for (u32 c = 0; c < depth; c++) {
-            const REAL result = inside ? sum[c] / weights : source(item, pixel, channel + c);
+            REAL result = 0;
+            if (!region || region[pixel]) result = inside ? sum[c] / weights : source(item, pixel, channel + c);
             if (to_planes) to_planes[(item * channels + channel + c) * n_pixels + pixel] = result;
             else
                 out[item * out_item_stride + pixel * out_pixel_stride + (channel + c) * out_channel_stride] = result;
