@@ -440,6 +440,15 @@ def _over_windows(
     return _OverWindows(backend, values, image, flat, images, layout, image_of, takes_part, threads)
 
 
+def _overlap(xp: Any, a: Array, b: ArrayLike) -> bool:
+    """Return whether two arrays may share memory."""
+    if xp is np:
+        return np.may_share_memory(a, b)
+    # To CuPy, what two tensors that overlap bring along are memories of their own.
+    (first, last), (other_first, other_last) = xp.byte_bounds(a), xp.byte_bounds(b)
+    return bool(a.size and first < other_last and other_first < last)
+
+
 class _Result:
     """The array a verb returns, and the (items, pixels, channels) arrays that the backend fills."""
 
@@ -460,7 +469,7 @@ class _Result:
         if out is not None:
             _validate.output(out, shape, self._dtype, xp)
             # The backend reads its input after it has begun to write: the result cannot lie over that.
-            apart = not any(xp.may_share_memory(out, a) for a in (values, *also_read) if a is not None)
+            apart = not any(_overlap(xp, out, a) for a in (values, *also_read) if a is not None)
             if self._dtype == dtype and getattr(out.flags, "aligned", True) and apart:
                 flat = self._views(out, layout, n_results)
                 if flat is not None:

@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -231,6 +231,24 @@ def on_device_of(array: Any) -> Iterator[None]:
     cupy = _cupy("the array", (kind, number))
     with cupy.cuda.Device(number), contextlib.ExitStack() as stack:
         if _library(array) == "torch":
-            stream = sys.modules["torch"].cuda.current_stream(array.device)
-            stack.enter_context(cupy.cuda.ExternalStream(stream.cuda_stream, number))
+            stack.enter_context(_stream_over(cupy, array, number))
         yield
+        if _library(array) != "torch":  # whose memory may be used for something else as soon as this returns
+            cupy.cuda.get_current_stream().synchronize()
+
+
+class _Address(NamedTuple):
+    """A stream of another library, as CuPy 14 takes it."""
+
+    stream: int
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.stream
+
+
+def _stream_over(cupy: Any, tensor: Any, number: int) -> Any:
+    """Return torch's current stream on a tensor's device as one of CuPy's."""
+    address = sys.modules["torch"].cuda.current_stream(tensor.device).cuda_stream
+    if hasattr(cupy.cuda.Stream, "from_external"):
+        return cupy.cuda.Stream.from_external(_Address(address))
+    return cupy.cuda.ExternalStream(address, number)  # CuPy 13; deprecated since

@@ -148,6 +148,10 @@ for _name in _FUNCTIONS.split():
     globals()[_name] = _function(_name)
 
 
+def byte_bounds(array: ndarray) -> tuple[int, int]:
+    return np.lib.array_utils.byte_bounds(array._host)
+
+
 def empty(shape: Any, dtype: Any = float) -> ndarray:
     """Memory that nothing has been written to: whoever counts on zeros is found out."""
     result = np.empty(shape, dtype)

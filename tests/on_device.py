@@ -77,11 +77,18 @@ class Device:
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call a function of the package with device arrays."""
         out = kwargs.get("out")
+        seen: dict[int, Any] = {}  # what is one array, `out` and the values say, is one array there
+
+        def to(value: Any) -> Any:
+            if id(value) not in seen:
+                seen[id(value)] = self.to(value)
+            return seen[id(value)]
+
         with self.active():
-            given = {key: self.to(value) for key, value in kwargs.items()}
+            given = {key: to(value) for key, value in kwargs.items()}
             if isinstance(kwargs.get("zeta"), np.ndarray):
                 given["zeta"] = kwargs["zeta"]
-            result = function(*map(self.to, args), **given)
+            result = function(*map(to, args), **given)
             if out is None:
                 return self.back(result)
             assert result is given["out"]

@@ -171,6 +171,15 @@ def test_windows_know_the_image_of_each_item(gpu, image_of):
     np.testing.assert_allclose(ours.get(), theirs, rtol=1e-12)
 
 
+def test_output_may_overlap_the_input(gpu):
+    rng = np.random.default_rng(0)
+    image, host = rng.random((2, 5, 6, 3)), rng.random((3, 5, 6, 2))
+    expected = aproarray.local_propagate(host[:2], image)
+    both = to_device(host.copy())
+    assert aproarray.local_propagate(both[:2], to_device(image), out=both[1:]) is not None
+    np.testing.assert_allclose(both[1:].get(), expected, rtol=1e-12)
+
+
 def window_gradients(backend, array, values, images, grad, shape, image_of, masks, *options, regions=None):
     """Return W 1, the result, and the gradients of values, images and zeta."""
     given = [array(x) for x in (grad, values, images)]

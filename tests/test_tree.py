@@ -128,7 +128,7 @@ def test_affinity_falls_exponentially_with_minimax_distance(picture, zeta, data)
     assert affinity.dtype == tree.weights.dtype
     assert affinity.shape == picture.shape
     expected = np.exp(-d[node].reshape(picture.shape) / zeta**2)
-    np.testing.assert_allclose(affinity, expected, rtol=1e-6, atol=1e-45)
+    np.testing.assert_allclose(affinity, expected, rtol=1e-6, atol=1.2e-38)
     place = tuple(int(axis) for axis in np.unravel_index(node, picture.shape))
     np.testing.assert_array_equal(tree.affinity(place, zeta), affinity)
 

@@ -23,7 +23,9 @@ _DEEP = 4  # channels that go through shared memory together
 
 def _prepared(images: Any, image_of: Any, zeta: float) -> tuple[Any, Any, Any]:
     """Return contiguous images in which zeta fits, the scale of their distances, and image_of on the host."""
-    if images.dtype == np.float32 and not 1e-18 <= zeta <= 1e18:  # whose square float32 cannot hold
+    # Their squares times the scale should neither overflow float32 nor be flushed to 0, as numbers below
+    # 1.2e-38 are here.
+    if images.dtype == np.float32 and not 1e-16 <= zeta <= 1e18:
         images = images.astype(np.float64)
     scale = images.dtype.type(min(1 / zeta / zeta, float(np.finfo(images.dtype).max)))
     return cupy.ascontiguousarray(images), scale, _dispatch.on_host(image_of)
@@ -137,7 +139,10 @@ def _parts(counts: Any, channels: int, columns: int) -> Iterator[tuple[slice, li
         stop = first + 1
         while stop < len(counts) and (starts[stop + 1] - starts[first]) * channels <= columns:
             stop += 1
-        width = channels if channels <= columns else max(1, columns // _DEEP) * _DEEP
+        width = channels
+        if channels > columns:  # blocks of whole _DEEP, all but the last one as wide
+            turns = -(-channels // (max(1, columns // _DEEP) * _DEEP))
+            width = -(-channels // (turns * _DEEP)) * _DEEP
         at_once = max(1, columns // channels)
         yield (
             slice(first, stop),

@@ -139,11 +139,13 @@ __device__ u64 first_of_block(u64 n, u64 block) {
     return first < n ? first : n;
 }
 
-// A place in a list for every thread of the warp that wants one; all threads of the warp must call.
+// A place in a list for every thread of the block that wants one; all threads of the block must call. One
+// atomic for a block: all of them are on one address.
 __device__ u32 reserve(bool wanted, u32 *counter) {
-    const u32 lane = threadIdx.x % 32, who = __ballot_sync(FULL_WARP, wanted);
-    u32 first = 0;
-    if (lane == 0 && who) first = atomicAdd(counter, (u32)__popc(who));
-    first = __shfl_sync(FULL_WARP, first, 0);
-    return first + __popc(who & ((1u << lane) - 1));
+    __shared__ u32 first;
+    u32 total;
+    const u32 before = block_scan((u32)wanted, &total);
+    if (threadIdx.x == 0 && total) first = atomicAdd(counter, total);
+    __syncthreads();  // the next call waits twice before it writes `first`
+    return first + before;
 }

@@ -31,11 +31,10 @@ KERNEL boruvka(
 ) {
     // Needed at different times: where a component hooks on, and the number of what becomes of a root.
     u32 *const hook = size, *const fresh = smallest;
-    const u32 lane = threadIdx.x % 32;
     FOR_EACH(c, 2 * (u64)n_pixels) best[c] = parent[c] = NONE;
     FOR_EACH(e, n_edges) child_of[e] = NONE;
     if (THREAD == 0) state[N_NODES] = n_pixels;
-    for (u64 e = THREAD; e - lane < n_edges; e += STRIDE) {
+    for (u64 e = THREAD; e - threadIdx.x < n_edges; e += STRIDE) {
         const bool wanted = e < n_edges && ends[2 * e] != NONE && ends[2 * e] != ends[2 * e + 1];
         const u64 place = reserve(wanted, &state[LIST_0]);
         if (wanted) {
@@ -67,7 +66,7 @@ KERNEL boruvka(
 
         // Ranks are unique: following lightest edges ends at two components that share theirs. The
         // one with the smaller number is the root.
-        for (u64 i = THREAD; i - lane < count; i += STRIDE) {
+        for (u64 i = THREAD; i - threadIdx.x < count; i += STRIDE) {
             u32 root = NONE;
             if (i < count) {
                 const u32 a = list[3 * i], b = list[3 * i + 1], rank = list[3 * i + 2];
@@ -114,7 +113,7 @@ KERNEL boruvka(
             const u32 c = first + (u32)i;
             if (best[c] != NONE) parent[c] = fresh[hook[c]];
         }
-        for (u64 i = THREAD; i - lane < count; i += STRIDE) {
+        for (u64 i = THREAD; i - threadIdx.x < count; i += STRIDE) {
             u32 a = 0, b = 0;
             if (i < count) {
                 a = fresh[hook[list[3 * i]]];
