@@ -30,8 +30,16 @@ def _library(array: Any) -> str:
         return "cupy"
     if isinstance(array, np.ndarray | np.generic | list | tuple | int | float | complex):
         return "numpy"
+    if _is_tensor(array):
+        return "torch"
     library = type(array).__module__.partition(".")[0]
     return "jax" if library == "jaxlib" else library
+
+
+def _is_tensor(array: Any) -> bool:
+    """Return whether this is a torch tensor, of a subclass too, wherever that is defined."""
+    kind = getattr(sys.modules.get("torch"), "Tensor", None)
+    return kind is not None and isinstance(array, kind)
 
 
 def _kind(array: Any) -> str:
@@ -127,6 +135,9 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
             result: Any = cast(Callable[..., Any], verb)(**given)
         if "out" in foreign:
             result = foreign["out"]
+            if _is_tensor(result) and not result.is_inference():
+                # For autograd, which may have kept what was in there.
+                sys.modules["torch"].autograd.graph.increment_version(result)
         elif hasattr(result, "__dlpack__"):
             result = _like(first, result)
         return result
@@ -173,7 +184,7 @@ def array_over(array: Any, name: str, verb: str) -> Any:
     """Return the NumPy or CuPy array over the memory of another library's array."""
     if getattr(array, "requires_grad", False):
         if sys.modules["torch"].is_grad_enabled():
-            has_gradients = verb in importlib.import_module("aproarray.torch").__all__
+            has_gradients = verb != "mst" and verb in importlib.import_module("aproarray.torch").__all__
             instead = f"use aproarray.torch.{verb}, which has, or " if has_gradients else ""
             raise TypeError(
                 f"{name} requires grad, and {verb} has no gradients: {instead}pass {name}.detach()"
@@ -181,10 +192,14 @@ def array_over(array: Any, name: str, verb: str) -> Any:
         array = array.detach()
     if str(getattr(array, "dtype", "")) == "torch.bool":  # which torch < 2.2 cannot hand over
         return array_over(array.view(sys.modules["torch"].uint8), name, verb).view(np.bool_)
-    if _library(array) == "torch" and array.is_neg():  # minus what is in its memory
-        if name == "out":
-            raise ValueError("out must not be a negated view, got a tensor with is_neg()")
-        array = array.resolve_neg()
+    if _is_tensor(array):
+        if array.layout != sys.modules["torch"].strided or array.is_quantized:
+            kind = "quantized" if array.is_quantized else f"{array.layout}"
+            raise TypeError(f"{name} must be a dense tensor of numbers, got a {kind} one")
+        if array.is_neg():  # minus what is in its memory
+            if name == "out":
+                raise ValueError("out must not be a negated view, got a tensor with is_neg()")
+            array = array.resolve_neg()
     device = _device(array, name)
     try:
         if device[0] == _DLPACK_CUDA:

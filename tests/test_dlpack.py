@@ -333,3 +333,43 @@ def test_cuda_tensors_stay_on_their_device_and_stream():
     stream.synchronize()
     expected = aproarray.global_propagate(VALUES, aproarray.mst(IMAGE), zeta=0.3)
     np.testing.assert_allclose(result.cpu().numpy(), expected, rtol=1e-5)
+
+
+def test_tensors_of_a_subclass_are_tensors():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+
+    class Wrapped(torch.Tensor):
+        pass
+
+    image = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    negated = torch.complex(image, image).conj().imag
+    for values in (image, negated):
+        expected = aproarray.local_propagate(values, image, channel_axis=0)
+        result = aproarray.local_propagate(values.as_subclass(Wrapped), image, channel_axis=0)
+        assert torch.equal(result, expected)
+
+
+def test_tensors_that_are_not_dense_say_so():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    with pytest.raises(
+        TypeError, match=r"image must be a dense tensor of numbers, got a torch.sparse_coo one"
+    ):
+        aproarray.mst(torch.eye(4).to_sparse())
+
+
+def test_writing_to_a_tensor_is_seen_by_autograd():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    image, out = torch.rand(3, 4, 5), torch.rand(3, 4, 5)
+    factor = torch.ones(3, 4, 5, requires_grad=True)
+    product = (factor * out).sum()
+    aproarray.local_propagate(image, image, channel_axis=0, out=out)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+def test_output_must_have_a_place_for_every_number():
+    image = np.zeros((4, 5, 2))
+    with pytest.raises(ValueError, match="out must have a place for every number, got strides"):
+        aproarray.local_propagate(
+            image, image, out=np.lib.stride_tricks.as_strided(np.zeros(9), (4, 5, 2), (16, 8, 0))
+        )

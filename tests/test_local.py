@@ -334,7 +334,7 @@ def test_compiled_windows_are_found_on_disk_by_the_next_process():
     aproarray.local_propagate(values, image, kernel_size=3)
     look = (
         "import numpy as np; from aproarray.cpu import _stencil; single = np.dtype('f4');"
-        "print(*_stencil._kernel(3, single, single).stats.cache_hits.values())"
+        "print(*_stencil._kernel(single, single).stats.cache_hits.values())"
     )
     root = Path(aproarray.__file__).parents[1]
     found = subprocess.run([sys.executable, "-c", look], cwd=root, capture_output=True, text=True, check=True)

@@ -22,6 +22,8 @@ from aproarray.torch import (  # noqa: E402
     global_propagate,
     local_propagate,
     mst,
+    tree_filter,
+    tree_filter_v2,
 )
 
 D = torch.float64
@@ -414,6 +416,18 @@ def test_forward_mode_says_that_it_is_not_there(name):
         torch.func.jvp(propagate, (inputs[name],), (torch.ones_like(inputs[name]),))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script.:DeprecationWarning")  # torch's own
+def test_forward_mode_of_what_stands_beside_values():
+    tree, one = mst(IMAGE), torch.ones((), dtype=D)
+    for propagate, x in (
+        (lambda beta: tree_filter_v2(IMAGE, tree, beta=beta, gamma=one), 0.3 * one),
+        (lambda gamma: tree_filter_v2(IMAGE, tree, beta=one, gamma=gamma), one),
+        (lambda gaps: global_propagate(IMAGE, tree._replace(gaps=gaps), zeta=1), tree.gaps),
+    ):
+        with pytest.raises(NotImplementedError, match="has a tangent"):
+            torch.func.jvp(propagate, (x,), (torch.ones_like(x),))
+
+
 def test_older_versions_are_told_what_is_needed(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("aproarray.torch")]:
         monkeypatch.delitem(sys.modules, name)
@@ -451,12 +465,13 @@ def test_trees_collate_pickle_and_copy():
         ),
         (
             ValueError,
-            r"shape \(2, 3, 5, 4\) does not fit a tree of shape \(4, 5\): expected \(2, channels, 4, 5\)",
+            r"shape \(2, 3, 5, 4\), which does not fit a tree of shape \(4, 5\): expected \(2, channels, "
+            r"4, 5\)",
             lambda: global_propagate(IMAGE.mT, mst(IMAGE), zeta=1),
         ),
         (
             ValueError,
-            "features of shape",
+            "features has shape",
             lambda: global_propagate(IMAGE, mst(IMAGE), zeta=1, features=IMAGE[:1]),
         ),
         (
@@ -472,18 +487,104 @@ def test_trees_collate_pickle_and_copy():
             lambda: global_propagate(IMAGE, mst(IMAGE[0]), zeta=1, tree_index=torch.tensor([0, 0])),
         ),
         (ValueError, "kernel_size must be odd", lambda: local_propagate(IMAGE, IMAGE, kernel_size=4)),
-        (ValueError, "values of shape", lambda: local_propagate(IMAGE[:1], IMAGE)),
+        (ValueError, "values has shape", lambda: local_propagate(IMAGE[:1], IMAGE)),
         (
             TypeError,
             "must be on one device, but got values on cpu, image on meta",
             lambda: local_propagate(IMAGE, IMAGE.to("meta")),
         ),
         (ValueError, "mode must be one of", lambda: AffinityPropagation("serial")),
+        (TypeError, "global_propagation must be a module", lambda: AffinityPropagation("parallel", 0)),
+        (
+            TypeError,
+            "local_propagation must be a module",
+            lambda: AffinityPropagation("parallel", None, GlobalPropagation()),
+        ),
+        (TypeError, r"image \(or tree\) must be a torch.Tensor", lambda: GlobalPropagation()(IMAGE, [])),
+        (ValueError, "zeta must be finite to be learned", lambda: GlobalPropagation(np.inf, learnable=True)),
+        (TypeError, r"tree_index must be .* got 'first'", lambda: over(tree_index="first")),
+        (
+            TypeError,
+            "signed integers, got torch.uint64",
+            lambda: over(tree_index=torch.ones(2).to(torch.uint64)),
+        ),
+        (
+            TypeError,
+            "must be a dense tensor",
+            lambda: global_propagate(IMAGE[0, 0].to_sparse(), mst(IMAGE), zeta=1),
+        ),
+        (
+            ValueError,
+            "iterations must be between 0 and",
+            lambda: local_propagate(IMAGE, IMAGE, iterations=10**30),
+        ),
+        (ValueError, "beta must be finite", lambda: tree_filter_v2(IMAGE, mst(IMAGE), beta=np.nan, gamma=1)),
+        (
+            ValueError,
+            "gamma must be one floating-point number",
+            lambda: tree_filter_v2(IMAGE, mst(IMAGE), beta=0, gamma=torch.ones(20)),
+        ),
     ],
 )
 def test_errors(error, message, act):
     with pytest.raises(error, match=message):
         act()
+
+
+def over(tree=None, **options):
+    return global_propagate(IMAGE, mst(IMAGE) if tree is None else tree, zeta=1, **options)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "change"),
+    [
+        (TypeError, "got torch.int64, torch.int64 and torch.float16", lambda o, g, e: (o, g.half(), e)),
+        (TypeError, "must have int32 or int64 order", lambda o, g, e: (o.double(), g, e)),
+        (ValueError, r"got \(2, 4, 5\), \(2, 5\) and", lambda o, g, e: (o, g[:, :5], e)),
+        (ValueError, "tree must have order", lambda o, g, e: (o[:1], g, e)),
+        (ValueError, "tree must have order", lambda o, g, e: (o, g, e[..., 0])),
+        (
+            ValueError,
+            "order must be of 20 pixels, got numbers from 100 to 119",
+            lambda o, g, e: (o + 100, g, e),
+        ),
+        (ValueError, "gap_edges must be of 20 pixels", lambda o, g, e: (o, g, e - 5)),
+        (
+            ValueError,
+            "-1 at both ends or at none",
+            lambda o, g, e: (o, g, e * torch.tensor([1, 0]) - torch.tensor([0, 1])),
+        ),
+    ],
+)
+def test_trees_that_cannot_be(error, message, change):
+    tree = Tree(*change(*mst(IMAGE)))
+    with pytest.raises(error, match=message):
+        over(tree, features=IMAGE if "gap_edges" in message or "both" in message else None)
+    with pytest.raises(error, match=message):
+        tree_filter(IMAGE, tree)
+
+
+def test_windows_of_any_size_hold_the_whole_image():
+    expected = local_propagate(IMAGE, IMAGE, kernel_size=9)
+    assert torch.equal(local_propagate(IMAGE, IMAGE, kernel_size=10**30 + 1), expected)
+
+
+def test_features_that_are_not_finite_spread_over_all():
+    features = IMAGE.clone()
+    features[0, 0, 1, 2] = torch.nan
+    values = rand(2, 3, 4, 5, grad=True)
+    result = over(features=features.requires_grad_())
+    assert result[0].isnan().all()
+    assert torch.equal(result[1:], global_propagate(IMAGE[1:], mst(IMAGE[1:]), zeta=1, features=features[1:]))
+    global_propagate(values, mst(IMAGE), zeta=1, features=features).sum().backward()
+    assert values.grad[0].isnan().all()
+    assert features.grad[0].isnan().any()
+    assert tree_filter(IMAGE, mst(IMAGE), features=features)[0].isnan().any()
+
+
+def test_small_scales_can_be_learned():
+    module = GlobalPropagation(1e-60, learnable=True)
+    assert torch.equal(module(IMAGE, IMAGE), global_propagate(IMAGE, mst(IMAGE), zeta=1e-60))
 
 
 @pytest.mark.parametrize("zeta", [[], torch.tensor([])], ids=["list", "tensor"])
@@ -604,9 +705,9 @@ def test_gradients_within_boxes(mask, kernel_size, iterations):
 def test_boxes_are_checked():
     values = rand(2, 1, 4, 5)
     for boxes, message in (
-        (torch.ones(2, 4, 5), r"boxes of shape \(2, 4, 5\) does not fit an image"),
-        (torch.ones(2, 3, 4, 5), r"boxes must have one channel, got shape \(2, 3, 4, 5\)"),
-        (torch.ones(1, 1, 4, 5), r"expected \(2, channels, 4, 5\)"),
+        (torch.ones(2, 4, 5), r"boxes must have shape \(2, 1, 4, 5\), got \(2, 4, 5\)"),
+        (torch.ones(2, 3, 4, 5), r"boxes must have shape \(2, 1, 4, 5\), got \(2, 3, 4, 5\)"),
+        (torch.ones(1, 1, 4, 5), r"boxes must have shape \(2, 1, 4, 5\), got \(1, 1, 4, 5\)"),
     ):
         with pytest.raises(ValueError, match=message):
             local_propagate(values, IMAGE, boxes=boxes)

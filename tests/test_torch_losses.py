@@ -354,9 +354,38 @@ def test_a_loss_of_nothing_is_zero(loss):
     assert (p.grad == 0).all()
 
 
+def test_nan_is_not_hidden():
+    masks = rand(3, 1, *SHAPE)
+    masks[1, 0, 2, 2] = torch.nan
+    assert projection_loss(masks, BOXES).isnan()
+    assert mean_field_loss(masks, IMAGE, BOXES, index=INDEX).isnan()
+
+
 @pytest.mark.parametrize(
     ("message", "act"),
     [
+        ("must be a torch.Tensor, got a ndarray", lambda: projection_loss(BOXES.numpy(), BOXES)),
+        ("must be on one device", lambda: mean_field_loss(INSTANCES, IMAGE.to("meta"), BOXES, index=INDEX)),
+        (
+            "propagation must be an Aff",
+            lambda: apro_loss(CLASSES, IMAGE, REGION, propagation=GlobalPropagation()),
+        ),
+        ("weights must be two numbers", lambda: apro_loss(CLASSES, IMAGE, REGION, weights=1.0)),
+        ("logits must be floating point", lambda: partial_cross_entropy(REGION.long(), REGION[:, 0].long())),
+        ("labels must be integers, got torch.float64", lambda: partial_cross_entropy(CLASSES, IMAGE[:, 0])),
+    ],
+)
+def test_kinds_that_do_not_fit(message, act):
+    with pytest.raises(TypeError, match=message):
+        act()
+
+
+@pytest.mark.parametrize(
+    ("message", "act"),
+    [
+        (r"expected masks \(K, 1, H, W\)", lambda: projection_loss(CLASSES, REGION)),
+        (r"expected masks \(K, 1, H, W\)", lambda: pairwise_loss(CLASSES, IMAGE, REGION)),
+        ("expected logits .* and labels", lambda: partial_cross_entropy(CLASSES, REGION.long())),
         (
             r"expected a region or boxes of shape \(2, 1, 5, 4\)",
             lambda: apro_loss(CLASSES, IMAGE, REGION[:1]),

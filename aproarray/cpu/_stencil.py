@@ -1,8 +1,8 @@
-"""Local propagation: window sums over slabs, compiled by Numba for each window size.
+"""Local propagation: window sums over slabs, compiled by Numba.
 
 A *slab* is what remains of an image at one index of its first spatial axis: a row of pixels in 2-D,
 a plane in 3-D. Slabs are padded by the window's radius and flattened, so that a step inside a window
-is a number of slabs and a shift along the slab, whatever the dimension.
+is a number of slabs and a shift along the slab, whatever the dimension and the size of the window.
 
 The slabs stream through many iterations at once: as soon as slab s has entered, iteration t can be
 computed for slab ``s - t * radius``. Only the last few slabs of every iteration are kept, and every
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from aproarray import _grid
 from aproarray.cpu import _workers
+from aproarray.cpu._vectors import BYTES, load, multiply, multiply_add, store, subtract
 
 
 def _compile(function: Any, *signature: Any) -> Any:
@@ -43,30 +44,43 @@ class Window(NamedTuple):
 
     interior: NDArray[np.uintp]
     """Where the pixels of a slab lie in its padded form (P,)."""
+    stop: int
+    """Behind the last of the pixels of a padded slab that are computed: all from its first on, or _TILE."""
     padded: int
     """Length of a padded slab."""
     slabs: NDArray[np.uintp]
     """Slabs from a pixel to its neighbour, for every step (K,)."""
-    shifts: NDArray[np.intp]
-    """Shift along the padded slab, for every step (K,), consecutive within a run."""
+    shifts: NDArray[np.uintp]
+    """Shift along the padded slab modulo 2^64, for every step (K,)."""
     runs: NDArray[np.uintp]
-    """First step of every run of kernel_size consecutive steps (the first run: of radius steps)."""
+    """First step of every run of steps to consecutive pixels, and K."""
 
 
+# Pixels of a slab that are summed up together, at most: as many as four vectors of float32 have.
+_TILE = 32
+
+
+@functools.lru_cache(16)
 def window(slab_shape: tuple[int, ...], kernel_size: int) -> Window:
     """Return the window of `kernel_size` pixels along every axis, over slabs of `slab_shape`."""
     radius = kernel_size // 2
     padded = tuple(extent + 2 * radius for extent in slab_shape)
     strides = [math.prod(padded[axis + 1 :]) for axis in range(len(padded))]
     inside = np.indices(slab_shape).reshape(len(slab_shape), math.prod(slab_shape)) + radius
+    interior = (np.array(strides, np.intp) @ inside).astype(np.uintp)
     ndim = 1 + len(slab_shape)
     steps = [step for step in _grid.window_steps(ndim, kernel_size) if step > (0,) * ndim]
+    shifts = np.array([sum(a * b for a, b in zip(step[1:], strides, strict=True)) for step in steps], np.intp)
+    stop = max(int(interior[-1]) + 1, int(interior[0]) + _TILE)
     return Window(
-        (np.array(strides, np.intp) @ inside).astype(np.uintp),
-        math.prod(padded),
+        interior,
+        stop,
+        stop + int(abs(shifts).max(initial=0)),
         np.array([step[0] for step in steps], np.uintp),
-        np.array([sum(a * b for a, b in zip(step[1:], strides, strict=True)) for step in steps], np.intp),
-        np.array([i for i, step in enumerate(steps) if i == 0 or step[-1] == -radius], np.uintp),
+        shifts.astype(np.uintp),
+        np.array(
+            [i for i, step in enumerate(steps) if i == 0 or step[-1] == -radius] + [len(steps)], np.uintp
+        ),
     )
 
 
@@ -118,58 +132,83 @@ def _weigh(here, there, valid_here, valid_there, first, last, shift, scale, dist
 
 
 @_compile
-def _add_run(totals, ahead, behind, c, two, weights, weights_behind, step, run, shift, first, last):
-    """Add consecutive steps of the window, as many as the tuple `run` is long, to totals[:, first:last].
+def _sum_two(values, weights, norms, own, places, norm, to, channel, apart, first, stop):
+    """values[to + x] <- norms[norm + x] (values[own + x] + window sum), of two channels.
 
-    totals[0] are channel c's, totals[1], if there are two, those of c + 1. Each step counts twice: ahead
-    and, as its mirror image, behind. A tuple's length is part of its type, so that the compiler unrolls the
-    steps.
+    Indices are those of a slab; its channels are `channel` and channel + apart further. Every step of the
+    window has two pairs of them in `places` (4 K): of the values that come after and of their weights, of the
+    values before and of theirs. The last pixels may be summed up twice.
     """
-    if two:  # for whom a weight is loaded once
-        for x in range(first, last):
-            sum_ = totals[0, x]
-            sum2 = totals[1, x]
-            for i in range(np.uint64(len(run))):
-                there = x + shift + i
-                back = x - shift - i
-                w = weights[step + i, x]
-                w_behind = weights_behind[step + i, back]
-                sum_ += w * ahead[c, there] + w_behind * behind[c, back]
-                sum2 += w * ahead[c + np.uint64(1), there] + w_behind * behind[c + np.uint64(1), back]
-            totals[0, x] = sum_
-            totals[1, x] = sum2
-    else:
-        for x in range(first, last):
-            sum_ = totals[0, x]
-            for i in range(np.uint64(len(run))):
-                there = x + shift + i
-                back = x - shift - i
-                w = weights[step + i, x]
-                w_behind = weights_behind[step + i, back]
-                sum_ += w * ahead[c, there] + w_behind * behind[c, back]
-            totals[0, x] = sum_
+    lanes, apart_too = np.uint64(BYTES // values.itemsize), apart + np.uint64(BYTES // values.itemsize)
+    pixels = lanes + lanes
+    x = first
+    while True:
+        y = own + channel + x
+        a0, a1 = load(values, y), load(values, y + lanes)
+        b0, b1 = load(values, y + apart), load(values, y + apart_too)
+        y = channel + x
+        for k in range(np.uint64(0), np.uint64(len(places)), np.uint64(2)):
+            z, w = places[k] + y, places[k + np.uint64(1)] + x
+            w0, w1 = load(weights, w), load(weights, w + lanes)
+            a0 = multiply_add(w0, load(values, z), a0)
+            a1 = multiply_add(w1, load(values, z + lanes), a1)
+            b0 = multiply_add(w0, load(values, z + apart), b0)
+            b1 = multiply_add(w1, load(values, z + apart_too), b1)
+        w0, w1, y = load(norms, norm + x), load(norms, norm + x + lanes), to + channel + x
+        store(values, y, multiply(a0, w0))
+        store(values, y + lanes, multiply(a1, w1))
+        store(values, y + apart, multiply(b0, w0))
+        store(values, y + apart_too, multiply(b1, w1))
+        if x + pixels >= stop:
+            break
+        x = min(x + pixels, stop - pixels)
+
+
+@_compile
+def _sum_one(values, weights, norms, own, places, norm, to, channel, first, stop):
+    """Do for one channel what `_sum_two` does for two."""
+    lanes = np.uint64(BYTES // values.itemsize)
+    lanes2, lanes3, pixels = np.uint64(2) * lanes, np.uint64(3) * lanes, np.uint64(4) * lanes
+    x = first
+    while True:
+        y = own + channel + x
+        a, b = load(values, y), load(values, y + lanes)
+        c, d = load(values, y + lanes2), load(values, y + lanes3)
+        y = channel + x
+        for k in range(np.uint64(0), np.uint64(len(places)), np.uint64(2)):
+            z, w = places[k] + y, places[k + np.uint64(1)] + x
+            a = multiply_add(load(weights, w), load(values, z), a)
+            b = multiply_add(load(weights, w + lanes), load(values, z + lanes), b)
+            c = multiply_add(load(weights, w + lanes2), load(values, z + lanes2), c)
+            d = multiply_add(load(weights, w + lanes3), load(values, z + lanes3), d)
+        w, y = norm + x, to + channel + x
+        store(values, y, multiply(a, load(norms, w)))
+        store(values, y + lanes, multiply(b, load(norms, w + lanes)))
+        store(values, y + lanes2, multiply(c, load(norms, w + lanes2)))
+        store(values, y + lanes3, multiply(d, load(norms, w + lanes3)))
+        if x + pixels >= stop:
+            break
+        x = min(x + pixels, stop - pixels)
 
 
 # All indices are unsigned: Numba wraps negative ones round, at the price of the vector loop.
 def _stream(
     source, target, image, mask, region, sums, n_slabs, band_first, band_last, iterations, scale,
-    interior, padded, step_slabs, step_shifts, runs, half_run, full_run,
-    state, weights, norms, planes, valid, move_first, move_last,
+    interior, x_stop, step_slabs, step_shifts,
+    state, ring, weights, norms, planes, valid, move_first, move_last,
 ):  # fmt: skip
     """Take slabs [band_first, band_last) of source (N, C) through `iterations` into target (N, C).
 
     Pixels outside the mask (N) take no part; outside the region (N), values are 0 before and after each
-    iteration. Either may be empty: all pixels.
+    iteration. Either may be empty: all pixels. sums (N), where it is not empty, receives W 1 of the band.
+
     The stream is made of `_moves`, and this call makes some of them: [move_first, move_last). What it keeps
-    between them is the `_stream_state`. sums (N), where it is not empty, receives W 1 of the band. The tuples
-    half_run and full_run are as long as the window's first run and its others.
+    between them is the `_stream_state`.
     """
-    one = np.uint64(1)
+    one, two = np.uint64(1), np.uint64(2)
     zero = np.uint64(0)
-    radius = np.uint64(len(half_run))
-    size = np.uint64(len(full_run))
-    ring = np.uint64(state.shape[1])
-    n_channels = np.uint64(source.shape[1])
+    radius = np.uint64(len(planes)) - one
+    n_channels, padded = np.uint64(state.shape[1]), np.uint64(state.shape[2])
     n_steps = np.uint64(len(step_slabs))
     slab_pixels = np.uint64(len(interior))
     x_first, x_last = interior[0], interior[slab_pixels - one] + one
@@ -178,9 +217,17 @@ def _stream(
     end = min(n_slabs, band_last + reach)
     depth = reach + radius + one
 
+    # Slabs behind those of the iterations: for the last one's result, and for what is above the image.
+    n_kept = np.uint64(len(state)) - two
+    n_levels, nothing = n_kept // ring, n_kept + one
+    plane = n_channels * padded
+    values, of_steps, of_slabs = (
+        state.reshape(state.size),
+        weights.reshape(weights.size),
+        norms.reshape(norms.size),
+    )
+    places = np.empty(np.uint64(4) * n_steps, np.uint64)
     distances = np.zeros(padded, image.dtype)
-    totals = np.zeros((2, padded), source.dtype)
-    nothing = np.zeros((n_channels, padded), source.dtype)
 
     for s in range(begin + move_first, begin + move_last):
         # The image enters `radius` slabs before the values, for the weights between slabs.
@@ -196,24 +243,22 @@ def _stream(
             continue
         entering = s - radius
         if entering < end:
-            here = entering % (radius + one)
-            slot = entering % depth
+            slot = entering % (radius + one)
             for step in range(n_steps):
-                there = entering + step_slabs[step]
-                if there < end:
-                    other = there % (radius + one)
+                later = entering + step_slabs[step]
+                if later < end:
+                    other = later % (radius + one)
                     _weigh(
-                        planes[here], planes[other], valid[here], valid[other],
-                        x_first, x_last, step_shifts[step], scale, distances, weights[slot, step],
+                        planes[slot], planes[other], valid[slot], valid[other],
+                        x_first, x_last, step_shifts[step], scale, distances, weights[entering % depth, step],
                     )  # fmt: skip
                 else:
-                    weights[slot, step] = 0
-            slot = entering % ring
+                    weights[entering % depth, step] = 0
             for p in range(slab_pixels):
                 pixel = entering * slab_pixels + p
                 takes_part = (len(mask) == 0 or mask[pixel] != 0) and (len(region) == 0 or region[pixel] != 0)
                 for c in range(n_channels):
-                    state[zero, slot, c, interior[p]] = source[pixel, c] if takes_part else 0
+                    state[entering % ring, c, interior[p]] = source[pixel, c] if takes_part else 0
 
         for t in range(one, iterations + one):
             # The slabs of iteration t that the band still depends on.
@@ -224,73 +269,75 @@ def _stream(
                 continue
             j = entering - t * radius
             if t == one:
-                norms[j % depth] = 1
-                for run in range(np.uint64(len(runs))):
-                    step = runs[run]
-                    for i in range(radius if run == zero else size):
-                        shift = step_shifts[step + i]
-                        w = weights[j % depth, step + i]
-                        d = step_slabs[step + i]
+                norm = norms[j % depth]
+                norm[:] = 1
+                for step in range(n_steps):
+                    shift, d = step_shifts[step], step_slabs[step]
+                    w = weights[j % depth, step]
+                    for x in range(x_first, x_last):
+                        norm[x] += w[x]
+                    if j >= begin + d:
+                        w = weights[(j - d) % depth, step]
                         for x in range(x_first, x_last):
-                            norms[j % depth, x] += w[x]
-                        if j >= begin + d:
-                            w = weights[(j - d) % depth, step + i]
-                            for x in range(x_first, x_last):
-                                norms[j % depth, x] += w[x - shift]
+                            norm[x] += w[x - shift]
                 if len(sums) != 0 and j >= band_first and j < band_last:
                     for p in range(slab_pixels):
-                        sums[j * slab_pixels + p] = norms[j % depth, interior[p]]
+                        sums[j * slab_pixels + p] = norm[interior[p]]
                 for x in range(x_first, x_last):
-                    norms[j % depth, x] = 1 / norms[j % depth, x]
+                    norm[x] = 1 / norm[x]
                 if len(region) != 0:
                     for p in range(slab_pixels):
                         if region[j * slab_pixels + p] == 0:
-                            norms[j % depth, interior[p]] = 0
-            norm = norms[j % depth]
-            for c in range(zero, n_channels, np.uint64(2)):
-                two = c + one < n_channels
-                for i in range(np.uint64(2) if two else one):
-                    for x in range(x_first, x_last):
-                        totals[i, x] = state[t - one, j % ring, c + i, x]
-                for run in range(np.uint64(len(runs))):
-                    step = runs[run]
-                    d = step_slabs[step]
-                    ahead = state[t - one, (j + d) % ring]
+                            norm[interior[p]] = 0
+            level = (t - one) * ring
+            for step in range(n_steps):
+                shift, d, place = step_shifts[step], step_slabs[step], np.uint64(4) * step
+                if step == zero or d != step_slabs[step - one]:
+                    after, weighed = (level + (j + d) % ring) * plane, (j % depth) * n_steps * padded
+                    before, weighed_before = nothing * plane, depth * n_steps * padded
                     if j >= begin + d:
-                        behind = state[t - one, (j - d) % ring]
-                        weights_behind = weights[(j - d) % depth]
-                    else:  # above the image: no weight, whatever lies in the buffers
-                        behind = nothing
-                        weights_behind = weights[j % depth]
-                    if run == zero:
-                        _add_run(
-                            totals, ahead, behind, c, two, weights[j % depth], weights_behind,
-                            step, half_run, step_shifts[step], x_first, x_last,
-                        )  # fmt: skip
-                    else:
-                        _add_run(
-                            totals, ahead, behind, c, two, weights[j % depth], weights_behind,
-                            step, full_run, step_shifts[step], x_first, x_last,
-                        )  # fmt: skip
-                for i in range(np.uint64(2) if two else one):
-                    total = totals[i]
-                    if t < np.uint64(len(state)):
-                        following = state[t, j % ring, c + i]
-                        for x in range(x_first, x_last):
-                            following[x] = total[x] * norm[x]
-                    if t == iterations:
-                        for p in range(slab_pixels):
-                            pixel = j * slab_pixels + p
-                            if len(mask) == 0 or mask[pixel] != 0:
-                                target[pixel, c + i] = total[interior[p]] * norm[interior[p]]
-                            else:
-                                inside = len(region) == 0 or region[pixel] != 0
-                                target[pixel, c + i] = source[pixel, c + i] if inside else 0
+                        before = (level + (j - d) % ring) * plane
+                        weighed_before = ((j - d) % depth) * n_steps * padded
+                places[place] = after + shift
+                places[place + one] = weighed + step * padded
+                places[place + two] = before - shift
+                places[place + np.uint64(3)] = weighed_before + step * padded - shift
+            own, norm_at = (level + j % ring) * plane, (j % depth) * padded
+            to = (level + ring + j % ring if t < n_levels else n_kept) * plane
+            for c in range(zero, n_channels, two):
+                if c + one < n_channels:
+                    _sum_two(
+                        values,
+                        of_steps,
+                        of_slabs,
+                        own,
+                        places,
+                        norm_at,
+                        to,
+                        c * padded,
+                        padded,
+                        x_first,
+                        x_stop,
+                    )
+                else:
+                    _sum_one(
+                        values, of_steps, of_slabs, own, places, norm_at, to, c * padded, x_first, x_stop
+                    )
+            if t == iterations:
+                for c in range(n_channels):
+                    result = to + c * padded
+                    for p in range(slab_pixels):
+                        pixel = j * slab_pixels + p
+                        if len(mask) == 0 or mask[pixel] != 0:
+                            target[pixel, c] = values[result + interior[p]]
+                        else:
+                            inside = len(region) == 0 or region[pixel] != 0
+                            target[pixel, c] = source[pixel, c] if inside else 0
 
 
 @functools.cache
-def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
-    """Compile `_stream` for a window size and the two dtypes, whatever the arrays' strides.
+def _kernel(dtype: Any, image_dtype: Any) -> Any:
+    """Compile `_stream` for two dtypes, whatever the window and the arrays' strides.
 
     The signature is given, so that neither strides nor read-only arrays lead to further compilations.
     The disk cache finds it again by the signature: nothing compiled here may be a closure.
@@ -305,9 +352,8 @@ def _kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
         strided(real, True), strided(real, False), strided(image_real, True),
         bits, bits, types.Array(real, 1, "C"),
         types.uint64, types.uint64, types.uint64, types.uint64, image_real,
-        index, types.uint64, index, index, index,
-        numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
-        types.Array(real, 4, "C"), types.Array(real, 3, "C"), types.Array(real, 2, "C"),
+        index, types.uint64, index, index,
+        types.Array(real, 3, "C"), types.uint64, types.Array(real, 3, "C"), types.Array(real, 2, "C"),
         types.Array(image_real, 3, "C"), types.Array(real, 2, "C"), types.uint64, types.uint64,
     )  # fmt: skip
     return _workers.run_apart(_compile, _stream, signature)
@@ -319,18 +365,18 @@ def _moves(n_slabs: int, first: int, last: int, reach: int, radius: int) -> int:
 
 
 def _stream_state(
-    iterations: int, view: Window, kernel_size: int, levels: int, ring: int, channels: int, dtype: Any,
+    iterations: int, view: Window, radius: int, levels: int, ring: int, channels: int, dtype: Any,
     image: NDArray[Any],
-) -> tuple[NDArray[Any], ...]:  # fmt: skip
-    """Return what a stream keeps: values, weights, 1 / W 1, the image and its mask.
+) -> tuple[Any, ...]:  # fmt: skip
+    """Return what a stream keeps: values, slabs of each level, weights, 1 / W 1, the image and its mask.
 
     Values are kept before the first iterations, as many as there are `levels`, `ring` slabs of each.
     """
-    radius = kernel_size // 2
     depth = iterations * radius + radius + 1  # slabs for which weights are kept
     return (
-        np.zeros((levels, ring, channels, view.padded), dtype),
-        np.zeros((depth, len(view.slabs), view.padded), dtype),
+        np.zeros((levels * ring + 2, channels, view.padded), dtype),
+        ring,
+        np.zeros((depth + 1, len(view.slabs), view.padded), dtype),  # none above the image
         np.zeros((depth, view.padded), dtype),
         np.zeros((radius + 1, image.shape[1], view.padded), image.dtype),
         np.zeros((radius + 1, view.padded), dtype),
@@ -406,9 +452,8 @@ def propagate(
         return
     n_slabs = shape[0]
     view = window(shape[1:], kernel_size)
-    shifts = view.shifts.astype(np.uintp)  # modulo 2^64
-    stream = _kernel(kernel_size, values.dtype, images.dtype)
-    half_run, full_run = (0,) * (kernel_size // 2), (0,) * kernel_size
+    steps_of = (view.interior, view.stop, view.slabs, view.shifts)
+    stream = _kernel(values.dtype, images.dtype)
     scale = _scale(zeta, images.dtype)
     no_mask, no_sums = np.empty(0, np.uint8), np.empty(0, values.dtype)
     inside = no_mask if region is None else region.view(np.uint8)
@@ -419,7 +464,7 @@ def propagate(
     slab_bytes = view.padded * values.dtype.itemsize
     blocks = [slice(c, c + _STREAM_CHANNELS) for c in range(0, values.shape[2], _STREAM_CHANNELS)]
     channels = min(values.shape[2], _STREAM_CHANNELS)
-    kept = slab_bytes * (kernel_size * channels + radius * len(shifts))  # per iteration
+    kept = slab_bytes * (kernel_size * channels + radius * len(view.slabs))  # per iteration
     per_pass = int(np.clip(_STREAM_BYTES // kept, min(4, iterations), iterations))
     n_bands = max(1, min(workers // (len(values) * len(blocks)), n_slabs // (per_pass * radius)))
     bounds = np.linspace(0, n_slabs, n_bands + 1).astype(int)
@@ -432,16 +477,15 @@ def propagate(
     ) -> None:  # fmt: skip
         n_channels = source.shape[1]
         state = _stream_state(
-            iterations, view, kernel_size, iterations, kernel_size, n_channels, values.dtype, image
+            iterations, view, radius, iterations, kernel_size, n_channels, values.dtype, image
         )
         moves = _moves(n_slabs, first, last, iterations * radius, radius)
-        taps = 2 * len(shifts) * len(view.interior) * iterations * n_channels
+        taps = 2 * len(view.slabs) * len(view.interior) * iterations * n_channels
         for move in _workers.ranges(moves, 1, taps / _TAPS):
             _workers.check_stop()
             stream(
                 source, target, image, mask, inside, sums, n_slabs, first, last, iterations, scale,
-                view.interior, view.padded, view.slabs, shifts, view.runs, half_run, full_run,
-                *state, *move,
+                *steps_of, *state, *move,
             )  # fmt: skip
 
     source = values
@@ -468,12 +512,22 @@ def propagate(
 
 
 @_compile
-def _add_pairs(slopes, step, a_here, a_there, y_here, y_there, run, shift, first, last):
-    """slopes[step + i, x] += (a_x - a_z) (y_z - y_x), z = x + shift + i, for i in range(len(run))."""
-    for x in range(first, last):
-        for i in range(np.uint64(len(run))):
-            there = x + shift + i
-            slopes[step + i, x] += (a_here[x] - a_there[there]) * (y_there[there] - y_here[x])
+def _add_pairs(values, here, there, adjoint, slopes, step, n_steps, first, last):
+    """slopes[step + i, x] += (a_x - a_z) (y_z - y_x) for the pixels z = x + i, i in range(n_steps).
+
+    y_x is values[here + x], y_z is values[there + z], and a lies `adjoint` (modulo 2^64) further. What comes
+    behind the last pixel, up to a whole vector, is written to as well.
+    """
+    lanes, padded = np.uint64(BYTES // values.itemsize), np.uint64(slopes.shape[1])
+    flat = slopes.reshape(slopes.size)
+    for x in range(first, last, lanes):
+        y = load(values, here + x)
+        a = load(values, here + adjoint + x)
+        z, slope = there + x, step * padded + x
+        for _ in range(n_steps):
+            by_pair = subtract(a, load(values, z + adjoint))
+            store(flat, slope, multiply_add(by_pair, subtract(load(values, z), y), load(flat, slope)))
+            z, slope = z + np.uint64(1), slope + padded
 
 
 # All that the pairs of these pixels of a row take stays in the L1 cache.
@@ -481,15 +535,14 @@ _PAIR_PIXELS = 512
 
 
 def _pair_up(
-    state, image, mask, first, last, begin, scale,
-    interior, padded, step_slabs, step_shifts, runs, half_run, full_run,
-    planes, valid, own, slopes, found, shares,
+    state, ring, image, mask, first, last, begin, scale,
+    interior, step_slabs, step_shifts, runs, planes, valid, own, slopes, found, shares,
 ):  # fmt: skip
     """Add to found (slabs, Ci, padded) what pairs say that end in slabs [first, last) of an image (N, Ci).
 
-    state (T + 1, ring, 2 C, padded) has y_0 to y_T of these slabs, and of those before that they make pairs
-    with, in the first C channels, and the gradients of y_T to y_0, divided by W 1, in the others. The
-    normalised sums y_t+1 = W y_t / W 1 make of a weight
+    state has y_0 to y_T of these slabs, and of those before that they make pairs with, in the first C of 2 C
+    channels, and the gradients of y_T to y_0, divided by W 1, in the others. The normalised sums
+    y_t+1 = W y_t / W 1 make of a weight
 
         dL/dW_ij = sum_t a_ti (y_tj - y_t+1,i) + a_tj (y_ti - y_t+1,j)
                  = sum_t (a_ti - a_tj) (y_tj - y_ti) + own_i + own_j,  own_i = sum_t a_ti (y_ti - y_t+1,i)
@@ -498,13 +551,15 @@ def _pair_up(
     each slab, d_ij = |I_i - I_j|^2. planes, valid, own and slopes are kept between calls; no pair begins
     before slab `begin`. All is yet to be multiplied by the scale.
     """
-    zero, one = np.uint64(0), np.uint64(1)
-    n_iterations, n_channels = np.uint64(len(state)) - one, np.uint64(state.shape[2]) // np.uint64(2)
-    ring, around, n_colors = np.uint64(state.shape[1]), np.uint64(len(planes)), np.uint64(image.shape[1])
+    one, two = np.uint64(1), np.uint64(2)
+    n_iterations = (np.uint64(len(state)) - two) // ring - one
+    n_channels, padded = np.uint64(state.shape[1]) // two, np.uint64(state.shape[2])
+    plane, values = two * n_channels * padded, state.reshape(state.size)
+    around, n_colors = np.uint64(len(planes)), np.uint64(image.shape[1])
     slab_pixels = np.uint64(len(interior))
     x_first, x_last = interior[0], interior[slab_pixels - one] + one
-    distances = np.zeros(padded, image.dtype)
-    weights = np.zeros(padded, state.dtype)
+    n_steps = np.uint64(len(step_slabs))
+    distances, weights = np.zeros(padded, image.dtype), np.zeros(padded, state.dtype)
 
     for s in range(first, last):
         slot = s % around
@@ -518,32 +573,26 @@ def _pair_up(
         for tile in range(x_first, x_last, np.uint64(_PAIR_PIXELS)):
             stop = min(tile + np.uint64(_PAIR_PIXELS), x_last)
             for t in range(n_iterations):
-                back = n_iterations - one - t
                 for c in range(n_channels):
-                    a_there, y_there = state[back, s % ring, n_channels + c], state[t, s % ring, c]
-                    after = state[t + one, s % ring, c]
+                    y, after = state[t * ring + s % ring, c], state[(t + one) * ring + s % ring, c]
+                    a = state[(n_iterations - one - t) * ring + s % ring, n_channels + c]
                     for x in range(tile, stop):
-                        own[slot, x] += a_there[x] * (y_there[x] - after[x])
-                    for run in range(np.uint64(len(runs))):
-                        step = runs[run]
-                        if s < begin + step_slabs[step]:
-                            continue
-                        j = (s - step_slabs[step]) % ring
-                        a_here, y_here = state[back, j, n_channels + c], state[t, j, c]
-                        shift = step_shifts[step]
-                        if run == zero:
+                        own[slot, x] += a[x] * (y[x] - after[x])
+                    level, channel = t * ring * plane, c * padded
+                    adjoint = (n_iterations - one - t) * ring * plane + n_channels * padded - level
+                    for run in range(np.uint64(len(runs)) - one):
+                        step, d = runs[run], step_slabs[runs[run]]
+                        if s >= begin + d:
                             _add_pairs(
-                                slopes, step, a_here, a_there, y_here, y_there, half_run, shift, tile, stop
-                            )
-                        else:
-                            _add_pairs(
-                                slopes, step, a_here, a_there, y_here, y_there, full_run, shift, tile, stop
-                            )
-        for step in range(np.uint64(len(step_slabs))):
+                                values, level + ((s - d) % ring) * plane + channel,
+                                level + (s % ring) * plane + channel + step_shifts[step], adjoint,
+                                slopes, step, runs[run + one] - step, tile, stop,
+                            )  # fmt: skip
+        for step in range(n_steps):
             if s < begin + step_slabs[step]:
                 continue
-            j = s - step_slabs[step]
-            other, shift, slope = j % around, step_shifts[step], slopes[step]
+            j, shift, slope = s - step_slabs[step], step_shifts[step], slopes[step]
+            other = j % around
             _weigh(
                 planes[other], planes[slot], valid[other], valid[slot],
                 x_first, x_last, shift, scale, distances, weights,
@@ -561,17 +610,16 @@ def _pair_up(
 
 
 @functools.cache
-def _pair_kernel(kernel_size: int, dtype: Any, image_dtype: Any) -> Any:
+def _pair_kernel(dtype: Any, image_dtype: Any) -> Any:
     """Compile `_pair_up`, as `_kernel` does `_stream`."""
     real, image_real = numba.from_dtype(dtype), numba.from_dtype(image_dtype)
     index = types.Array(types.uint64, 1, "C")
     signature = types.void(
-        types.Array(real, 4, "C"), types.Array(image_real, 2, "A", readonly=True),
+        types.Array(real, 3, "C"), types.uint64, types.Array(image_real, 2, "A", readonly=True),
         types.Array(types.uint8, 1, "A", readonly=True), types.uint64, types.uint64, types.uint64, image_real,
-        index, types.uint64, index, index, index,
-        numba.typeof((0,) * (kernel_size // 2)), numba.typeof((0,) * kernel_size),
-        types.Array(image_real, 3, "C"), types.Array(real, 2, "C"), types.Array(real, 2, "C"),
-        types.Array(real, 2, "C"), types.Array(types.float64, 3, "C"), types.Array(types.float64, 1, "C"),
+        index, index, index, index,
+        types.Array(image_real, 3, "C"), *(types.Array(real, 2, "C") for _ in range(3)),
+        types.Array(types.float64, 3, "C"), types.Array(types.float64, 1, "C"),
     )  # fmt: skip
     return _workers.run_apart(_compile, _pair_up, signature)
 
@@ -616,8 +664,7 @@ def gradients(
         return
     n_slabs, slab_pixels, radius = shape[0], math.prod(shape[1:]), kernel_size // 2
     view = window(shape[1:], kernel_size)
-    steps = (view.interior, view.padded, view.slabs, view.shifts.astype(np.uintp), view.runs)
-    half_run, full_run = (0,) * radius, (0,) * kernel_size
+    steps = (view.interior, view.stop, view.slabs, view.shifts)
     scale = _scale(zeta, images.dtype)
     n_channels = min(values.shape[2], _GRADIENT_CHANNELS)
     blocks = [slice(c, c + n_channels) for c in range(0, values.shape[2], n_channels)]
@@ -626,8 +673,8 @@ def gradients(
     n_bands = max(n_bands, min(workers // len(blocks), n_slabs // (2 * reach)))
     bounds = np.linspace(0, n_slabs, n_bands + 1).astype(int).tolist()
     no_mask, no_sums = np.empty(0, np.uint8), np.empty(0, values.dtype)
-    stream = _kernel(kernel_size, values.dtype, images.dtype)
-    pair_up = _pair_kernel(kernel_size, values.dtype, images.dtype)
+    stream = _kernel(values.dtype, images.dtype)
+    pair_up = _pair_kernel(values.dtype, images.dtype)
 
     def one_band(i: int, block: slice, first: int, last: int) -> tuple[NDArray[Any], NDArray[Any]]:
         # Slabs that make pairs with the band's, and those that they depend on.
@@ -644,12 +691,12 @@ def gradients(
         target = np.empty_like(source)
         ring = _GRADIENT_MOVES + reach + radius + 1
         state = _stream_state(
-            iterations, view, kernel_size, iterations + 1, ring, source.shape[1], values.dtype, image
+            iterations, view, radius, iterations + 1, ring, source.shape[1], values.dtype, image
         )
-        rows = radius + 1, radius + 1, len(view.slabs)
         kept = (
             np.zeros((radius + 1, image.shape[1], view.padded), image.dtype),
-            *(np.zeros((count, view.padded), values.dtype) for count in rows),
+            *(np.zeros((radius + 1, view.padded), values.dtype) for _ in range(2)),
+            np.zeros((len(view.slabs), view.padded + _TILE), values.dtype),
         )
         found, shares = np.zeros((n, image.shape[1], view.padded)), np.zeros(n)
         paired = start
@@ -659,13 +706,13 @@ def gradients(
             next_move = min(move + _GRADIENT_MOVES, moves)
             stream(
                 source, target, image, mask, inside, no_sums, n, start, stop, iterations, scale,
-                *steps, half_run, full_run, *state, move, next_move,
+                *steps, *state, move, next_move,
             )  # fmt: skip
             complete = min(next_move - radius - reach, stop)
             if complete > paired:
                 pair_up(
-                    state[0], image, mask, paired, complete, start, scale,
-                    *steps, half_run, full_run, *kept, found, shares,
+                    state[0], ring, image, mask, paired, complete, start, scale,
+                    view.interior, view.slabs, view.shifts, view.runs, *kept, found, shares,
                 )  # fmt: skip
                 paired = complete
         inner, out = slice(first - begin, last - begin), slice(first * slab_pixels, last * slab_pixels)

@@ -123,7 +123,7 @@ def global_propagate(
     ----------
     values : (B, C, H, W) or (C, H, W) floating-point tensor
         phi, over the pixels of the tree. float16 and bfloat16 are computed in float32 and returned as they
-        were. NaN and inf are not looked for: they spread over their component.
+        were. NaN and inf are not looked for: they spread over their component, those of `features` over all.
     tree : Tree
         From `mst`, on the same device.
     zeta : float, tensor of one number, or sequence of either
@@ -177,8 +177,9 @@ def global_propagate(
         result: Tensor = _ops.global_propagate(over.flat, order, gaps, tree_of, scale)[0]
         return result.reshape(values.shape).to(values.dtype)
 
-    if isinstance(zeta, list | tuple) or (isinstance(zeta, Tensor) and zeta.ndim == 1):
-        results = [at(_zeta(one)) for one in zeta]
+    if isinstance(zeta, list | tuple) or getattr(zeta, "ndim", 0) == 1:
+        scales: Any = zeta
+        results = [at(_zeta(one)) for one in scales]
         return torch.stack(results) if results else values[None][:0]
     return at(_zeta(zeta))
 
@@ -278,6 +279,7 @@ def tree_filter_v2(
     .. [1] L. Song et al., "Rethinking Learnable Tree Filter for Generic Feature Transform", NeurIPS 2020.
     """
     over = _over_tree(values, tree, features, tree_index)
+    beta, gamma = _one_number(beta, "beta"), _one_number(gamma, "gamma")
     c = torch.ones_like(over.flat[:, :1])
     if confidence is not None:
         _check_floating(confidence, "confidence")
@@ -287,14 +289,14 @@ def tree_filter_v2(
         if tuple(confidence.shape) != expected:
             raise ValueError(f"confidence must have shape {expected}, got {tuple(confidence.shape)}")
         c = _flatten(confidence, len(over.shape)).to(over.flat.dtype)
-    penalty = torch.as_tensor(beta, dtype=torch.float64, device=values.device).square()
+    penalty = beta.to(values.device, torch.float64).square()
     # Each edge has a factor of exp(-beta^2), and a pixel itself has one.
     exponents, lacking = _exponents(over, zeta) + penalty, (1 - (-penalty).exp()).to(over.flat.dtype)
 
     def total(x: Tensor) -> Tensor:
         return _tree_sums(over, x, exponents, False) - lacking * x
 
-    y = over.flat + gamma * (total(c * over.flat) / (1e-8 + total(c)))
+    y = over.flat + gamma.to(over.flat) * (total(c * over.flat) / (1e-8 + total(c)))
     return y.reshape(values.shape).to(values.dtype)
 
 
@@ -368,7 +370,7 @@ def local_propagate(
     """
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
     kernel_size = _validate.odd(kernel_size, "kernel_size")
-    iterations = _validate.integer(iterations, "iterations", 0)
+    iterations = _validate.integer(iterations, "iterations", 0, _MOST_ITERATIONS)
     _check_floating(values, "values")
     _check_tensor(image, "image")
     _check_device(values, values=values, image=image, mask=mask, boxes=boxes, image_index=image_index)
@@ -386,10 +388,10 @@ def local_propagate(
     regions = None
     if boxes is not None:
         _check_tensor(boxes, "boxes")
-        regions = _flatten(_over(boxes, owners, shape, "boxes", "an image"), spatial_ndim)
-        if regions.shape[1] != 1:
-            raise ValueError(f"boxes must have one channel, got shape {tuple(boxes.shape)}")
-        regions = regions[:, 0] != 0
+        if tuple(boxes.shape) != (*owners, 1, *shape):
+            raise ValueError(f"boxes must have shape {(*owners, 1, *shape)}, got {tuple(boxes.shape)}")
+        regions = _flatten(boxes, spatial_ndim)[:, 0] != 0
+    kernel_size = min(kernel_size, 2 * max(*shape, 1) - 1)  # holds the whole image
     if iterations == 0:
         return values.clone() if boxes is None else values.where(boxes != 0, 0)
     scale = _zeta(zeta)
@@ -399,6 +401,10 @@ def local_propagate(
         kernel_size, iterations, learns,
     )[0]  # fmt: skip
     return result.reshape(values.shape).to(values.dtype)
+
+
+# What an operator's integer holds.
+_MOST_ITERATIONS = 2**31 - 1
 
 
 class _OverTree(NamedTuple):
@@ -419,7 +425,11 @@ def _over_tree(values: Tensor, tree: Tree, features: Tensor | None, tree_index: 
     if not isinstance(tree, Tree):
         raise TypeError(f"tree must come from aproarray.torch.mst, got a {type(tree).__name__}")
     _check_floating(values, "values")
-    _check_device(values, values=values, tree=tree.order, features=features, tree_index=tree_index)
+    _check_tree(tree)
+    _check_device(
+        values, values=values, order=tree.order, gaps=tree.gaps, gap_edges=tree.gap_edges, features=features,
+        tree_index=tree_index,
+    )  # fmt: skip
     batched = tree.gaps.ndim > 1
     shape = tuple(tree.order.shape[1:] if batched else tree.order.shape)
     order, gaps, gap_edges = tree.order.flatten(-len(shape)), tree.gaps, tree.gap_edges
@@ -438,6 +448,32 @@ def _over_tree(values: Tensor, tree: Tree, features: Tensor | None, tree_index: 
         _check_floating(features, "features")
         weighing = _flatten(_over(_wide(features), owners, shape, "features", "a tree"), len(shape))
     return _OverTree(order, gaps, gap_edges, tree_of, shape, _wide(flat), weighing)
+
+
+def _check_tree(tree: Tree) -> None:
+    """Check what a tree's tensors are, as anybody can make one of them, or cast them."""
+    for name, tensor in zip(tree._fields, tree, strict=True):
+        _check_tensor(tensor, f"tree.{name}")
+    order, gaps, gap_edges = tree
+    dtypes = torch.int32, torch.int64
+    if order.dtype not in dtypes or gap_edges.dtype not in dtypes or gaps.dtype not in _WIDE:
+        raise TypeError(
+            "tree must have int32 or int64 order and gap_edges, and float32 or float64 gaps, got "
+            f"{order.dtype}, {gap_edges.dtype} and {gaps.dtype}"
+        )
+    n_trees = gaps.shape[:-1]
+    n_gaps = max(math.prod(order.shape[len(n_trees) :]) - 1, 0)
+    expected = [(*n_trees, n_gaps), (*n_trees, n_gaps, 2)]
+    if (
+        gaps.ndim not in (1, 2)
+        or order.ndim <= len(n_trees)
+        or order.shape[: len(n_trees)] != n_trees
+        or [gaps.shape, gap_edges.shape] != expected
+    ):
+        raise ValueError(
+            "tree must have order (B, H, W), gaps (B, H W - 1) and gap_edges (B, H W - 1, 2), got "
+            f"{tuple(order.shape)}, {tuple(gaps.shape)} and {tuple(gap_edges.shape)}"
+        )
 
 
 def _exponents(over: _OverTree, zeta: float | Tensor) -> Tensor:
@@ -464,7 +500,8 @@ def _tree_sums(over: _OverTree, values: Tensor, exponents: Tensor, normalised: b
 def _check_tensor(tensor: Any, name: str) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got a {type(tensor).__name__}")
-    if tensor.is_complex() or tensor.is_sparse or tensor.is_quantized:
+    strided = tensor.layout == torch.strided and not tensor.is_mkldnn and not tensor.is_nested
+    if tensor.is_complex() or tensor.is_quantized or not strided:
         raise TypeError(
             f"{name} must be a dense tensor of real numbers, got one of {tensor.dtype}, {tensor.layout}"
         )
@@ -490,6 +527,9 @@ def _check_device(like: Tensor, **tensors: Tensor | None) -> None:
         if not name.endswith("_index"):
             where = ", ".join(f"{n} on {t.device}" for n, t in tensors.items() if isinstance(t, Tensor))
             raise TypeError(f"all tensors of one call must be on one device, but got {where}")
+
+
+_WIDE = torch.float32, torch.float64
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -529,7 +569,7 @@ def _over(tensor: Tensor, owners: Sequence[int], shape: tuple[int, ...], name: s
     if tensor.ndim != n + 1 + len(shape) or (*tensor.shape[:n], *tensor.shape[n + 1 :]) != (*owners, *shape):
         expected = ", ".join(map(str, (*owners, "channels", *shape)))
         raise ValueError(
-            f"{name} of shape {tuple(tensor.shape)} does not fit {what} of shape {shape}: "
+            f"{name} has shape {tuple(tensor.shape)}, which does not fit {what} of shape {shape}: "
             f"expected ({expected})"
         )
     return tensor
@@ -549,9 +589,15 @@ def _masks(mask: Tensor | None, image: Tensor, shape: tuple[int, ...], name: str
 
 
 def _index(index: Any, stop: int, name: str) -> Tensor:
-    result = torch.as_tensor(index)
-    if result.ndim != 1 or result.is_floating_point() or result.is_complex() or result.dtype == torch.bool:
-        raise TypeError(f"{name} must be a (K,) tensor of integers, got {result.dtype} {tuple(result.shape)}")
+    try:
+        result = torch.as_tensor(index, dtype=torch.int64 if isinstance(index, list) and not index else None)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a (K,) tensor of integers, got {index!r}") from error
+    integers = torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8
+    if result.ndim != 1 or result.dtype not in integers:
+        raise TypeError(
+            f"{name} must be a (K,) tensor of signed integers, got {result.dtype} {tuple(result.shape)}"
+        )
     checked: Tensor = _ops.checked_index(result, stop, name)
     return checked
 
@@ -560,7 +606,17 @@ def _zeta(zeta: Any) -> Tensor:
     """Return zeta as a tensor of no axes."""
     if not isinstance(zeta, Tensor):
         return torch.tensor(_validate.positive(zeta, "zeta"), dtype=torch.float64)
-    _check_tensor(zeta, "zeta")
-    if zeta.numel() != 1 or not zeta.is_floating_point():
-        raise ValueError(f"zeta must be one floating-point number, got {zeta.dtype} {tuple(zeta.shape)}")
-    return zeta.reshape(())
+    return _one_number(zeta, "zeta")
+
+
+def _one_number(value: Any, name: str) -> Tensor:
+    """Return a number, or a tensor of one, as a tensor of no axes."""
+    if not isinstance(value, Tensor):
+        number = _validate.real_number(value, name)
+        if not math.isfinite(number):
+            raise ValueError(f"{name} must be finite, got {number}")
+        return torch.tensor(number, dtype=torch.float64)
+    _check_tensor(value, name)
+    if value.numel() != 1 or not value.is_floating_point():
+        raise ValueError(f"{name} must be one floating-point number, got {value.dtype} {tuple(value.shape)}")
+    return value.reshape(())

@@ -48,7 +48,7 @@ def apro_loss(
     propagation : AffinityPropagation, optional
         What makes the targets (None: the published options, GP and LP in parallel).
     boxes : bool
-        Whether `region` is of boxes: p is then multiplied by it before and after every step of LP.
+        Whether `region` is of boxes: p is then 0 where it is 0, before and after every step of LP.
     weights : (float, float)
         Of the terms of GP and LP; a term of weight 0 is not computed. A cascade has one term, and the
         first weight. The paper has 2 and 1 with one detector, 1 and 1 with another.
@@ -74,10 +74,14 @@ def apro_loss(
     >>> bool(apro_loss(p, image, region=torch.rand(2, 1, 16, 16) < 0.9) > 0)
     True
     """
-    _check_region(region, probabilities)
+    _check_region(region, probabilities, image=image)
     probabilities = _wide(probabilities)
     if propagation is None:
         propagation = AffinityPropagation()
+    if not isinstance(propagation, AffinityPropagation):
+        raise TypeError(f"propagation must be an AffinityPropagation, got a {type(propagation).__name__}")
+    if not isinstance(weights, tuple | list) or len(weights) != 2:
+        raise TypeError(f"weights must be two numbers, of GP and LP, got {weights!r}")
     of_tree, of_window = weights
     region = region.to(probabilities.dtype)
     with torch.no_grad():
@@ -123,7 +127,7 @@ def projection_loss(masks: Tensor, boxes: Tensor) -> Tensor:
     ----------
     .. [1] Z. Tian et al., "BoxInst: High-performance instance segmentation with box annotations", CVPR 2021.
     """
-    _check_region(boxes, masks)
+    _check_region(boxes, masks, channels=1)
     masks = _wide(masks)
     boxes = boxes.to(masks.dtype)
     loss = sum(_dice(masks.amax(axis), boxes.amax(axis)) for axis in (-1, -2))
@@ -146,6 +150,16 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 25
     -------
     tensor of no axes
     """
+    functional._check_floating(logits, "logits")
+    functional._check_tensor(labels, "labels")
+    functional._check_device(logits, logits=logits, labels=labels)
+    if logits.ndim != 4 or labels.shape != (logits.shape[0], *logits.shape[2:]):
+        raise ValueError(
+            f"expected logits (B, C, H, W) and labels (B, H, W), got {tuple(logits.shape)} and "
+            f"{tuple(labels.shape)}"
+        )
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise TypeError(f"labels must be integers, got {labels.dtype}")
     total = F.cross_entropy(_wide(logits), labels.long(), ignore_index=ignore_index, reduction="sum")
     return total / (labels != ignore_index).sum().clamp(min=1)
 
@@ -187,7 +201,8 @@ def pairwise_loss(
     ----------
     .. [1] Z. Tian et al., "BoxInst: High-performance instance segmentation with box annotations", CVPR 2021.
     """
-    _check_region(boxes, masks)
+    _check_region(boxes, masks, channels=1, lab=lab)
+    threshold = _validate.real_number(threshold, "threshold")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     dilation = _validate.integer(dilation, "dilation", 1)
     masks, image_of = _wide(masks), _images_of(masks, lab, index).to(masks.device)
@@ -254,7 +269,7 @@ def tree_energy_loss(
     ----------
     .. [1] Z. Liang et al., "Tree energy loss: Towards sparsely annotated semantic segmentation", CVPR 2022.
     """
-    _check_region(region, probabilities)
+    _check_region(region, probabilities, image=image)
     sigma = _validate.positive(sigma, "sigma")
     probabilities, image = _wide(probabilities), _wide(image)
     region = region.to(probabilities.dtype)
@@ -306,7 +321,7 @@ def mean_field_loss(
     ----------
     .. [1] S. Lan et al., "Vision transformers are good mask auto-labelers", CVPR 2023.
     """
-    _check_region(boxes, masks)
+    _check_region(boxes, masks, channels=1, image=image)
     zeta, kernel_size = _validate.positive(zeta, "zeta"), _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
     image_of, masks = _images_of(masks, image, index), _wide(masks)
@@ -351,9 +366,10 @@ def gated_crf_loss(
     ----------
     .. [1] A. Obukhov et al., "Gated CRF loss for weakly supervised semantic image segmentation", 2019.
     """
+    functional._check_tensor(probabilities, "probabilities")
     if region is None:
         region = torch.ones_like(probabilities[:, :1])
-    _check_region(region, probabilities)
+    _check_region(region, probabilities, image=image)
     _check_images(image, probabilities, len(probabilities))
     radius = _validate.integer(radius, "radius", 0)
     position_sigma = _validate.positive(position_sigma, "position_sigma")
@@ -374,12 +390,23 @@ def gated_crf_loss(
     return total / region.sum().clamp(min=1)
 
 
-def _check_region(region: Tensor, probabilities: Tensor) -> None:
+def _check_region(
+    region: Tensor, probabilities: Tensor, channels: int | None = None, **images: Tensor
+) -> None:
+    for name, tensor in {
+        "probabilities or masks": probabilities,
+        "region or boxes": region,
+        **images,
+    }.items():
+        functional._check_tensor(tensor, name)
+    functional._check_device(probabilities, probabilities=probabilities, region=region, **images)
     if probabilities.ndim != 4 or not probabilities.is_floating_point():
         raise ValueError(
             "expected probabilities (B, C, H, W) or masks (K, 1, H, W) in floating point, got "
             f"{probabilities.dtype} {tuple(probabilities.shape)}"
         )
+    if channels is not None and probabilities.shape[1] != channels:
+        raise ValueError(f"expected masks (K, 1, H, W), got {tuple(probabilities.shape)}")
     expected = (probabilities.shape[0], 1, *probabilities.shape[2:])
     if tuple(region.shape) != expected:
         raise ValueError(f"expected a region or boxes of shape {expected}, got {tuple(region.shape)}")
@@ -389,8 +416,8 @@ def _dice(a: Tensor, b: Tensor) -> Tensor:
     """Return 1 - 2 sum(a b) / (sum(a^2) + sum(b^2)) over all axes but the first, and 0 for 0 against 0."""
     a, b = a.flatten(1), b.flatten(1)
     total = a.square().sum(1) + b.square().sum(1)
-    overlap = 2 * (a * b).sum(1) / torch.where(total > 0, total, 1)
-    return torch.where(total > 0, 1 - overlap, 0)
+    overlap = 2 * (a * b).sum(1) / torch.where(total == 0, 1, total)
+    return torch.where(total == 0, 0, 1 - overlap)
 
 
 def _mean(losses: Tensor) -> Tensor:

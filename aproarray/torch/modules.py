@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -18,15 +19,17 @@ class _Scale(nn.Module):
     def __init__(self, zeta: float, name: str, learnable: bool):
         super().__init__()
         self.constant = _validate.positive(zeta, name)
-        self.logarithm = nn.Parameter(torch.tensor(self.constant).log()) if learnable else None
+        if learnable and math.isinf(self.constant):
+            raise ValueError(f"{name} must be finite to be learned, got {zeta}")
+        self.logarithm = nn.Parameter(torch.tensor(math.log(self.constant))) if learnable else None
 
     def forward(self) -> float | Tensor:
-        return self.constant if self.logarithm is None else self.logarithm.exp()
+        return self.constant if self.logarithm is None else self.logarithm.double().exp()
 
     def extra_repr(self) -> str:
         if self.logarithm is None:
             return f"{self.constant:g}"
-        return f"{float(self.logarithm.detach().exp()):.4g}, learnable"
+        return f"{float(self.logarithm.detach().double().exp()):.4g}, learnable"
 
 
 class GlobalPropagation(nn.Module):
@@ -80,6 +83,7 @@ class GlobalPropagation(nn.Module):
         """
         tree = image
         if not isinstance(tree, Tree):
+            functional._check_tensor(tree, "image (or tree)")
             tree = functional.mst(tree.detach(), connectivity=self.connectivity)
         if self.feature_zeta is None:
             return functional.global_propagate(
@@ -190,8 +194,18 @@ class AffinityPropagation(nn.Module):
         if mode not in self.MODES:
             raise ValueError(f"mode must be one of {', '.join(map(repr, self.MODES))}, got {mode!r}")
         self.mode = mode
-        self.global_propagation = global_propagation or GlobalPropagation(0.01, feature_zeta=0.07)
-        self.local_propagation = local_propagation or LocalPropagation()
+        if global_propagation is None:
+            global_propagation = GlobalPropagation(0.01, feature_zeta=0.07)
+        if local_propagation is None:
+            local_propagation = LocalPropagation()
+        for name, given, other in (
+            ("global_propagation", global_propagation, LocalPropagation),
+            ("local_propagation", local_propagation, GlobalPropagation),
+        ):
+            if not callable(given) or isinstance(given, other):
+                raise TypeError(f"{name} must be a module of that kind, got {given!r}")
+        self.global_propagation = global_propagation
+        self.local_propagation = local_propagation
 
     def forward(
         self,

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from aproarray import _validate
+from aproarray.torch import functional
 from aproarray.torch.functional import _matmul, _wide
 
 RELATIONSHIPS = ("image", "annotation", "cooccurrence", "affinity")
@@ -284,6 +285,7 @@ def segment_contrastive_loss(
             f"expected embeddings (P, {prototypes.shape[-1]}) and own (P,), got "
             f"{tuple(embeddings.shape)} and {tuple(own.shape)}"
         )
+    own = functional._index(own, len(positive), "own")
     rows = torch.arange(len(positive), device=positive.device)
     alone = positive.sum(1) == 1
     attracts = positive.clone()
