@@ -114,8 +114,8 @@ def generate(
     return Scenes.of(images, masks)
 
 
-def load(folder: Path, size: int) -> Scenes:
-    """Read images and masks in the layout of Pascal VOC, scaled to size x size."""
+def load(folder: Path, size: int) -> tuple[list[str], Scenes]:
+    """Read images and masks in the layout of Pascal VOC, scaled to size x size; return their names, too."""
     paths = sorted((folder / "SegmentationClass").glob("*.png"))
     if not paths:
         raise SystemExit(f"no masks in {folder / 'SegmentationClass'} (expected *.png)")
@@ -124,17 +124,39 @@ def load(folder: Path, size: int) -> Scenes:
         image = folder / "JPEGImages" / f"{path.stem}.jpg"
         if not image.is_file():
             raise SystemExit(f"mask {path.name} has no image {image}")
-        pixels = Image.open(image).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        try:
+            pixels = Image.open(image).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+            mask = np.asarray(Image.open(path).resize((size, size), Image.Resampling.NEAREST))
+        except OSError as error:
+            raise SystemExit(f"{image.name} or {path.name} cannot be read: {error}") from error
+        if mask.ndim != 2:
+            raise SystemExit(f"{path} has {mask.shape[2]} channels, but classes are one: grey or a palette")
         images.append(np.asarray(pixels) / 255)
-        masks.append(np.asarray(Image.open(path).resize((size, size), Image.Resampling.NEAREST)))
-    return Scenes.of(images, masks)
+        masks.append(mask)
+    return [path.stem for path in paths], Scenes.of(images, masks)
 
 
-def split(scenes: Scenes, seed: int) -> tuple[Scenes, Scenes]:
-    """Return four fifths of the scenes to train with, and the rest."""
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(scenes.images)))
-    last = max(1, len(order) // 5)
-    return select(scenes, order[last:]), select(scenes, order[:last])
+def split(folder: Path, names: list[str], scenes: Scenes, seed: int) -> tuple[Scenes, Scenes]:
+    """Return the scenes to train with and those held out.
+
+    ImageSets/Segmentation/train.txt and val.txt say which, if they are there; else a fifth is held out.
+    """
+    lists = [folder / "ImageSets" / "Segmentation" / f"{name}.txt" for name in ("train", "val")]
+    if all(path.is_file() for path in lists):
+        places = {name: place for place, name in enumerate(names)}
+        named = [path.read_text(encoding="utf-8").split() for path in lists]
+        unknown = [name for name in (*named[0], *named[1]) if name not in places]
+        if unknown:
+            raise SystemExit(f"{lists[0].parent} names {len(unknown)} images without a mask: {unknown[0]}")
+        parts = [torch.tensor([places[name] for name in some], dtype=torch.int64) for some in named]
+    else:
+        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(names)))
+        last = max(1, len(order) // 5)
+        parts = [order[last:], order[:last]]
+    train, held_out = (select(scenes, part) for part in parts)
+    if not len(train.masks) or (train.masks == VOID).all() or (held_out.masks == VOID).all():
+        raise SystemExit(f"{folder} has too few images, or no pixel with a class, to train and to hold out")
+    return train, held_out
 
 
 def select(scenes: Scenes, index: Tensor) -> Scenes:

@@ -12,7 +12,8 @@ known, for the mean IoU over held-out images.
 
 Run it with ``python examples/train_weak_segmentation.py --quick`` (minutes), without ``--quick`` for the
 whole table, and with ``--data FOLDER`` for images and masks in the layout of Pascal VOC (JPEGImages/*.jpg and
-SegmentationClass/*.png, 255 for pixels that do not count).
+SegmentationClass/*.png, 255 for pixels that do not count; ImageSets/Segmentation/train.txt and val.txt, where
+they are there, say what is held out).
 """
 
 from __future__ import annotations
@@ -116,21 +117,33 @@ def table(results: dict[tuple[str, str], list[float]], supervisions: Sequence[st
     return "\n".join(lines)
 
 
+def count(text: str) -> int:
+    """Return an option's number, which is at least 1."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
+
+
 def arguments() -> argparse.ArgumentParser:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--quick", action="store_true", help="scribbles only, one seed, fewer steps")
     parser.add_argument("--data", type=Path, help="a folder in the layout of Pascal VOC")
-    parser.add_argument("--size", type=int, default=64, help="pixels along an image's side (default 64)")
-    parser.add_argument("--steps", type=int, default=200, help="training steps of a network (default 200)")
-    parser.add_argument("--seeds", type=int, default=3, help="networks per cell of the table (default 3)")
+    parser.add_argument("--size", type=count, default=64, help="pixels along an image's side (default 64)")
+    parser.add_argument("--steps", type=count, default=200, help="training steps of a network (default 200)")
+    parser.add_argument("--seeds", type=count, default=3, help="networks per cell of the table (default 3)")
     parser.add_argument("--figure", type=Path, default=Path("weak_segmentation.png"))
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> dict[tuple[str, str], list[float]]:
     """Train all networks, print the table and save the figure."""
-    options = arguments().parse_args(argv)
+    parser = arguments()
+    options = parser.parse_args(argv)
+    if options.size < 16:
+        parser.error(f"argument --size: must be at least 16, got {options.size}")
+    if not options.figure.absolute().parent.is_dir():
+        parser.error(f"argument --figure: {options.figure.absolute().parent} is not a folder")
     steps, seeds, supervisions = options.steps, options.seeds, list(SUPERVISIONS)
     if options.quick:
         steps, seeds, supervisions = min(steps, 120), 1, ["scribbles"]
@@ -138,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> dict[tuple[str, str], list[float]
     runs = len(supervisions) * len(METHODS) * seeds
     for seed in range(seeds):
         if options.data:
-            scenes, held_out = split(load(options.data, options.size), seed)
+            scenes, held_out = split(options.data, *load(options.data, options.size), seed)
         else:
             scenes, held_out = (generate(n, options.size, 2 * seed + k) for k, n in enumerate((160, 64)))
         seen = torch.cat([scenes.masks.flatten(), held_out.masks.flatten()])
@@ -154,14 +167,14 @@ def main(argv: Sequence[str] | None = None) -> dict[tuple[str, str], list[float]
                 score = mean_iou(predictions[method], held_out.masks, ignore_index=VOID)
                 results.setdefault((supervision, method), []).append(score)
                 print(f"  mIoU {100 * score:.1f}", file=sys.stderr)
-    figure = draw_figure(
-        held_out, annotate(held_out.masks, supervision, seed).labels, predictions, supervision
-    )
-    figure.savefig(options.figure)
     print(
         f"\nMean IoU in percent over {len(held_out.masks)} held-out images, {seeds} seed(s), {steps} steps:\n"
     )
     print(table(results, supervisions))
+    figure = draw_figure(
+        held_out, annotate(held_out.masks, supervision, seed).labels, predictions, supervision
+    )
+    figure.savefig(options.figure)
     print(f"\nsaved {options.figure}")
     return results
 

@@ -79,14 +79,50 @@ def test_a_folder_like_pascal_voc(example, scenes, tmp_path, capsys):
         if number % 2:  # as Pascal VOC's own: classes are indices of colours
             picture.putpalette(np.random.default_rng(0).permutation(768).astype(np.uint8).tobytes())
         picture.save(tmp_path / "SegmentationClass" / f"{number}.png")
-    loaded = made.load(tmp_path, 32)
+    names, loaded = made.load(tmp_path, 32)
+    assert names == list("012345")
     assert (loaded.masks[:, :, 0] == made.VOID).all()
     assert torch.equal(loaded.masks[:, :, 1:], scenes.masks[:6, :, 1:])
     arguments = ["--data", str(tmp_path), "--size", "16", "--steps", "1", "--seeds", "1"]
     results = example.main([*arguments, "--figure", str(tmp_path / "figure.png")])
     assert len(results) == 3 * len(example.METHODS)
+    assert [len(part.masks) for part in made.split(tmp_path, names, loaded, seed=0)] == [5, 1]
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("0\n2\n")
+    (lists / "val.txt").write_text("5\n")
+    train, held_out = made.split(tmp_path, names, loaded, seed=0)
+    assert torch.equal(train.images, loaded.images[[0, 2]])
+    assert torch.equal(held_out.masks, loaded.masks[[5]])
+    (lists / "val.txt").write_text("")
+    with pytest.raises(SystemExit, match="too few images"):
+        made.split(tmp_path, names, loaded, seed=0)
+    (lists / "val.txt").write_text("7\n")
+    with pytest.raises(SystemExit, match="names 1 images without a mask: 7"):
+        made.split(tmp_path, names, loaded, seed=0)
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "SegmentationClass" / "0.png")
+    with pytest.raises(SystemExit, match="has 3 channels"):
+        made.load(tmp_path, 32)
+    (tmp_path / "SegmentationClass" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit, match=r"0\.png cannot be read"):
+        made.load(tmp_path, 32)
+    (tmp_path / "SegmentationClass" / "0.png").unlink()
     (tmp_path / "JPEGImages" / "3.jpg").unlink()
     with pytest.raises(SystemExit, match=r"mask 3\.png has no image"):
         made.load(tmp_path, 32)
     with pytest.raises(SystemExit, match="no masks"):
         made.load(tmp_path / "JPEGImages", 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "0"], "--seeds: must be at least 1, got 0"),
+        (["--size", "8"], "--size: must be at least 16, got 8"),
+        (["--figure", "/no/such/folder/x.png"], "/no/such/folder is not a folder"),
+    ],
+)
+def test_options_that_cannot_be(example, arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        example.main(arguments)
+    assert message in capsys.readouterr().err
