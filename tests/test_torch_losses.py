@@ -385,6 +385,10 @@ def test_kinds_that_do_not_fit(message, act):
     [
         (r"expected masks \(K, 1, H, W\)", lambda: projection_loss(CLASSES, REGION)),
         (r"expected masks \(K, 1, H, W\)", lambda: pairwise_loss(CLASSES, IMAGE, REGION)),
+        (
+            "threshold must be a number",
+            lambda: pairwise_loss(INSTANCES, IMAGE, BOXES, threshold=math.nan, index=INDEX),
+        ),
         ("expected logits .* and labels", lambda: partial_cross_entropy(CLASSES, REGION.long())),
         (
             r"expected a region or boxes of shape \(2, 1, 5, 4\)",

@@ -221,11 +221,8 @@ def _stream(
     n_kept = np.uint64(len(state)) - two
     n_levels, nothing = n_kept // ring, n_kept + one
     plane = n_channels * padded
-    values, of_steps, of_slabs = (
-        state.reshape(state.size),
-        weights.reshape(weights.size),
-        norms.reshape(norms.size),
-    )
+    flat = state.reshape(state.size), weights.reshape(weights.size), norms.reshape(norms.size)
+    values = flat[0]
     places = np.empty(np.uint64(4) * n_steps, np.uint64)
     distances = np.zeros(padded, image.dtype)
 
@@ -306,23 +303,9 @@ def _stream(
             to = (level + ring + j % ring if t < n_levels else n_kept) * plane
             for c in range(zero, n_channels, two):
                 if c + one < n_channels:
-                    _sum_two(
-                        values,
-                        of_steps,
-                        of_slabs,
-                        own,
-                        places,
-                        norm_at,
-                        to,
-                        c * padded,
-                        padded,
-                        x_first,
-                        x_stop,
-                    )
+                    _sum_two(*flat, own, places, norm_at, to, c * padded, padded, x_first, x_stop)
                 else:
-                    _sum_one(
-                        values, of_steps, of_slabs, own, places, norm_at, to, c * padded, x_first, x_stop
-                    )
+                    _sum_one(*flat, own, places, norm_at, to, c * padded, x_first, x_stop)
             if t == iterations:
                 for c in range(n_channels):
                     result = to + c * padded

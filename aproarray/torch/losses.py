@@ -203,6 +203,8 @@ def pairwise_loss(
     """
     _check_region(boxes, masks, channels=1, lab=lab)
     threshold = _validate.real_number(threshold, "threshold")
+    if math.isnan(threshold):
+        raise ValueError("threshold must be a number, got nan")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     dilation = _validate.integer(dilation, "dilation", 1)
     masks, image_of = _wide(masks), _images_of(masks, lab, index).to(masks.device)
