@@ -217,7 +217,7 @@ def output(out: Any, shape: Shape, dtype: np.dtype[Any], xp: Any = np) -> None:
         raise TypeError(f"out must have the result's dtype {dtype}, got {out.dtype}")
     if out.shape != shape:
         raise ValueError(f"out must have the result's shape {shape}, got {out.shape}")
-    if any(n > 1 and step == 0 for n, step in zip(out.shape, out.strides, strict=True)):
+    if out.size and any(n > 1 and step == 0 for n, step in zip(out.shape, out.strides, strict=True)):
         raise ValueError(
             f"out must have a place for every number, got strides {out.strides} for shape {shape}"
         )

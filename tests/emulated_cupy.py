@@ -155,7 +155,7 @@ def byte_bounds(array: ndarray) -> tuple[int, int]:
 def empty(shape: Any, dtype: Any = float) -> ndarray:
     """Memory that nothing has been written to: whoever counts on zeros is found out."""
     result = np.empty(shape, dtype)
-    result.view(np.uint8).fill(0xA5) if result.ndim and result.flags.c_contiguous else None
+    result.view(np.uint8).fill(0xFF) if result.ndim and result.flags.c_contiguous else None
     return ndarray(result)
 
 

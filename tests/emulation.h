@@ -206,6 +206,16 @@ template <typename... A> static int kinds(void (*)(A...), int *sizes) {
 }  // namespace emulation
 
 static inline void __syncthreads() { emulation::wait_for(emulation::ALL_OF_BLOCK); }
+static inline int __syncthreads_or(int wanted) {
+    static std::vector<int> of_threads;
+    of_threads.resize(blockDim.x);
+    of_threads[threadIdx.x] = wanted;
+    __syncthreads();
+    int any = 0;
+    for (int one : of_threads) any |= one;
+    __syncthreads();
+    return any;
+}
 static inline void __syncwarp() { emulation::wait_for(emulation::WARP); }
 static inline void __threadfence() {}
 static inline void grid_sync(unsigned *) { emulation::wait_for(emulation::GRID); }

@@ -39,6 +39,25 @@ KERNEL propagate_tiles(
             const int x = threadIdx.x % TILE_X, y = threadIdx.x / TILE_X * TALL;
             const u8 *const mask = masks ? masks + (image % n_masks) * n_pixels : 0;
             const u8 *const region = regions ? regions + item * n_pixels : 0;
+            const bool last = step + 1 == iterations;
+            if (region) {  // a tile without a pixel of it is 0
+                bool mine = false;
+                for (int k = 0; k < TALL; k++) {
+                    const int px = left + x, py = top + y + k;
+                    mine = mine || (px < (int)width && py < (int)height && region[(u64)py * width + px]);
+                }
+                if (!__syncthreads_or(mine)) {
+                    for (u32 c = 0; c < channels; c++)
+                        for (int k = 0; k < TALL; k++) {
+                            const int px = left + x, py = top + y + k;
+                            if (px >= (int)width || py >= (int)height) continue;
+                            const u64 pixel = (u64)py * width + px;
+                            if (last) out[item * out_item_stride + pixel * out_pixel_stride + c * out_channel_stride] = 0;
+                            else to[(item * channels + c) * n_pixels + pixel] = 0;
+                        }
+                    continue;
+                }
+            }
             if (step == 0 || !one_tile)
 #pragma unroll
                 for (int k = 0; k < TALL; k++) {
@@ -98,7 +117,6 @@ KERNEL propagate_tiles(
                         const int px = left + x, py = top + y + k;
                         if (px >= (int)width || py >= (int)height) continue;
                         const u64 pixel = (u64)py * width + px;
-                        const bool last = step + 1 == iterations;
                         if (!inside[k] && !last) continue;  // nobody reads it
                         REAL result = sum[k];
                         if (!inside[k]) result = !region || region[pixel] ? source(item, pixel, channel + c) : 0;
