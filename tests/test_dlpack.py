@@ -1,5 +1,7 @@
 """Arrays of other libraries: in and out of the verbs without a copy, as what they were."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -373,3 +375,16 @@ def test_output_must_have_a_place_for_every_number():
         aproarray.local_propagate(
             image, image, out=np.lib.stride_tricks.as_strided(np.zeros(9), (4, 5, 2), (16, 8, 0))
         )
+
+
+def test_cupy_works_on_torchs_stream(monkeypatch):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    stream = types.SimpleNamespace(cuda_stream=0x5EED)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    new = types.SimpleNamespace(from_external=lambda other: other.__cuda_stream__())
+    cupy_14 = types.SimpleNamespace(cuda=types.SimpleNamespace(Stream=new))
+    cupy_13 = types.SimpleNamespace(
+        cuda=types.SimpleNamespace(Stream=object, ExternalStream=lambda *given: given)
+    )
+    assert _dispatch._stream_over(cupy_14, torch.zeros(1), 2) == (0, 0x5EED)
+    assert _dispatch._stream_over(cupy_13, torch.zeros(1), 2) == (0x5EED, 2)
