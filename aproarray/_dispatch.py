@@ -136,8 +136,10 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
         if "out" in foreign:
             result = foreign["out"]
             if _is_tensor(result) and not result.is_inference():
-                # For autograd, which may have kept what was in there.
-                sys.modules["torch"].autograd.graph.increment_version(result)
+                # For autograd, which may have kept what was in there (early versions cannot be told).
+                told = getattr(sys.modules["torch"].autograd.graph, "increment_version", None)
+                if told is not None:
+                    told(result)
         elif hasattr(result, "__dlpack__"):
             result = _like(first, result)
         return result
