@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from aproarray import _grid
 from aproarray.cpu import _workers
-from aproarray.cpu._vectors import BYTES, load, multiply, multiply_add, store, subtract
+from aproarray.cpu._vectors import BYTES, load, multiply, multiply_add, store, subtract, zeros
 
 
 def _compile(function: Any, *signature: Any) -> Any:
@@ -47,7 +47,7 @@ class Window(NamedTuple):
     stop: int
     """Behind the last of the pixels of a padded slab that are computed: all from its first on, or _TILE."""
     padded: int
-    """Length of a padded slab."""
+    """Length of a padded slab, with room for a vector that begins at its last pixel."""
     slabs: NDArray[np.uintp]
     """Slabs from a pixel to its neighbour, for every step (K,)."""
     shifts: NDArray[np.uintp]
@@ -75,7 +75,7 @@ def window(slab_shape: tuple[int, ...], kernel_size: int) -> Window:
     return Window(
         interior,
         stop,
-        stop + int(abs(shifts).max(initial=0)),
+        stop + int(abs(shifts).max(initial=0)) + BYTES // 4,
         np.array([step[0] for step in steps], np.uintp),
         shifts.astype(np.uintp),
         np.array(
@@ -115,20 +115,40 @@ def _exp(x: Any) -> Any:
 
 
 @_compile
-def _weigh(here, there, valid_here, valid_there, first, last, shift, scale, distances, weights):
-    """weights[x] <- exp(-|here[:, x] - there[:, x + shift]|^2 scale) where both pixels are valid."""
-    for x in range(first, last):
-        distances[x] = 0
-    for c in range(here.shape[0]):
-        for x in range(first, last):
-            difference = here[c, x] - there[c, x + shift]
-            distances[x] += difference * difference
+def _weigh(planes, here, there, valid, first, last, shift, scale, distances, weights):
+    """weights[x] <- exp(-|planes[here, :, x] - planes[there, :, x + shift]|^2 scale), both pixels valid."""
+    n_colors, padded = np.uint64(planes.shape[1]), np.uint64(planes.shape[2])
+    colors, valid_here, valid_there = planes.reshape(planes.size), valid[here], valid[there]
+    for x in range(first, last, np.uint64(BYTES // planes.itemsize)):  # and a few behind the last one
+        distance = zeros(colors)
+        y, z = here * n_colors * padded + x, there * n_colors * padded + x + shift
+        for _ in range(n_colors):
+            difference = subtract(load(colors, y), load(colors, z))
+            distance = multiply_add(difference, difference, distance)
+            y, z = y + padded, z + padded
+        store(distances, x, distance)
     if weights.itemsize == 4:
         for x in range(first, last):
             weights[x] = _exp(np.float32(-distances[x] * scale)) * valid_here[x] * valid_there[x + shift]
     else:
         for x in range(first, last):
             weights[x] = math.exp(-distances[x] * scale) * valid_here[x] * valid_there[x + shift]
+
+
+@_compile
+def _enter(image, mask, s, interior, valid, planes):
+    """Fill valid and planes (Ci, padded) with slab s of an image (N, Ci): 0 outside the mask."""
+    slab_pixels = np.uint64(len(interior))
+    pixel = s * slab_pixels
+    for p in range(slab_pixels):
+        valid[interior[p]] = len(mask) == 0 or mask[pixel + p] != 0
+    for c in range(np.uint64(image.shape[1])):
+        row = planes[c]
+        for p in range(slab_pixels):
+            row[interior[p]] = image[pixel + p, c]
+    for p in range(slab_pixels if len(mask) else np.uint64(0)):
+        if mask[pixel + p] == 0:
+            planes[:, interior[p]] = 0
 
 
 @_compile
@@ -229,13 +249,7 @@ def _stream(
     for s in range(begin + move_first, begin + move_last):
         # The image enters `radius` slabs before the values, for the weights between slabs.
         if s < end:
-            slot = s % (radius + one)
-            for p in range(slab_pixels):
-                pixel = s * slab_pixels + p
-                takes_part = len(mask) == 0 or mask[pixel] != 0
-                valid[slot, interior[p]] = takes_part
-                for c in range(np.uint64(image.shape[1])):
-                    planes[slot, c, interior[p]] = image[pixel, c] if takes_part else 0
+            _enter(image, mask, s, interior, valid[s % (radius + one)], planes[s % (radius + one)])
         if s < begin + radius:
             continue
         entering = s - radius
@@ -246,16 +260,20 @@ def _stream(
                 if later < end:
                     other = later % (radius + one)
                     _weigh(
-                        planes[slot], planes[other], valid[slot], valid[other],
-                        x_first, x_last, step_shifts[step], scale, distances, weights[entering % depth, step],
+                        planes, slot, other, valid, x_first, x_last, step_shifts[step], scale, distances,
+                        weights[entering % depth, step],
                     )  # fmt: skip
                 else:
                     weights[entering % depth, step] = 0
-            for p in range(slab_pixels):
-                pixel = entering * slab_pixels + p
-                takes_part = (len(mask) == 0 or mask[pixel] != 0) and (len(region) == 0 or region[pixel] != 0)
-                for c in range(n_channels):
-                    state[entering % ring, c, interior[p]] = source[pixel, c] if takes_part else 0
+            pixel = entering * slab_pixels
+            for c in range(n_channels):
+                row = state[entering % ring, c]
+                for p in range(slab_pixels):
+                    row[interior[p]] = source[pixel + p, c]
+            for part in (mask, region):
+                for p in range(slab_pixels if len(part) else zero):
+                    if part[pixel + p] == 0:
+                        state[entering % ring, :, interior[p]] = 0
 
         for t in range(one, iterations + one):
             # The slabs of iteration t that the band still depends on.
@@ -546,11 +564,7 @@ def _pair_up(
 
     for s in range(first, last):
         slot = s % around
-        for p in range(slab_pixels):
-            pixel, x = s * slab_pixels + p, interior[p]
-            valid[slot, x] = len(mask) == 0 or mask[pixel] != 0
-            for c in range(n_colors):
-                planes[slot, c, x] = image[pixel, c] if valid[slot, x] else 0
+        _enter(image, mask, s, interior, valid[slot], planes[slot])
         own[slot] = 0
         slopes[:] = 0
         for tile in range(x_first, x_last, np.uint64(_PAIR_PIXELS)):
@@ -576,10 +590,7 @@ def _pair_up(
                 continue
             j, shift, slope = s - step_slabs[step], step_shifts[step], slopes[step]
             other = j % around
-            _weigh(
-                planes[other], planes[slot], valid[other], valid[slot],
-                x_first, x_last, shift, scale, distances, weights,
-            )  # fmt: skip
+            _weigh(planes, other, slot, valid, x_first, x_last, shift, scale, distances, weights)
             for x in range(x_first, x_last):
                 by_weight = slope[x] + own[other, x] + own[slot, x + shift]
                 slope[x] = -weights[x] * by_weight

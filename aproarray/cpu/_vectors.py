@@ -68,6 +68,17 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
+def zeros(typing_context: Any, array: Any) -> Any:
+    """Return a vector of zeros of an array's type."""
+    vector = Vector(array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return ir.Constant(context.get_value_type(vector), None)
+
+    return vector(array), generate
+
+
+@intrinsic
 def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a b + c, rounded once where the machine has an instruction for that."""
 
