@@ -505,7 +505,7 @@ def test_trees_collate_pickle_and_copy():
         (TypeError, r"tree_index must be .* got 'first'", lambda: over(tree_index="first")),
         (
             TypeError,
-            "signed integers, got torch.uint64",
+            "integers up to int64, got torch.uint64",
             lambda: over(tree_index=torch.ones(2).to(torch.uint64)),
         ),
         (

@@ -596,7 +596,7 @@ def _index(index: Any, stop: int, name: str) -> Tensor:
     integers = torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8
     if result.ndim != 1 or result.dtype not in integers:
         raise TypeError(
-            f"{name} must be a (K,) tensor of signed integers, got {result.dtype} {tuple(result.shape)}"
+            f"{name} must be a (K,) tensor of integers up to int64, got {result.dtype} {tuple(result.shape)}"
         )
     checked: Tensor = _ops.checked_index(result, stop, name)
     return checked
