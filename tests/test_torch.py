@@ -5,6 +5,7 @@ import functools
 import importlib
 import pickle
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -146,6 +147,19 @@ def test_local_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch):
     monkeypatch.setattr(_stencil, "_GRADIENT_MOVES", 1)  # with as few slabs kept as there can be
     for ours, other in zip(gradients(), expected, strict=True):
         assert torch.equal(ours, other)
+
+
+def test_many_iterations_do_not_keep_more_rows_than_there_are():
+    image, values = rand(1, 1, 30, 7, grad=True), rand(1, 1, 30, 7, seed=1)
+    result = local_propagate(values, image, kernel_size=3, iterations=400)
+    tracemalloc.start()
+    try:
+        result.sum().backward()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 30e6
+    assert image.grad.isfinite().all()
 
 
 def test_volumes():

@@ -683,7 +683,7 @@ def gradients(
         phi = values[i, pixels, block]
         source = np.concatenate([phi, grad[i, pixels, block] / sums[g, pixels, None]], axis=1)
         target = np.empty_like(source)
-        ring = _GRADIENT_MOVES + reach + radius + 1
+        ring = min(_GRADIENT_MOVES + reach + radius + 1, n + radius)  # what is below the image stays 0
         state = _stream_state(
             iterations, view, radius, iterations + 1, ring, source.shape[1], values.dtype, image
         )

@@ -369,8 +369,8 @@ def local_propagate(
     tensor([[[0.5000, 0.5000, 0.0000, 0.0000]]])
     """
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
-    kernel_size = _validate.odd(kernel_size, "kernel_size")
-    iterations = _validate.integer(iterations, "iterations", 0, _MOST_ITERATIONS)
+    kernel_size = min(_validate.odd(kernel_size, "kernel_size"), _LARGEST)  # no image is wider
+    iterations = _validate.integer(iterations, "iterations", 0, _LARGEST)
     _check_floating(values, "values")
     _check_tensor(image, "image")
     _check_device(values, values=values, image=image, mask=mask, boxes=boxes, image_index=image_index)
@@ -391,7 +391,6 @@ def local_propagate(
         if tuple(boxes.shape) != (*owners, 1, *shape):
             raise ValueError(f"boxes must have shape {(*owners, 1, *shape)}, got {tuple(boxes.shape)}")
         regions = _flatten(boxes, spatial_ndim)[:, 0] != 0
-    kernel_size = min(kernel_size, 2 * max(*shape, 1) - 1)  # holds the whole image
     if iterations == 0:
         return values.clone() if boxes is None else values.where(boxes != 0, 0)
     scale = _zeta(zeta)
@@ -403,8 +402,8 @@ def local_propagate(
     return result.reshape(values.shape).to(values.dtype)
 
 
-# What an operator's integer holds.
-_MOST_ITERATIONS = 2**31 - 1
+# Of options that are passed to operators, whose integers have 64 bits.
+_LARGEST = 2**31 - 1
 
 
 class _OverTree(NamedTuple):
