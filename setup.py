@@ -54,7 +54,8 @@ class BuildBesideSources(build_ext):
         self.copy_extensions_to_source()
 
 
-extensions = [extension(name) for name in ("_mst", "_weigh", "_sweep", "_gradient", "_rooted", "_flood")]
+MODULES = ("_mst", "_minimax", "_weigh", "_sweep", "_global_gradients", "_rooted", "_flood")
+extensions = [extension(name) for name in MODULES]
 if platform.machine().lower() in ("x86_64", "amd64"):
     # Chosen at run time.
     extensions += [extension(name, AVX2_ARGS) for name in ("_sweep_avx2", "_weigh_avx2")]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _dispatch, _grid, _validate
-from aproarray._tree import SpanningTree, _reweigh
+from aproarray import _arrays, _calls, _dispatch, _edges, _validate
+from aproarray._tree import SpanningTree, masks_of, reweigh
 
 Array = NDArray[Any]
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def mst(
     image: ArrayLike,
     *,
@@ -87,7 +86,7 @@ def mst(
     backend = _dispatch.backend(image=image, mask=mask)
     xp = backend.xp
     image = _validate.real_array(image, "image", xp)
-    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
+    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     connectivity = _validate.integer(connectivity, "connectivity", 1, spatial_ndim)
     layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}", xp)
@@ -103,7 +102,7 @@ def mst(
     return SpanningTree(layout.spatial, order, gaps, gap_edges, tree_mask)
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def global_propagate(
     values: ArrayLike,
     tree: SpanningTree,
@@ -184,31 +183,33 @@ def global_propagate(
     >>> aproarray.global_propagate(np.array([[1.0, 0, 0, 0]]), tree, zeta=1.0).round(3)
     array([[0.502, 0.498, 0.   , 0.   ]])
     """
-    over = _over_trees(values, tree, features, tree_index, channel_axis, out)
-    backend, xp, values, layout, leading, tree_of = over
+    over = _calls.over_trees(values, tree, features, tree_index, channel_axis, out)
+    backend, xp, values, layout, leading, tree_index = over
     zetas, several = _validate.positives(zeta, "zeta")
     threads = _validate.workers(workers, backend.available_workers())
     n_trees, n_nodes = math.prod(tree.batch_shape), tree.order.shape[-1]
     if features is not None:
-        tree = _reweigh(tree, features, leading, channel_axis, workers, check_finite, tree_of)
-        _features_lead(tree.batch_shape, layout)
+        tree = reweigh(tree, features, leading, channel_axis, workers, check_finite, tree_index)
+        _calls.check_features_lead(tree.batch_shape, layout)
         n_trees = math.prod(tree.batch_shape)
-        leading, tree_of = tree.batch_shape, np.arange(n_trees)
-    tree_of = np.repeat(tree_of, math.prod(layout.leading[len(leading) :]))
+        leading, tree_index = tree.batch_shape, np.arange(n_trees)
+    tree_index = np.repeat(tree_index, math.prod(layout.leading[len(leading) :]))
     order, gaps = tree.order.reshape(n_trees, n_nodes), tree.gaps.reshape(n_trees, max(n_nodes - 1, 0))
 
     dtype = _validate.compute_dtype(values.dtype)
     flat = layout.flatten(values).astype(dtype, copy=False)
     # Before the numbers are looked at: what is too large should say so at once.
-    result = _Result(xp, values, layout, dtype, len(zetas) if several else None, out)
+    result = _calls.Result(xp, values, layout, dtype, len(zetas) if several else None, out)
     if check_finite and out is not None:  # a call that fails leaves that as it was
-        _validate.finite(flat, "values", tree._masks_of(tree_of))
+        _validate.finite(flat, "values", masks_of(tree, tree_index))
     all_finite = len(zetas) > 0
     for k, one_zeta in enumerate(zetas):
-        means_finite = backend.global_propagate(flat, result.flat[k], order, gaps, tree_of, one_zeta, threads)
+        means_finite = backend.global_propagate(
+            flat, result.flat[k], order, gaps, tree_index, one_zeta, threads
+        )
         all_finite = all_finite and means_finite
     if check_finite and not all_finite:  # every value is part of a mean: where means are finite, values are
-        masks = tree._masks_of(tree_of)
+        masks = masks_of(tree, tree_index)
         if out is None:
             _validate.finite(flat, "values", masks)
         if xp is np:
@@ -217,68 +218,7 @@ def global_propagate(
     return result.finish()
 
 
-class _OverTrees(NamedTuple):
-    """Values that are to be propagated over trees, and which."""
-
-    backend: ModuleType
-    xp: Any
-    values: Array
-    layout: _validate.Layout
-    leading: tuple[int, ...]
-    """The leading axes that trees, or masks with a tree each, have in common with values."""
-    tree_of: NDArray[np.intp]
-    """The tree of each of their flattened indices."""
-
-
-def _over_trees(
-    values: ArrayLike,
-    tree: SpanningTree,
-    features: ArrayLike | None,
-    tree_index: ArrayLike | None,
-    channel_axis: int | None,
-    out: Array | None,
-    **also: ArrayLike | None,
-) -> _OverTrees:
-    """Check the arguments of what is propagated over trees; `also` are further arrays of the call."""
-    if not isinstance(tree, SpanningTree):
-        raise TypeError(f"tree must be a SpanningTree (see aproarray.mst), got a {type(tree).__name__}")
-    tree_index = _dispatch.on_host(tree_index)
-    on_device = _dispatch.is_cupy(tree.order)
-    backend = _dispatch.backend(
-        values=values,
-        tree=tree.order,
-        features=features,
-        tree_index=None if on_device else tree_index,
-        out=out,
-        **also,
-    )
-    values = _validate.real_array(values, "values", backend.xp)
-    n_trees = math.prod(tree.batch_shape)
-    if tree_index is None:
-        leading, tree_of = tree.batch_shape, np.arange(n_trees)
-    else:
-        if len(tree.batch_shape) != 1:
-            raise ValueError(
-                f"tree_index needs a batch of trees along one axis, got shape {tree.batch_shape}"
-            )
-        tree_of = _validate.in_range(
-            _validate.integer_array(tree_index, "tree_index", (None,)), n_trees, "tree_index"
-        )
-        leading = tree_of.shape
-    layout = _validate.layout_over(values.shape, leading, tree.shape, channel_axis, "values", "a tree")
-    return _OverTrees(backend, backend.xp, values, layout, leading, tree_of)
-
-
-def _features_lead(leading: tuple[int, ...], layout: _validate.Layout) -> None:
-    """Check that the leading axes of values begin with those of features."""
-    if layout.leading[: len(leading)] != leading:
-        raise ValueError(
-            f"features with leading axes {leading} do not fit values with leading axes "
-            f"{layout.leading}: those of values must begin with those of features"
-        )
-
-
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def local_propagate(
     values: ArrayLike,
     image: ArrayLike,
@@ -363,15 +303,15 @@ def local_propagate(
     zeta = _validate.positive(zeta, "zeta")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
-    over = _over_windows(values, image, mask, channel_axis, spatial_ndim, workers, out)
+    over = _calls.over_windows(values, image, mask, channel_axis, spatial_ndim, workers, out)
     backend, threads, takes_part = over.backend, over.threads, over.takes_part
-    result = _Result(backend.xp, over.values, over.layout, over.flat.dtype, None, out, over.image, mask)
+    result = _calls.Result(backend.xp, over.values, over.layout, over.flat.dtype, None, out, over.image, mask)
     if check_finite:
         over.check_finite()
-    flat, images, shape, image_of = over.flat, over.images, over.layout.spatial, over.image_of
+    flat, images, shape, image_index = over.flat, over.images, over.layout.spatial, over.image_index
     if iterations and kernel_size > 1:
         backend.local_propagate(
-            flat, result.flat[0], images, shape, image_of, takes_part,
+            flat, result.flat[0], images, shape, image_index, takes_part,
             zeta, kernel_size, iterations, threads,
         )  # fmt: skip
         if check_finite and backend.xp is np:
@@ -379,122 +319,3 @@ def local_propagate(
     else:
         result.flat[0][...] = flat
     return result.finish()
-
-
-class _OverWindows(NamedTuple):
-    """Values that are to be propagated over the windows of images."""
-
-    backend: ModuleType
-    values: Array
-    image: Array
-    flat: Array
-    """The values as (items, pixels, channels), in the type to compute in."""
-    images: Array
-    """The images as (images, pixels, channels)."""
-    layout: _validate.Layout
-    image_of: NDArray[np.intp]
-    """The image of each item."""
-    takes_part: NDArray[np.bool_] | None
-    threads: int
-
-    def masks_of_items(self) -> NDArray[np.bool_] | None:
-        """Return the items' masks, (1 or items, pixels), or None."""
-        if self.takes_part is None or len(self.takes_part) == 1:
-            return self.takes_part
-        masks: NDArray[np.bool_] = self.takes_part[self.backend.xp.asarray(self.image_of)]
-        return masks
-
-    def check_finite(self) -> None:
-        """Look for NaN and inf where pixels take part."""
-        _validate.finite(self.images, "image", self.takes_part)
-        _validate.finite(self.flat, "values", self.masks_of_items())
-
-
-def _over_windows(
-    values: ArrayLike,
-    image: ArrayLike,
-    mask: ArrayLike | None,
-    channel_axis: int | None,
-    spatial_ndim: int,
-    workers: int | None,
-    out: Array | None,
-    **also: ArrayLike | None,
-) -> _OverWindows:
-    """Check the arguments of what is propagated over windows; `also` are further arrays of the call."""
-    backend = _dispatch.backend(values=values, image=image, mask=mask, out=out, **also)
-    xp = backend.xp
-    values, image = _validate.real_array(values, "values", xp), _validate.real_array(image, "image", xp)
-    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
-    threads = _validate.workers(workers, backend.available_workers())
-    image_layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
-    layout = _validate.layout_over(
-        values.shape, image_layout.leading, image_layout.spatial, channel_axis, "values", "an image"
-    )
-    takes_part = _validate.mask(
-        mask, image_layout.leading, image_layout.spatial, f"an image of shape {image.shape}", xp
-    )
-    n_images = math.prod(image_layout.leading)
-    image_of = np.repeat(np.arange(n_images), math.prod(layout.leading[len(image_layout.leading) :]))
-    flat = layout.flatten(values).astype(_validate.compute_dtype(values.dtype), copy=False)
-    images = image_layout.flatten(image).astype(_validate.compute_dtype(image.dtype), copy=False)
-    return _OverWindows(backend, values, image, flat, images, layout, image_of, takes_part, threads)
-
-
-def _overlap(xp: Any, a: Array, b: ArrayLike) -> bool:
-    """Return whether two arrays may share memory."""
-    if xp is np:
-        return np.may_share_memory(a, b)
-    # To CuPy, what two tensors that overlap bring along are memories of their own.
-    (first, last), (other_first, other_last) = xp.byte_bounds(a), xp.byte_bounds(b)
-    return bool(a.size and first < other_last and other_first < last)
-
-
-class _Result:
-    """The array a verb returns, and the (items, pixels, channels) arrays that the backend fills."""
-
-    def __init__(
-        self,
-        xp: Any,
-        values: Array,
-        layout: _validate.Layout,
-        dtype: np.dtype[Any],
-        n_results: int | None,
-        out: Array | None,
-        *also_read: ArrayLike | None,
-    ):
-        self._xp = xp
-        self._dtype = np.dtype(np.float16) if values.dtype == np.float16 else dtype
-        shape = values.shape if n_results is None else (n_results, *values.shape)
-        self._out = out
-        if out is not None:
-            _validate.output(out, shape, self._dtype, xp)
-            # The backend reads its input after it has begun to write: the result cannot lie over that.
-            apart = not any(_overlap(xp, out, a) for a in (values, *also_read) if a is not None)
-            if self._dtype == dtype and getattr(out.flags, "aligned", True) and apart:
-                flat = self._views(out, layout, n_results)
-                if flat is not None:
-                    self._array, self.flat = out, flat
-                    return
-        self._array = xp.empty(shape, dtype)
-        flat = self._views(self._array, layout, n_results)
-        if flat is None:  # the channels lie between axes that become one: (H, C, W), say
-            assert layout.channel_axis is not None
-            axis = layout.channel_axis - values.ndim
-            channels_last = xp.moveaxis(self._array, axis, -1).shape
-            self._array = xp.moveaxis(xp.empty(channels_last, dtype), -1, axis)
-            flat = self._views(self._array, layout, n_results)
-            assert flat is not None
-        self.flat = flat
-
-    def _views(self, array: Array, layout: _validate.Layout, n_results: int | None) -> list[Array] | None:
-        """Return `array` as (items, pixels, channels), one for each result, or None if that takes copies."""
-        flat = [layout.flatten(one) for one in (array[None] if n_results is None else array)]
-        return flat if all(self._xp.may_share_memory(one, array) for one in flat if one.size) else None
-
-    def finish(self) -> Array:
-        """Return the array, in the caller's dtype and place."""
-        if self._out is None:
-            return self._array.astype(self._dtype, copy=False)
-        if self._array is not self._out:
-            self._out[...] = self._array
-        return self._out

@@ -1,69 +1,15 @@
-"""Which backend serves an array: chosen by the array's type, which must be the same for the whole call.
-
-Arrays of other libraries come in and go out through DLPack, without a copy: on the CPU as NumPy
-arrays, on a CUDA device as CuPy arrays. No library is imported for that: an array's own is there already.
-"""
+"""Which backend serves a call: chosen by the type of its arrays, which must be the same for all of them."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import importlib
-import inspect
 import sys
-from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any
 
 import numpy as np
 
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
-
-# Device types of the DLPack standard.
-_DLPACK_CPU, _DLPACK_CUDA = 1, 2
-
-
-def _library(array: Any) -> str:
-    """Return the library that an array-like belongs to."""
-    if is_cupy(array):
-        return "cupy"
-    if isinstance(array, np.ndarray | np.generic | list | tuple | int | float | complex):
-        return "numpy"
-    if _is_tensor(array):
-        return "torch"
-    library = type(array).__module__.partition(".")[0]
-    return "jax" if library == "jaxlib" else library
-
-
-def _is_tensor(array: Any) -> bool:
-    """Return whether this is a torch tensor, of a subclass too, wherever that is defined."""
-    kind = getattr(sys.modules.get("torch"), "Tensor", None)
-    return kind is not None and isinstance(array, kind)
-
-
-def _kind(array: Any) -> str:
-    return f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
-
-
-def _one_library(given: dict[str, Any]) -> str | None:
-    """Return the library that all arrays of a call belong to."""
-    libraries = {_library(array) for array in given.values()}
-    if len(libraries) > 1:
-        kinds = ", ".join(f"{name} is a {_kind(array)}" for name, array in given.items())
-        raise TypeError(f"all arrays of one call must be of one library, but {kinds}")
-    return libraries.pop() if libraries else None
-
-
-def is_cupy(array: Any) -> bool:
-    """Return whether this is a CuPy array; where CuPy has not been imported, there are none."""
-    cupy = sys.modules.get("cupy")
-    return cupy is not None and isinstance(array, cupy.ndarray)
-
-
-def on_host(array: Any) -> Any:
-    """Return a CuPy array as a NumPy array, which waits for the device, and anything else as it is."""
-    return array.get() if is_cupy(array) else array
+from aproarray import _arrays
 
 
 def _on_current_device(arrays: dict[str, Any]) -> None:
@@ -79,13 +25,13 @@ def _on_current_device(arrays: dict[str, Any]) -> None:
 def backend(**arrays: Any) -> ModuleType:
     """Return the backend module that serves these arrays (None: not given), by their types alone."""
     given = {name: array for name, array in arrays.items() if array is not None}
-    library = _one_library(given)
-    if given and all(is_cupy(array) for array in given.values()):
+    library = _arrays.one_library(given)
+    if given and all(_arrays.is_cupy(array) for array in given.values()):
         _on_current_device(given)
         return importlib.import_module("aproarray.gpu")
     for name, array in given.items():
         if library != "numpy":
-            raise TypeError(f"{name} must be a NumPy or CuPy array, got a {_kind(array)}")
+            raise TypeError(f"{name} must be a NumPy or CuPy array, got a {_arrays.kind_of(array)}")
         if isinstance(array, np.ma.MaskedArray):
             raise TypeError(
                 f"{name} is a numpy.ma.MaskedArray, whose mask would be lost: pass {name}.data, and "
@@ -99,173 +45,9 @@ def backend(**arrays: Any) -> ModuleType:
 def cpu_backend(verb: str, **arrays: Any) -> ModuleType:
     """Return the NumPy backend, for what has no kernels on a device."""
     for name, array in arrays.items():
-        if is_cupy(array):
+        if _arrays.is_cupy(array):
             raise TypeError(
                 f"{name} is on a CUDA device, where {verb} does not run: "
                 f"pass {name}.get(), or {name}.cpu() of a tensor"
             )
     return backend(**arrays)
-
-
-def _is_foreign(value: Any) -> bool:
-    """Return whether a value is an array of a library that has no backend of its own."""
-    return hasattr(type(value), "__dlpack__") and _library(value) not in ("numpy", "cupy")
-
-
-def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Let a verb take arrays of any library that speaks DLPack, and return its arrays as the same kind.
-
-    Lists and numbers may stand beside such arrays; arrays of two libraries, or on two devices, may not.
-    """
-    names = tuple(inspect.signature(verb).parameters)
-    said = verb.__qualname__.removesuffix(".__init__")
-
-    def translated(given: dict[str, Any], foreign: dict[str, Any]) -> Any:
-        arrays = {
-            name: value for name, value in given.items() if name in foreign or hasattr(value, "__array__")
-        }
-        _one_library(arrays)
-        devices = {name: _device(value, name) for name, value in foreign.items()}
-        if len(set(devices.values())) > 1:
-            where = ", ".join(f"{name} on {_device_name(device)}" for name, device in devices.items())
-            raise TypeError(f"all arrays of one call must be on one device, but got {where}")
-        first = next(iter(foreign.values()))
-        with on_device_of(first):
-            given |= {name: array_over(value, name, said) for name, value in foreign.items()}
-            result: Any = cast(Callable[..., Any], verb)(**given)
-        if "out" in foreign:
-            result = foreign["out"]
-            if _is_tensor(result) and not result.is_inference():
-                # For autograd, which may have kept what was in there (early versions cannot be told).
-                told = getattr(sys.modules["torch"].autograd.graph, "increment_version", None)
-                if told is not None:
-                    told(result)
-        elif hasattr(result, "__dlpack__"):
-            result = _like(first, result)
-        return result
-
-    @functools.wraps(verb)
-    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        given = dict(zip(names, args, strict=False)) | kwargs
-        foreign = {name: value for name, value in given.items() if _is_foreign(value)}
-        if not foreign:
-            return verb(*args, **kwargs)
-        dynamo = sys.modules.get("torch._dynamo")  # which cannot follow what happens here
-        act = (
-            dynamo.disable(translated)
-            if dynamo and "torch" in map(_library, foreign.values())
-            else translated
-        )
-        return cast(Result, act(given, foreign))
-
-    return call
-
-
-def _device(array: Any, name: str) -> tuple[int, int]:
-    try:
-        kind, number = map(int, array.__dlpack_device__())
-    except AttributeError as error:  # one of JAX's tracers: the methods are there in name only
-        raise TypeError(
-            f"{name} must be an array that holds numbers, got a {_kind(array)}: call this outside of "
-            f"jax.jit, jax.grad and jax.vmap, or through jax.pure_callback"
-        ) from error
-    except (ValueError, BufferError, RuntimeError) as error:
-        raise TypeError(
-            f"{name} must be a tensor with memory that can be shared, got a {_kind(array)} on "
-            f"{getattr(array, 'device', 'an unknown device')} ({error})"
-        ) from error
-    return kind, number
-
-
-def _device_name(device: tuple[int, ...]) -> str:
-    kind = {_DLPACK_CPU: "cpu", _DLPACK_CUDA: "cuda"}.get(device[0], f"DLPack device type {device[0]}")
-    return kind if device[0] == _DLPACK_CPU else f"{kind}:{device[1]}"
-
-
-def array_over(array: Any, name: str, verb: str) -> Any:
-    """Return the NumPy or CuPy array over the memory of another library's array."""
-    if getattr(array, "requires_grad", False):
-        if sys.modules["torch"].is_grad_enabled():
-            has_gradients = verb != "mst" and verb in importlib.import_module("aproarray.torch").__all__
-            instead = f"use aproarray.torch.{verb}, which has, or " if has_gradients else ""
-            raise TypeError(
-                f"{name} requires grad, and {verb} has no gradients: {instead}pass {name}.detach()"
-            )
-        array = array.detach()
-    if str(getattr(array, "dtype", "")) == "torch.bool":  # which torch < 2.2 cannot hand over
-        return array_over(array.view(sys.modules["torch"].uint8), name, verb).view(np.bool_)
-    if _is_tensor(array):
-        if array.layout != sys.modules["torch"].strided or array.is_quantized:
-            kind = "quantized" if array.is_quantized else f"{array.layout}"
-            raise TypeError(f"{name} must be a dense tensor of numbers, got a {kind} one")
-        if array.is_neg():  # minus what is in its memory
-            if name == "out":
-                raise ValueError("out must not be a negated view, got a tensor with is_neg()")
-            array = array.resolve_neg()
-    device = _device(array, name)
-    try:
-        if device[0] == _DLPACK_CUDA:
-            return _cupy(name, device).from_dlpack(array)
-        if device[0] == _DLPACK_CPU:
-            return _numpy_over(array)
-    except (TypeError, BufferError, RuntimeError) as error:
-        raise TypeError(
-            f"{name} must hold bool, integer, float16, float32 or float64 numbers, and share its memory, got "
-            f"dtype {getattr(array, 'dtype', 'unknown')} ({error})"
-        ) from error
-    raise TypeError(f"{name} must be on the CPU or a CUDA device, got {_device_name(device)}")
-
-
-def _numpy_over(array: Any) -> Any:
-    if _library(array) == "torch":
-        # NumPy makes what comes by DLPack read-only where torch does not speak the newer version of it.
-        with contextlib.suppress(RuntimeError):  # "Numpy is not available": torch < 2.3 beside NumPy 2
-            return array.numpy()
-    return np.from_dlpack(array)
-
-
-def _cupy(name: str, device: tuple[int, ...]) -> ModuleType:
-    try:
-        return importlib.import_module("cupy")
-    except ImportError as error:
-        raise ImportError(f"{name} is on {_device_name(device)}, which needs CuPy ({error})") from error
-
-
-def _like(array: Any, result: Any) -> Any:
-    """Return a NumPy or CuPy array as one of the library that `array` is of."""
-    if hasattr(array, "__array_namespace__"):
-        return array.__array_namespace__().from_dlpack(result)
-    return sys.modules[_library(array)].from_dlpack(result)
-
-
-@contextlib.contextmanager
-def on_device_of(array: Any) -> Iterator[None]:
-    """Let CuPy work on an array's CUDA device and, for a torch tensor, on torch's current stream."""
-    kind, number = _device(array, "the array")
-    if kind != _DLPACK_CUDA:
-        yield
-        return
-    cupy = _cupy("the array", (kind, number))
-    with cupy.cuda.Device(number), contextlib.ExitStack() as stack:
-        if _library(array) == "torch":
-            stack.enter_context(_stream_over(cupy, array, number))
-        yield
-        if _library(array) != "torch":  # whose memory may be used for something else as soon as this returns
-            cupy.cuda.get_current_stream().synchronize()
-
-
-class _Address(NamedTuple):
-    """A stream of another library, as CuPy 14 takes it."""
-
-    stream: int
-
-    def __cuda_stream__(self) -> tuple[int, int]:
-        return 0, self.stream
-
-
-def _stream_over(cupy: Any, tensor: Any, number: int) -> Any:
-    """Return torch's current stream on a tensor's device as one of CuPy's."""
-    address = sys.modules["torch"].cuda.current_stream(tensor.device).cuda_stream
-    if hasattr(cupy.cuda.Stream, "from_external"):
-        return cupy.cuda.Stream.from_external(_Address(address))
-    return cupy.cuda.ExternalStream(address, number)  # CuPy 13; deprecated since

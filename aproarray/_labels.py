@@ -12,7 +12,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _dispatch, _grid, _relief, _validate
+from aproarray import _arrays, _dispatch, _edges, _relief, _validate
 from aproarray._api import global_propagate, local_propagate, mst
 from aproarray._tree import SpanningTree
 
@@ -69,7 +69,7 @@ class LabelPropagator:
     [1, 1, 1, 2, 2, 2]
     """
 
-    @_dispatch.takes_dlpack
+    @_arrays.takes_dlpack
     def __init__(
         self,
         image: ArrayLike,
@@ -120,7 +120,7 @@ class LabelPropagator:
     @overload
     def propagate(self, labels: ArrayLike, *, return_prob: bool, workers: int | None = None) -> Array: ...
 
-    @_dispatch.takes_dlpack
+    @_arrays.takes_dlpack
     def propagate(self, labels: ArrayLike, *, return_prob: bool = False, workers: int | None = None) -> Array:
         """Return the labels of all pixels; see `propagate_labels`."""
         backend = _dispatch.cpu_backend("propagate", labels=labels)
@@ -194,7 +194,7 @@ def propagate_labels(
 ) -> NDArray[np.float32]: ...
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def propagate_labels(
     image: ArrayLike,
     labels: ArrayLike,
@@ -290,7 +290,7 @@ def _image_and_mask(
 ) -> tuple[Array, NDArray[np.bool_] | None]:
     """Return one image with its channels last, and its mask."""
     pixels = _validate.real_array(image, "image")
-    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
+    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     layout = _validate.layout(pixels.shape, spatial_ndim, channel_axis, "image")
     if layout.leading:
         raise ValueError(
@@ -318,7 +318,7 @@ def _steps(shape: tuple[int, ...], reach: int) -> NDArray[np.intp]:
     strides = [int(np.prod(shape[axis + 1 :], dtype=np.intp)) for axis in range(len(shape))]
     steps = [
         sum(a * b for a, b in zip(step, strides, strict=True))
-        for step in _grid.window_steps(len(shape), 2 * reach + 1)
+        for step in _edges.window_steps(len(shape), 2 * reach + 1)
         if reach > 1 or sum(map(abs, step)) == 1
     ]
     return np.array(steps, np.intp)
@@ -327,7 +327,7 @@ def _steps(shape: tuple[int, ...], reach: int) -> NDArray[np.intp]:
 _MODES = ("local", "global", "global-local", "local-global", "parallel")
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def refine(
     scores: ArrayLike,
     image: ArrayLike,
@@ -478,7 +478,7 @@ def _resampled(scores: Array, shape: tuple[int, ...]) -> Array:
     return scores
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def affinity_map(
     image: ArrayLike | SpanningTree,
     pixel: int | tuple[int, ...],

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _dispatch, _validate
+from aproarray import _arrays, _dispatch, _validate
 
 Array = NDArray[Any]
 
@@ -70,7 +70,7 @@ class SpanningTree:
                 array.setflags(write=False)
 
     @classmethod
-    @_dispatch.takes_dlpack
+    @_arrays.takes_dlpack
     def from_edges(cls, edges: ArrayLike, weights: ArrayLike, n_nodes: int) -> SpanningTree:
         """Return the minimum spanning tree of any graph: superpixels, meshes, point clouds.
 
@@ -167,7 +167,7 @@ class SpanningTree:
         if not self.batch_shape:
             raise TypeError("a single SpanningTree cannot be indexed: it is not a batch")
         n_trees, n_nodes, n_gaps = math.prod(self.batch_shape), self.order.shape[-1], self.gaps.shape[-1]
-        picked = np.arange(n_trees).reshape(self.batch_shape)[_dispatch.on_host(key)]
+        picked = np.arange(n_trees).reshape(self.batch_shape)[_arrays.on_host(key)]
         picked = self._backend.xp.asarray(picked) if picked.ndim else int(picked)
         mask = self.mask
         if mask is not None and mask.shape != self.shape:
@@ -212,14 +212,14 @@ class SpanningTree:
         weights = f"{float(finite.min()):.3g}..{float(finite.max()):.3g}" if finite.size else "none"
         batch = f", batch_shape={self.batch_shape}" if self.batch_shape else ""
         components = np.array2string(
-            np.asarray(_dispatch.on_host(self.n_components)), separator=", ", threshold=8
+            np.asarray(_arrays.on_host(self.n_components)), separator=", ", threshold=8
         )
         return (
             f"SpanningTree(shape={self.shape}{batch}, n_components={components}, "
             f"weights={weights} {self.gaps.dtype})"
         )
 
-    @_dispatch.takes_dlpack
+    @_arrays.takes_dlpack
     def reweight(
         self, features: ArrayLike, *, channel_axis: int | None = -1, workers: int | None = None
     ) -> SpanningTree:
@@ -253,7 +253,7 @@ class SpanningTree:
         -----
         O(N log N) worst case, O(N) in practice (two counting sorts and a radix sort).
         """
-        return _reweigh(self, features, self.batch_shape, channel_axis, workers, check_finite=True)
+        return reweigh(self, features, self.batch_shape, channel_axis, workers, check_finite=True)
 
     def minimax(self, i: ArrayLike, j: ArrayLike) -> Any:
         """Return d_ij, the largest weight on the tree path from i to j.
@@ -397,32 +397,9 @@ class SpanningTree:
     def _backend(self) -> ModuleType:
         return _dispatch.backend(order=self.order)
 
-    def _rooted_trees(self, workers: int) -> Any:
-        """Return the trees of the flattened batch, breadth first from a root: found once, and kept."""
-        if self._rooted is None:
-            n_trees, n_nodes = math.prod(self.batch_shape), self.order.shape[-1]
-            rooted = self._backend.rooted_trees(
-                self.order.reshape(n_trees, n_nodes),
-                self.gap_edges.reshape(n_trees, max(n_nodes - 1, 0), 2),
-                workers,
-            )
-            object.__setattr__(self, "_rooted", rooted)
-        return self._rooted
-
     def _flat_mask(self) -> NDArray[np.bool_]:
         assert self.mask is not None
         return self.mask.reshape(*self.mask.shape[: self.mask.ndim - len(self.shape)], self.order.shape[-1])
-
-    def _masks_of(self, tree_of: NDArray[np.intp]) -> NDArray[np.bool_] | None:
-        """Return the masks of some trees of a flattened batch, (1 or len(tree_of), N), or None."""
-        if self.mask is None:
-            return None
-        if self.mask.shape == self.shape:
-            return self._flat_mask()[None]
-        masks: NDArray[np.bool_] = self.mask.reshape(math.prod(self.batch_shape), self.order.shape[-1])[
-            self._backend.xp.asarray(tree_of)
-        ]
-        return masks
 
     def _check_single(self, method: str) -> None:
         if self.batch_shape:
@@ -446,23 +423,23 @@ class SpanningTree:
         return nodes
 
 
-def _reweigh(
+def reweigh(
     tree: SpanningTree,
     features: ArrayLike,
     leading: tuple[int, ...],
     channel_axis: int | None,
     workers: int | None,
     check_finite: bool,
-    tree_of: NDArray[np.intp] | None = None,
+    tree_index: NDArray[np.intp] | None = None,
 ) -> SpanningTree:
-    """Weigh a tree by features whose leading axes begin with `leading`; `tree_of` names the tree of each."""
+    """Weigh a tree by features that lead with `leading`; `tree_index` names the tree of each."""
     backend = _dispatch.backend(order=tree.order, features=features)
-    flat, layout, tree_of = _flat_features(tree, features, leading, channel_axis, check_finite, tree_of)
+    flat, layout, tree_index = flat_features(tree, features, leading, channel_axis, check_finite, tree_index)
     n_trees, n_nodes = math.prod(tree.batch_shape), tree.order.shape[-1]
-    mask = tree._masks_of(tree_of)
+    mask = masks_of(tree, tree_index)
     trees, weights_finite = backend.reweighed_trees(
         tree.gap_edges.reshape(n_trees, max(n_nodes - 1, 0), 2),
-        tree_of,
+        tree_index,
         flat,
         _validate.workers(workers, backend.available_workers()),
     )
@@ -475,22 +452,47 @@ def _reweigh(
     return SpanningTree(tree.shape, order, gaps, gap_edges, mask)
 
 
-def _flat_features(
+def flat_features(
     tree: SpanningTree,
     features: ArrayLike,
     leading: tuple[int, ...],
     channel_axis: int | None,
     check_finite: bool,
-    tree_of: NDArray[np.intp] | None = None,
+    tree_index: NDArray[np.intp] | None = None,
 ) -> tuple[Array, _validate.Layout, NDArray[np.intp]]:
     """Return features over trees as (F, N, C) with their layout, and the tree of each (F)."""
     xp = tree._backend.xp
     f = _validate.real_array(features, "features", xp)
     layout = _validate.layout_over(f.shape, leading, tree.shape, channel_axis, "features", "a tree")
     flat = xp.ascontiguousarray(layout.flatten(f), _validate.compute_dtype(f.dtype))
-    if tree_of is None:
-        tree_of = np.arange(math.prod(tree.batch_shape))
-    tree_of = np.repeat(tree_of, math.prod(layout.leading[len(leading) :]))
+    if tree_index is None:
+        tree_index = np.arange(math.prod(tree.batch_shape))
+    tree_index = np.repeat(tree_index, math.prod(layout.leading[len(leading) :]))
     if check_finite:
-        _validate.finite(flat, "features", tree._masks_of(tree_of))
-    return flat, layout, tree_of
+        _validate.finite(flat, "features", masks_of(tree, tree_index))
+    return flat, layout, tree_index
+
+
+def masks_of(tree: SpanningTree, tree_index: NDArray[np.intp]) -> NDArray[np.bool_] | None:
+    """Return the masks of some trees of a flattened batch, (1 or len(tree_index), N), or None."""
+    if tree.mask is None:
+        return None
+    if tree.mask.shape == tree.shape:
+        return tree._flat_mask()[None]
+    masks: NDArray[np.bool_] = tree.mask.reshape(math.prod(tree.batch_shape), tree.order.shape[-1])[
+        tree._backend.xp.asarray(tree_index)
+    ]
+    return masks
+
+
+def rooted_trees(tree: SpanningTree, workers: int) -> Any:
+    """Return the trees of the flattened batch, breadth first from a root: found once, and kept."""
+    if tree._rooted is None:
+        n_trees, n_nodes = math.prod(tree.batch_shape), tree.order.shape[-1]
+        rooted = tree._backend.rooted_trees(
+            tree.order.reshape(n_trees, n_nodes),
+            tree.gap_edges.reshape(n_trees, max(n_nodes - 1, 0), 2),
+            workers,
+        )
+        object.__setattr__(tree, "_rooted", rooted)
+    return tree._rooted

@@ -14,12 +14,11 @@ from types import ModuleType
 from typing import Any
 
 import aproarray
-from aproarray import cpu
-from aproarray.cpu import _mst
+from aproarray.cpu import _mst, _processor
 from benchmarks import inputs, machine
 
 STAGES: dict[str, tuple[ModuleType, str]] = {
-    "weigh, drop from squares": (cpu.weighing, "weigh_slabs"),
+    "weigh, drop from squares": (_processor.weighing, "weigh_slabs"),
     "tiles: sort, union-find, runs": (_mst, "solve_tiles"),
     "number the runs": (_mst, "number_runs"),
     "count the edges left": (_mst, "count_unmarked"),
@@ -28,10 +27,10 @@ STAGES: dict[str, tuple[ModuleType, str]] = {
     "line of pixels": (_mst, "lay_out_nodes"),
     "chain of runs": (_mst, "chain_runs"),
     "line of runs": (_mst, "write_runs"),
-    "exp": (cpu.sweeps, "affinities"),
-    "gather": (cpu.sweeps, "gather"),
-    "both sweeps": (cpu.sweeps, "sweep"),
-    "scatter": (cpu.sweeps, "scatter"),
+    "exp": (_processor.sweeps, "affinities"),
+    "gather": (_processor.sweeps, "gather"),
+    "both sweeps": (_processor.sweeps, "sweep"),
+    "scatter": (_processor.sweeps, "scatter"),
 }
 
 

@@ -58,7 +58,7 @@ class Annotations(NamedTuple):
     """Class or VOID of every pixel (B, H, W)."""
     boxes: Tensor
     """Boxes of instances (K, 1, H, W), for supervision by boxes."""
-    image_of: Tensor
+    image_index: Tensor
     """The image of each box (K,)."""
     class_of: Tensor
     """The class of each box (K,)."""
@@ -181,7 +181,7 @@ def annotate(masks: Tensor, supervision: str, seed: int) -> Annotations:
     """
     rng = np.random.default_rng(seed)
     labels = np.full(masks.shape, VOID)
-    boxes, image_of, class_of = [], [], []
+    boxes, image_index, class_of = [], [], []
     for number, mask in enumerate(masks.numpy()):
         if supervision == "boxes":
             labels[number][mask != VOID] = 0
@@ -194,7 +194,7 @@ def annotate(masks: Tensor, supervision: str, seed: int) -> Annotations:
                 box[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
                 labels[number][box] = VOID
                 boxes.append(box)
-                image_of.append(number)
+                image_index.append(number)
                 class_of.append(class_)
                 continue
             depth = ndimage.distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
@@ -207,7 +207,7 @@ def annotate(masks: Tensor, supervision: str, seed: int) -> Annotations:
     return Annotations(
         torch.from_numpy(labels),
         torch.from_numpy(np.array(boxes, np.float32).reshape(-1, 1, *size)),
-        torch.tensor(image_of, dtype=torch.int64),
+        torch.tensor(image_index, dtype=torch.int64),
         torch.tensor(class_of, dtype=torch.int64),
     )
 
@@ -216,9 +216,9 @@ def batch_of(told: Annotations, index: Tensor) -> Annotations:
     """Return the annotations of some of the scenes."""
     place = torch.full((len(told.labels),), -1)
     place[index] = torch.arange(len(index))
-    chosen = place[told.image_of] >= 0
+    chosen = place[told.image_index] >= 0
     return Annotations(
-        told.labels[index], told.boxes[chosen], place[told.image_of[chosen]], told.class_of[chosen]
+        told.labels[index], told.boxes[chosen], place[told.image_index[chosen]], told.class_of[chosen]
     )
 
 

@@ -73,9 +73,9 @@ def loss(scores: Tensor, scenes: Scenes, told: Annotations, method: str, trust: 
     region, index = (told.labels == VOID).unsqueeze(1), None
     with_boxes = len(told.boxes) > 0
     if with_boxes:
-        probabilities = probabilities[told.image_of, told.class_of].unsqueeze(1)
+        probabilities = probabilities[told.image_index, told.class_of].unsqueeze(1)
         total = total + projection_loss(probabilities * told.boxes, told.boxes)
-        region, index = told.boxes, told.image_of
+        region, index = told.boxes, told.image_index
     if any(weights):
         propagation = AffinityPropagation(mode, GLOBAL, LOCAL)  # type: ignore[arg-type]
         total = total + trust * apro_loss(

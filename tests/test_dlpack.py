@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import aproarray
-from aproarray import _dispatch, related
+from aproarray import _arrays, related
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.random((2, 6, 5, 3), np.float32)
@@ -154,7 +154,7 @@ def test_nothing_is_copied_on_the_way_in(library):
     make, back = library
     for array in (VALUES.copy(), MASK.copy()):
         given = make(array)
-        over = _dispatch.array_over(given, "values", "mst")
+        over = _arrays.array_over(given, "values", "mst")
         assert over.dtype == array.dtype
         assert over.ctypes.data == back(given).ctypes.data
 
@@ -162,7 +162,7 @@ def test_nothing_is_copied_on_the_way_in(library):
 def test_nothing_is_copied_on_the_way_out():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     result = VALUES.copy()
-    assert _dispatch._like(torch.zeros(1), result).data_ptr() == result.ctypes.data
+    assert _arrays._like(torch.zeros(1), result).data_ptr() == result.ctypes.data
 
 
 def test_out_is_written_to():
@@ -263,7 +263,7 @@ def jax():
 
 def test_jax_arrays_stay_on_their_device_and_unchanged(jax):
     image, values = jax.numpy.asarray(IMAGE), jax.numpy.asarray(VALUES)
-    over = _dispatch.array_over(values, "values", "global_propagate")
+    over = _arrays.array_over(values, "values", "global_propagate")
     assert over.ctypes.data == values.unsafe_buffer_pointer()
     assert not over.flags.writeable
     tree = aproarray.mst(image)
@@ -386,5 +386,5 @@ def test_cupy_works_on_torchs_stream(monkeypatch):
     cupy_13 = types.SimpleNamespace(
         cuda=types.SimpleNamespace(Stream=object, ExternalStream=lambda *given: given)
     )
-    assert _dispatch._stream_over(cupy_14, torch.zeros(1), 2) == (0, 0x5EED)
-    assert _dispatch._stream_over(cupy_13, torch.zeros(1), 2) == (0x5EED, 2)
+    assert _arrays._stream_over(cupy_14, torch.zeros(1), 2) == (0, 0x5EED)
+    assert _arrays._stream_over(cupy_13, torch.zeros(1), 2) == (0x5EED, 2)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from strategies import DTYPES, graphs, pictures, values_over, zetas
 
 import aproarray
-from aproarray import SpanningTree, cpu, reference
-from aproarray.cpu import _sweep
+from aproarray import SpanningTree, reference
+from aproarray.cpu import _processor, _sweep
 
 RTOL = {np.float32: 1e-5, np.float64: 1e-12}
 
@@ -352,8 +352,8 @@ def test_vector_code_gives_the_same_bits_as_code_for_any_processor(channels, dty
     values = rng.standard_normal((30, 40, channels)).astype(dtype)
     results = []
     for suffix in ("", "_avx2"):
-        monkeypatch.setattr(cpu, "sweeps", importlib.import_module(f"aproarray.cpu._sweep{suffix}"))
-        monkeypatch.setattr(cpu, "weighing", importlib.import_module(f"aproarray.cpu._weigh{suffix}"))
+        monkeypatch.setattr(_processor, "sweeps", importlib.import_module(f"aproarray.cpu._sweep{suffix}"))
+        monkeypatch.setattr(_processor, "weighing", importlib.import_module(f"aproarray.cpu._weigh{suffix}"))
         tree = aproarray.mst(image)
         results.append((tree.order, tree.gaps, aproarray.global_propagate(values, tree, zeta=0.3)))
     for plain, vector in zip(*results, strict=True):
@@ -377,7 +377,7 @@ def test_few_channels_give_the_same_bits_as_among_many(channels, picture):
         np.testing.assert_array_equal(np.moveaxis(apart, 0, -1), few)
 
 
-@pytest.mark.parametrize("sweeps", [_sweep, cpu.sweeps])
+@pytest.mark.parametrize("sweeps", [_sweep, _processor.sweeps])
 def test_affinities_are_exp_to_two_units_in_the_last_place(sweeps):
     d = np.concatenate([np.linspace(0, 708, 100_001), [709, 1e4, 1e300, np.inf]])
     for zeta in (1.0, 0.25, 5e-324, 1e200):

@@ -7,13 +7,13 @@ import emulated_cupy
 import pytest
 from on_device import Device
 
-from aproarray import _grid
+from aproarray import _edges
 
 nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs nvidia-cuda-nvrtc and cuda-bindings")
 
 device = Device(emulated_cupy)
 with device.active():
-    from aproarray.gpu import _compile, _windows
+    from aproarray.gpu import _compile, _local
     from aproarray.gpu._trees import steps_of
 
 KEYS = [{"KEY": "u32", "REAL": "float"}, {"KEY": "u64", "REAL": "double"}]
@@ -22,7 +22,7 @@ REALS = ["float", "double"]
 
 def grids():
     for shape, connectivity in [((2, 2), 1), ((2, 2, 2), 3)]:
-        grid = _grid.grid(shape, connectivity)
+        grid = _edges.grid(shape, connectivity)
         yield {"NDIM": len(shape), "N_STEPS": len(grid.offsets), "STEPS": steps_of(grid)}
 
 
@@ -46,11 +46,11 @@ CONSTANTS = {
     "gradients": WINDOWS,
     "pair_tiles": [
         {"REAL": REALS[size // 4 - 1], "DEEP": 4, "RADIUS": radius, "TALL": tall}
-        for (radius, size), (tall, _) in _windows.TILES.items()
+        for (radius, size), (tall, _) in _local.TILES.items()
     ],
     "tiles": [
         {"REAL": real, "PIXEL": pixel, "DEEP": 4, "RADIUS": radius, "TALL": tall, "RESIDENT": resident}
-        for (radius, size), (tall, resident) in _windows.TILES.items()
+        for (radius, size), (tall, resident) in _local.TILES.items()
         for real in REALS
         for pixel in REALS[:1]
         if size == (4 if real == "float" else 8)

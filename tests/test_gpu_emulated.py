@@ -76,10 +76,10 @@ def test_results_repeat_bit_for_bit_whatever_else_is_in_the_batch(gpu):
 
 
 @pytest.mark.parametrize("features", [False, True])
-@pytest.mark.parametrize("tree_of", [[0, 0, 1], [1, 0, 1]])
-def test_gradients_are_those_of_finite_differences(gpu, features, tree_of):
+@pytest.mark.parametrize("tree_index", [[0, 0, 1], [1, 0, 1]])
+def test_gradients_are_those_of_finite_differences(gpu, features, tree_index):
     rng = np.random.default_rng(1)
-    n, zeta, tree_of = 24, 0.6, np.array(tree_of)
+    n, zeta, tree_index = 24, 0.6, np.array(tree_index)
     images = rng.random((2, n, 2))
     values, grad = rng.standard_normal((2, 3, n, 2))
     trees, _ = gpu.grid_trees(to_device(images), (4, 6), 1, None, 1)
@@ -87,13 +87,13 @@ def test_gradients_are_those_of_finite_differences(gpu, features, tree_of):
     def propagate(values, gaps):
         out = emulated_cupy.empty(values.shape, np.float64)
         z = emulated_cupy.empty((2, n), np.float64)
-        gpu.global_propagate(to_device(values), out, trees.order, gaps, tree_of, zeta, 1, z)
+        gpu.global_propagate(to_device(values), out, trees.order, gaps, tree_index, zeta, 1, z)
         return out, z
 
     result, z = propagate(values, trees.gaps)
     out = emulated_cupy.empty((2, n - 1), np.float64)
     gpu.global_gap_gradients(
-        to_device(grad), to_device(values), result, trees.order, trees.gaps, tree_of, zeta, z, out, 1
+        to_device(grad), to_device(values), result, trees.order, trees.gaps, tree_index, zeta, z, out, 1
     )
     gaps, step = trees.gaps.get(), 1e-6
 
@@ -121,7 +121,7 @@ def test_gradients_are_those_of_finite_differences(gpu, features, tree_of):
         np.testing.assert_allclose(out.get()[b, gap], expected, rtol=1e-5, atol=1e-8)
     transposed = emulated_cupy.empty(values.shape, np.float64)
     gpu.global_propagate(
-        to_device(grad), transposed, trees.order, trees.gaps, tree_of, zeta, 1, z, transposed=True
+        to_device(grad), transposed, trees.order, trees.gaps, tree_index, zeta, 1, z, transposed=True
     )
     units = rng.standard_normal(values.shape)
     np.testing.assert_allclose(
@@ -138,15 +138,15 @@ def test_tree_filters_and_their_gradients_are_the_cpus(gpu, normalised, set_of, 
     images, masks = rng.random((2, 42, 2)), rng.random((2, 42)) < 0.9
     trees, _ = cpu.grid_trees(images, (6, 7), 1, masks, 1)
     values, grad = rng.standard_normal((2, 3, 42, 7))
-    tree_of, set_of = np.array([1, 0]), np.array(set_of)
-    distances, _ = cpu.edge_distances(images, trees.gap_edges, tree_of, 1)
-    ours_distances, finite = gpu.edge_distances(to_device(images), to_device(trees.gap_edges), tree_of, 1)
+    tree_index, set_of = np.array([1, 0]), np.array(set_of)
+    distances, _ = cpu.edge_distances(images, trees.gap_edges, tree_index, 1)
+    ours_distances, finite = gpu.edge_distances(to_device(images), to_device(trees.gap_edges), tree_index, 1)
     assert finite
     np.testing.assert_allclose(ours_distances.get(), distances, rtol=1e-14)
     found = []
     for backend, place in ((cpu, np.asarray), (gpu, to_device)):
         rooted = backend.rooted_trees(place(trees.order), place(trees.gap_edges), 1)
-        sets = place(distances), tree_of, set_of
+        sets = place(distances), tree_index, set_of
         sums = backend.xp.zeros((2, 42), np.float64) if normalised else None
         y, by_values = (backend.xp.zeros(values.shape, np.float64) for _ in range(2))
         by_distances = backend.xp.zeros((2, 41), np.float64)
@@ -158,14 +158,14 @@ def test_tree_filters_and_their_gradients_are_the_cpus(gpu, normalised, set_of, 
         np.testing.assert_allclose(ours.get(), theirs, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("image_of", [[0, 0, 1, 1], [1, 0, 1, 1]])
-def test_windows_know_the_image_of_each_item(gpu, image_of):
+@pytest.mark.parametrize("image_index", [[0, 0, 1, 1], [1, 0, 1, 1]])
+def test_windows_know_the_image_of_each_item(gpu, image_index):
     rng = np.random.default_rng(0)
     values, images = rng.random((4, 30, 2)), rng.random((2, 30, 3))
     masks = rng.random((2, 30)) < 0.8
     ours, theirs = to_device(np.zeros_like(values)), np.zeros_like(values)
     options = (0.5, 3, 2, 1)
-    index = np.array(image_of)
+    index = np.array(image_index)
     gpu.local_propagate(to_device(values), ours, to_device(images), (5, 6), index, to_device(masks), *options)
     cpu.local_propagate(values, theirs, images, (5, 6), index, masks, *options)
     np.testing.assert_allclose(ours.get(), theirs, rtol=1e-12)
@@ -180,25 +180,25 @@ def test_output_may_overlap_the_input(gpu):
     np.testing.assert_allclose(both[1:].get(), expected, rtol=1e-12)
 
 
-def window_gradients(backend, array, values, images, grad, shape, image_of, masks, *options, regions=None):
+def window_gradients(backend, array, values, images, grad, shape, image_index, masks, *options, region=None):
     """Return W 1, the result, and the gradients of values, images and zeta."""
     given = [array(x) for x in (grad, values, images)]
     out, sums = array(np.zeros_like(values)), array(np.zeros(images.shape[:2], values.dtype))
     by_values, by_image, by_zeta = (
         array(np.full(like.shape, np.nan, like.dtype)) for like in (values, images.astype(float), np.zeros(1))
     )
-    masks, regions = (None if x is None else array(x) for x in (masks, regions))
+    masks, region = (None if x is None else array(x) for x in (masks, region))
     backend.local_propagate(
-        given[1], out, given[2], shape, image_of, masks, *options, 1, sums, regions=regions
+        given[1], out, given[2], shape, image_index, masks, *options, 1, sums, region=region
     )
     backend.local_gradients(
-        *given, shape, image_of, masks, *options, 1, sums, by_values, by_image, by_zeta, regions=regions
+        *given, shape, image_index, masks, *options, 1, sums, by_values, by_image, by_zeta, region=region
     )
     return [x if isinstance(x, np.ndarray) else x.get() for x in (sums, out, by_values, by_image, by_zeta)]
 
 
 @pytest.mark.parametrize(
-    ("shape", "image_of", "channels", "kernel_size", "iterations"),
+    ("shape", "image_index", "channels", "kernel_size", "iterations"),
     [
         ((9, 40), [0, 1], 6, 5, 3),  # a tile and a bit, two blocks of channels
         ((5, 6), [1, 0, 0, 3], 1, 3, 4),
@@ -211,25 +211,25 @@ def window_gradients(backend, array, values, images, grad, shape, image_of, mask
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("held", [False, True], ids=["everywhere", "regions"])
 def test_gradients_of_windows_are_the_cpus(
-    gpu, shape, image_of, channels, kernel_size, iterations, masked, held
+    gpu, shape, image_index, channels, kernel_size, iterations, masked, held
 ):
     rng = np.random.default_rng(len(shape))
     n = math.prod(shape)
-    image_of = np.array(image_of)
-    values, grad = rng.standard_normal((2, len(image_of), n, channels))
-    images = rng.random((image_of.max() + 1, n, 5))
+    image_index = np.array(image_index)
+    values, grad = rng.standard_normal((2, len(image_index), n, channels))
+    images = rng.random((image_index.max() + 1, n, 5))
     masks = rng.random((len(images), n)) < 0.8 if masked else None
-    regions = rng.random((len(image_of), n)) < 0.6 if held else None
+    regions = rng.random((len(image_index), n)) < 0.6 if held else None
     if held:
         regions[0] = np.arange(n) % shape[-1] < 3  # whole tiles without a pixel
-    arguments = (values, images, grad, shape, image_of, masks, 0.5, kernel_size, iterations)
-    ours = window_gradients(gpu, to_device, *arguments, regions=regions)
-    theirs = window_gradients(cpu, np.array, *arguments, regions=regions)
+    arguments = (values, images, grad, shape, image_index, masks, 0.5, kernel_size, iterations)
+    ours = window_gradients(gpu, to_device, *arguments, region=regions)
+    theirs = window_gradients(cpu, np.array, *arguments, region=regions)
     if held:  # the CPU leaves out the sums outside of regions
-        for g, region in zip(image_of, regions, strict=True):
+        for g, region in zip(image_index, regions, strict=True):
             np.testing.assert_allclose(ours[0][g, region], theirs[0][g, region], rtol=1e-12)
     else:  # and of images without items
-        used = np.unique(image_of)
+        used = np.unique(image_index)
         np.testing.assert_allclose(ours[0][used], theirs[0][used], rtol=1e-12)
     for one, other in zip(ours[1:], theirs[1:], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
@@ -249,25 +249,23 @@ def test_gradients_of_windows_in_single_precision(gpu):
 def test_gradients_of_windows_are_the_same_bits_in_any_company(gpu, monkeypatch):
     rng = np.random.default_rng(4)
     values, grad = rng.standard_normal((2, 5, 30, 9))
-    images, image_of, options = rng.random((3, 30, 2)), np.array([2, 0, 0, 1, 0]), (None, 0.6, 3, 3)
-    together = window_gradients(gpu, to_device, values, images, grad, (5, 6), image_of, *options)
+    images, image_index, options = rng.random((3, 30, 2)), np.array([2, 0, 0, 1, 0]), (None, 0.6, 3, 3)
+    together = window_gradients(gpu, to_device, values, images, grad, (5, 6), image_index, *options)
     alone = [
         window_gradients(
-            gpu, to_device, values[image_of == g], images[g : g + 1], grad[image_of == g], (5, 6),
-            np.zeros((image_of == g).sum(), int), *options,
+            gpu, to_device, values[image_index == g], images[g : g + 1], grad[image_index == g], (5, 6),
+            np.zeros((image_index == g).sum(), int), *options,
         )
         for g in range(3)
     ]  # fmt: skip
     for g in range(3):
-        np.testing.assert_array_equal(together[2][image_of == g], alone[g][2])
+        np.testing.assert_array_equal(together[2][image_index == g], alone[g][2])
         np.testing.assert_array_equal(together[3][g], alone[g][3][0])
     bytes_of_column = ((2 * 3 + 2) * 4 + 5) * 30 * 8 // 4
     for columns in (1, 9, 20):  # a block of an item's channels, an item, two items at a time
-        monkeypatch.setattr(
-            sys.modules["aproarray.gpu._windows"], "_GRADIENT_BYTES", columns * bytes_of_column
-        )
+        monkeypatch.setattr(sys.modules["aproarray.gpu._local"], "_GRADIENT_BYTES", columns * bytes_of_column)
         for one, other in zip(
-            window_gradients(gpu, to_device, values, images, grad, (5, 6), image_of, *options),
+            window_gradients(gpu, to_device, values, images, grad, (5, 6), image_index, *options),
             together,
             strict=True,
         ):
@@ -330,7 +328,7 @@ def test_large_batches_and_many_channels_take_turns(gpu, monkeypatch):
     trees = aproarray.mst(images)
     expected = aproarray.global_propagate(values, trees, zeta=0.5).get()
     monkeypatch.setattr(sys.modules["aproarray.gpu._trees"], "MOST_EDGES", 2 * 4 * 6 * 2 + 1)
-    monkeypatch.setattr(sys.modules["aproarray.gpu._sums"], "_WORKING_BYTES", 24 * 4 * 6 * 3)
+    monkeypatch.setattr(sys.modules["aproarray.gpu._global"], "_WORKING_BYTES", 24 * 4 * 6 * 3)
     assert aproarray.mst(images) == trees
     np.testing.assert_array_equal(aproarray.global_propagate(values, trees, zeta=0.5).get(), expected)
 

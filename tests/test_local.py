@@ -45,9 +45,9 @@ def definition(values, image, zeta, kernel_size, iterations, mask=None):
 @pytest.fixture
 def small_passes(monkeypatch):
     """Make a stream take no more than 4 iterations, so that 20 take 5 passes."""
-    from aproarray.cpu import _stencil
+    from aproarray.cpu import _local
 
-    monkeypatch.setattr(_stencil, "_STREAM_BYTES", 1)
+    monkeypatch.setattr(_local, "_STREAM_BYTES", 1)
 
 
 def some_input(shape, channels=2, dtype="f8", image_dtype="f8", seed=0):
@@ -333,8 +333,8 @@ def test_compiled_windows_are_found_on_disk_by_the_next_process():
     values, image, _ = some_input((2, 3), dtype="f4", image_dtype="f4")
     aproarray.local_propagate(values, image, kernel_size=3)
     look = (
-        "import numpy as np; from aproarray.cpu import _stencil; single = np.dtype('f4');"
-        "print(*_stencil._kernel(single, single).stats.cache_hits.values())"
+        "import numpy as np; from aproarray.cpu import _local_stream; single = np.dtype('f4');"
+        "print(*_local_stream.stream_kernel(single, single).stats.cache_hits.values())"
     )
     root = Path(aproarray.__file__).parents[1]
     found = subprocess.run([sys.executable, "-c", look], cwd=root, capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import aproarray
-from aproarray import cpu
+from aproarray.cpu import _trees
 
 
 def kruskal(image, connectivity, mask):
@@ -116,8 +116,8 @@ def pictures(shape):
     ],
 )  # fmt: skip
 def test_tiles_give_kruskals_line(shape, connectivity, masked, workers, monkeypatch):
-    monkeypatch.setattr(cpu, "_UNTILED_PIXELS", (0, 0))
-    monkeypatch.setattr(cpu, "_TILE_BITS", 12)
+    monkeypatch.setattr(_trees, "_UNTILED_PIXELS", (0, 0))
+    monkeypatch.setattr(_trees, "_TILE_BITS", 12)
     mask = np.random.default_rng(1).random(shape) < 0.8 if masked else None
     for name, image in pictures(shape).items():
         image = image.reshape(*shape, -1).astype(np.float32 if workers == 1 else np.float64)
@@ -133,8 +133,8 @@ def test_tiles_give_kruskals_line(shape, connectivity, masked, workers, monkeypa
 def test_tiles_do_not_change_a_tree(monkeypatch):
     image = np.random.default_rng(0).integers(0, 5, (200, 300, 3), np.uint8)
     whole = aproarray.mst(image, workers=1)
-    monkeypatch.setattr(cpu, "_UNTILED_PIXELS", (0, 0))
-    for bits in (0, 2, 7, 12, cpu._TILE_BITS, 20):
-        monkeypatch.setattr(cpu, "_TILE_BITS", bits)
+    monkeypatch.setattr(_trees, "_UNTILED_PIXELS", (0, 0))
+    for bits in (0, 2, 7, 12, _trees._TILE_BITS, 20):
+        monkeypatch.setattr(_trees, "_TILE_BITS", bits)
         assert aproarray.mst(image, workers=1) == whole
         assert aproarray.mst(image, workers=5) == whole

@@ -133,7 +133,7 @@ def test_local_gradients(mask, index, kernel_size, iterations):
 
 
 def test_local_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch):
-    from aproarray.cpu import _stencil
+    from aproarray.cpu import _local, _local_gradients
 
     image, values = rand(1, 2, 30, 7, grad=True), rand(1, 9, 30, 7, seed=1, grad=True)
 
@@ -142,9 +142,9 @@ def test_local_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch):
         return torch.autograd.grad(result.square().sum(), (values, image, ZETA))
 
     expected = gradients()
-    monkeypatch.setattr(_stencil, "_STREAM_BYTES", 1)  # several passes ...
-    monkeypatch.setattr(_stencil, "_GRADIENT_PIXELS", 1)  # over several bands ...
-    monkeypatch.setattr(_stencil, "_GRADIENT_MOVES", 1)  # with as few slabs kept as there can be
+    monkeypatch.setattr(_local, "_STREAM_BYTES", 1)  # several passes ...
+    monkeypatch.setattr(_local_gradients, "_GRADIENT_PIXELS", 1)  # over several bands ...
+    monkeypatch.setattr(_local_gradients, "_GRADIENT_MOVES", 1)  # with as few slabs kept as there can be
     for ours, other in zip(gradients(), expected, strict=True):
         assert torch.equal(ours, other)
 

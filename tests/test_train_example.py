@@ -45,7 +45,7 @@ def test_boxes_hold_their_instances_tightly(scenes):
     told = made.annotate(scenes.masks, "boxes", seed=0)
     outside = told.labels == 0
     covered = torch.zeros(scenes.masks.shape, dtype=torch.bool)
-    for box, image, class_ in zip(told.boxes[:, 0] > 0, told.image_of, told.class_of, strict=True):
+    for box, image, class_ in zip(told.boxes[:, 0] > 0, told.image_index, told.class_of, strict=True):
         inside = (scenes.masks[image] == class_) & box
         for axis in (0, 1):
             assert torch.equal(inside.any(axis), box.any(axis))

@@ -2,7 +2,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from aproarray._grid import Grid
+from aproarray._edges import Grid
 
 Array = NDArray[Any]
 
@@ -55,4 +55,3 @@ def write_runs(
 def canonical_edges(ends: Array, n: int) -> tuple[Array, Array]: ...
 def sort_by_weight(weights: Array, rows: Array) -> None: ...
 def linkage(edges: Array, weights: Array, result: Array) -> None: ...
-def largest_between(gaps: Array, first: Array, last: Array, result: Array) -> None: ...

@@ -822,34 +822,3 @@ def linkage(const node_t[:, ::1] edges, const real[::1] weights, double[:, ::1] 
             result[i, 2] = weights[i]
             result[i, 3] = size[a]
             cluster[a] = n + i
-
-
-def largest_between(
-    const real[::1] gaps, const Py_ssize_t[::1] first, const Py_ssize_t[::1] last, real[::1] result,
-):
-    """Fill result (Q) with the largest of gaps[first:last] for every query (0 where that is empty).
-
-    A tree of maxima over the gaps: O(N) to build, O(log N) a query.
-    """
-    cdef Py_ssize_t n = gaps.shape[0], i, a, b
-    cdef real[::1] tree = np.zeros(2 * max(n, 1), np.asarray(gaps).dtype)
-    cdef real best
-    with nogil:
-        for i in range(n):
-            tree[n + i] = gaps[i]
-        for i in range(n - 1, 0, -1):
-            tree[i] = max(tree[2 * i], tree[2 * i + 1])
-        for i in range(first.shape[0]):
-            a = first[i] + n
-            b = last[i] + n
-            best = 0
-            while a < b:
-                if a & 1:
-                    best = max(best, tree[a])
-                    a += 1
-                if b & 1:
-                    b -= 1
-                    best = max(best, tree[b])
-                a >>= 1
-                b >>= 1
-            result[i] = best

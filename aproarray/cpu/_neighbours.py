@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray import _grid
+from aproarray import _edges, _zeta
 from aproarray.cpu import _workers
-from aproarray.cpu._stencil import _compile
+from aproarray.cpu._local_stream import compiled
 
 Array = NDArray[Any]
 
@@ -48,8 +48,8 @@ class _Padded:
         return inside.reshape(len(planes), math.prod(self._extents)).T
 
 
-# Indices are unsigned here, too: see `_stencil._stream`.
-@_compile
+# Indices are unsigned here, too: see `_local_stream._stream`.
+@compiled
 def _weigh_lines(planes, starts, shifts, length, n_centres, first, last, weights):
     """weights (K, N) <- PAMR's softmax over the K steps for lines [first, last) of planes (C, P).
 
@@ -104,7 +104,7 @@ def _weigh_lines(planes, starts, shifts, length, n_centres, first, last, weights
                 weights[k, pixel + x] /= total[x]
 
 
-@_compile
+@compiled
 def _average_lines(planes, starts, shifts, length, weights, first, last, target):
     """target <- sums over the steps of weights (K, N) and planes (C, P), for lines [first, last)."""
     total = np.empty(length, planes.dtype)
@@ -122,7 +122,7 @@ def _average_lines(planes, starts, shifts, length, weights, first, last, target)
                 target[c, start + x] = total[x]
 
 
-@_compile
+@compiled
 def _relate_lines(planes, valid, starts, shifts, length, scale, first, last, out):
     """out (K, N) <- exp(-|I_i - I_j| * scale) for lines [first, last), 0 where a pixel is not valid."""
     distance = np.empty(length, planes.dtype)
@@ -146,15 +146,15 @@ def pamr(
     out: Array,
     images: Array,
     shape: tuple[int, ...],
-    image_of: Array,
+    image_index: Array,
     dilations: tuple[int, ...],
     iterations: int,
     workers: int,
 ) -> None:
-    """Average values (I, N, C) into out, item i along images[image_of[i]] (G, N, Ci), N pixels of `shape`."""
+    """Average values (I, N, C) into out, item i on image image_index[i] of images (G, N, Ci)."""
     if out.size == 0:
         return
-    steps = _grid.dilated_steps(len(shape), dilations)
+    steps = _edges.dilated_steps(len(shape), dilations)
     padded = _Padded(shape, steps)
     starts, shifts = padded.starts.astype(np.uint64), padded.shifts.astype(np.uint64)  # modulo 2^64
     length = np.uint64(shape[-1])
@@ -162,7 +162,7 @@ def pamr(
         (np.uint64(first), np.uint64(last))
         for first, last in _workers.ranges(len(starts), workers, len(steps) * shape[-1])
     ]
-    for g in np.unique(image_of):
+    for g in np.unique(image_index):
         planes = padded.planes(images[g], "edge")
         weights = np.empty((len(steps), images.shape[1]), images.dtype)
         n_centres = np.uint64(len(dilations))
@@ -174,7 +174,7 @@ def pamr(
             workers,
         )
         weights = weights.astype(values.dtype, copy=False)
-        for i in np.flatnonzero(image_of == g):
+        for i in np.flatnonzero(image_index == g):
             phi = values[i]
             for _ in range(iterations):
                 planes = padded.planes(phi, "edge")
@@ -208,9 +208,9 @@ def pairwise_affinities(
     """
     if out.size == 0:
         return
-    padded = _Padded(shape, _grid.window_steps(len(shape), kernel_size, dilation))
+    padded = _Padded(shape, _edges.window_steps(len(shape), kernel_size, dilation))
     starts, shifts = padded.starts.astype(np.uint64), padded.shifts.astype(np.uint64)
-    scale = images.dtype.type(min(1 / theta, float(np.finfo(images.dtype).max)))
+    scale = images.dtype.type(_zeta.inverse(theta, images.dtype))
 
     length = np.uint64(shape[-1])
 

@@ -10,6 +10,8 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 
+from aproarray import _zeta
+
 from aproarray.cpu._prefetch cimport prefetch
 
 ctypedef fused real:
@@ -336,9 +338,7 @@ def affinities(const real[::1] distances, double zeta, double[::1] result, Py_ss
     """result[first:last] <- exp(-d / zeta^2), for any zeta > 0: never 0 * inf, and 0 where d is inf."""
     cdef double[CHUNK] exponents
     cdef Py_ssize_t i, n
-    cdef double inverse = 1 / zeta, exponent
-    if inverse > 1.7976931348623157e308:  # 1 / subnormal
-        inverse = 1.7976931348623157e308
+    cdef double inverse = _zeta.inverse(zeta), exponent
     with nogil:
         while first < last:
             n = min(<Py_ssize_t> CHUNK, last - first)

@@ -1,6 +1,6 @@
 """The tree filter: how its sums over trees (`_rooted`) are split over threads.
 
-Sets of distances (F, N-1) weigh the gaps of trees: set f those of tree tree_of[f]. Item i is filtered with
+Sets of distances (F, N-1) weigh the gaps of trees: set f those of tree tree_index[f]. Item i is filtered with
 set set_of[i].
 """
 
@@ -8,24 +8,15 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aproarray._backend import RootedTrees
 from aproarray.cpu import _rooted, _sweep, _workers
 
 Array = NDArray[Any]
-
-
-class RootedTrees(NamedTuple):
-    """B forests over N nodes, breadth first: nodes, places of parents, gaps of the edges to them (B, N)."""
-
-    nodes: Array
-    parents: Array
-    gaps: Array
-    n_roots: Array
-    """Roots of each forest (B,): its first places."""
 
 
 def rooted_trees(order: Array, gap_edges: Array, workers: int) -> RootedTrees:
@@ -47,15 +38,15 @@ def rooted_trees(order: Array, gap_edges: Array, workers: int) -> RootedTrees:
     return RootedTrees(nodes, parents, gaps, n_roots)
 
 
-def edge_distances(features: Array, gap_edges: Array, tree_of: Array, workers: int) -> tuple[Array, bool]:
-    """Return |f_u - f_v|^2 (F, N-1) of features (F, N, C) along the edges (B, N-1, 2) of tree tree_of[f].
+def edge_distances(features: Array, gap_edges: Array, tree_index: Array, workers: int) -> tuple[Array, bool]:
+    """Return |f_u - f_v|^2 (F, N-1) of features (F, N, C) along the edges (B, N-1, 2) of tree tree_index[f].
 
     inf where there is no edge; and whether they are finite elsewhere.
     """
     distances = np.empty((len(features), gap_edges.shape[1]), features.dtype)
 
     def one_set(f: int) -> bool:
-        return _rooted.edge_distances(features[f], gap_edges[tree_of[f]], distances[f])
+        return _rooted.edge_distances(features[f], gap_edges[tree_index[f]], distances[f])
 
     return distances, all(
         _workers.run([functools.partial(one_set, f) for f in range(len(features))], workers)
@@ -84,7 +75,7 @@ def tree_filter(
     out: Array,
     trees: RootedTrees,
     distances: Array,
-    tree_of: Array,
+    tree_index: Array,
     set_of: Array,
     zeta: float,
     workers: int,
@@ -104,7 +95,7 @@ def tree_filter(
     weights: dict[int, Array] = {}
 
     def weigh(f: int) -> None:
-        tree = tree_of[f]
+        tree = tree_index[f]
         n_roots = trees.n_roots[tree]
         weights[f] = _weights(trees.gaps[tree], n_roots, distances[f], zeta, decay)
         if sums is not None and not transposed:
@@ -113,7 +104,7 @@ def tree_filter(
     _workers.run([functools.partial(weigh, f) for f in used.tolist()], workers)
 
     def columns(f: int, source: Array, target: Array) -> None:
-        tree = tree_of[f]
+        tree = tree_index[f]
         _rooted.filter_columns(
             source, target, trees.nodes[tree], trees.parents[tree], weights[f], trees.n_roots[tree], decay,
             np.empty(0) if sums is None else sums[f], transposed, np.empty(n_nodes * source.shape[1]),
@@ -144,7 +135,7 @@ def tree_filter_gradients(
     result: Array,
     trees: RootedTrees,
     distances: Array,
-    tree_of: Array,
+    tree_index: Array,
     set_of: Array,
     sums: Array | None,
     out: Array,
@@ -159,7 +150,7 @@ def tree_filter_gradients(
 
     def one_set(f: int) -> None:
         out[f] = 0
-        tree = tree_of[f]
+        tree = tree_index[f]
         nodes, parents, gaps = trees.nodes[tree], trees.parents[tree], trees.gaps[tree]
         n_roots = trees.n_roots[tree]
         weights = _weights(gaps, n_roots, distances[f], 1.0, 1.0)

@@ -2,7 +2,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from aproarray._grid import Grid
+from aproarray._edges import Grid
 
 Array = NDArray[Any]
 

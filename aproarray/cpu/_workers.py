@@ -20,7 +20,7 @@ STEP = 1 << 18
 _PARTS = 8
 
 
-def available_cpus() -> int:
+def available_workers() -> int:
     """Return the CPUs that this process may use: its affinity, and its cgroup's quota where there is one."""
     try:
         cpus = len(os.sched_getaffinity(0))
@@ -37,6 +37,10 @@ def _quota() -> float:
         return math.inf if quota == "max" else math.ceil(int(quota) / int(period))
     except (OSError, ValueError):
         return math.inf
+
+
+# What a pixel of a pass that reads and writes once takes, of a pixel's time in `STEP`.
+LINEAR = 0.2
 
 
 class Stopped(Exception):  # noqa: N818 - no error of its own

@@ -11,11 +11,12 @@ from typing import Any
 import cupy as xp
 import numpy as np
 
-from aproarray import cpu
-from aproarray.cpu._tree_filter import RootedTrees
+from aproarray import _zeta, cpu
 from aproarray.gpu._compile import kernel
+from aproarray.gpu._global import feature_gradients, global_gap_gradients, global_propagate
+from aproarray.gpu._local import gradients as local_gradients
+from aproarray.gpu._local import propagate as local_propagate
 from aproarray.gpu._neighbours import pairwise_affinities, pamr
-from aproarray.gpu._sums import feature_gradients, global_gap_gradients, global_propagate
 from aproarray.gpu._tree_filter import (
     edge_distances,
     rooted_trees,
@@ -23,11 +24,8 @@ from aproarray.gpu._tree_filter import (
     tree_filter_gradients,
 )
 from aproarray.gpu._trees import _REAL, edge_list_tree, grid_trees, reweighed_trees, sorted_edges
-from aproarray.gpu._windows import gradients as local_gradients
-from aproarray.gpu._windows import propagate as local_propagate
 
 __all__ = [
-    "RootedTrees",
     "affinities",
     "available_workers",
     "distances_from",
@@ -85,6 +83,6 @@ def distances_from(gaps: Any, position: int) -> Any:
 
 def affinities(distances: Any, zeta: float) -> Any:
     """Return exp(-d / zeta^2) in float64, 0 where d is inf, for distances (M,) and any zeta > 0."""
-    inverse = min(1 / zeta, float(np.finfo(np.float64).max))
+    inverse = _zeta.inverse(zeta)
     wide = distances.astype(np.float64)
     return xp.where(np.isinf(wide), 0.0, np.exp(-(wide * inverse) * inverse))

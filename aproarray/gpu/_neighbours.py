@@ -7,15 +7,15 @@ from typing import Any
 import cupy
 import numpy as np
 
-from aproarray import _dispatch, _grid
+from aproarray import _arrays, _edges, _zeta
 from aproarray.gpu._compile import kernel
-from aproarray.gpu._sums import _strided
+from aproarray.gpu._global import _strided
 from aproarray.gpu._trees import _NULL, _REAL, items_at_once
 
 
 def _extents(shape: tuple[int, ...]) -> tuple[np.uint32, ...]:
     items_at_once(1, int(np.prod(shape)), f"an image of shape {shape}")
-    return tuple(map(np.uint32, (*shape, *(1,) * (_grid.MAX_NDIM - len(shape)))))
+    return tuple(map(np.uint32, (*shape, *(1,) * (_edges.MAX_NDIM - len(shape)))))
 
 
 def _steps(steps: list[tuple[int, ...]]) -> Any:
@@ -27,12 +27,12 @@ def pamr(
     out: Any,
     images: Any,
     shape: tuple[int, ...],
-    image_of: Any,
+    image_index: Any,
     dilations: tuple[int, ...],
     iterations: int,
     workers: int,
 ) -> None:
-    """Average values (I, N, C) into out, item i along images[image_of[i]] (G, N, Ci), N pixels of `shape`."""
+    """Average values (I, N, C) into out, item i on image image_index[i] of images (G, N, Ci)."""
     del workers
     if out.size == 0:
         return
@@ -40,7 +40,7 @@ def pamr(
         out[...] = values
         return
     n_items, n_pixels, channels = values.shape
-    extents, steps = _extents(shape), _grid.dilated_steps(len(shape), dilations)
+    extents, steps = _extents(shape), _edges.dilated_steps(len(shape), dilations)
     ways, n_steps = _steps(steps), np.uint32(len(steps))
     weights = cupy.empty((len(images), len(steps), n_pixels), images.dtype)
     kernel("neighbours", "weigh_neighbours", REAL=_REAL[images.dtype], NDIM=len(shape))(
@@ -48,7 +48,7 @@ def pamr(
         np.uint32(images.shape[2]), *extents, ways, n_steps, np.uint32(len(dilations)), weights,
     )  # fmt: skip
     weights = weights.astype(values.dtype, copy=False)
-    owners = cupy.asarray(np.asarray(_dispatch.on_host(image_of), np.uint32))
+    owners = cupy.asarray(np.asarray(_arrays.on_host(image_index), np.uint32))
     average = kernel("neighbours", "average_neighbours", REAL=_REAL[values.dtype], NDIM=len(shape))
     # Between iterations, pixels of one channel lie side by side.
     planes = [cupy.empty((n_items, channels, n_pixels), values.dtype) for _ in range(min(iterations - 1, 2))]
@@ -76,8 +76,8 @@ def pairwise_affinities(
     del workers
     if out.size == 0:
         return
-    steps = _grid.window_steps(len(shape), kernel_size, dilation)
-    scale = images.dtype.type(min(1 / theta, float(np.finfo(images.dtype).max)))
+    steps = _edges.window_steps(len(shape), kernel_size, dilation)
+    scale = images.dtype.type(_zeta.inverse(theta, images.dtype))
     kernel("neighbours", "relate_neighbours", REAL=_REAL[images.dtype], NDIM=len(shape))(
         out.size, cupy.ascontiguousarray(images), np.uint32(len(images)), np.uint32(images.shape[1]),
         np.uint32(images.shape[2]), _NULL if masks is None else cupy.ascontiguousarray(masks),

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import cupy
 import numpy as np
 
-from aproarray import cpu
-from aproarray.cpu._tree_filter import RootedTrees
+from aproarray import _zeta, cpu
+from aproarray._backend import RootedTrees
 from aproarray.gpu import _compile
 from aproarray.gpu._compile import kernel
-from aproarray.gpu._sums import _WORKING_BYTES, _inverse, _slice, _strided
+from aproarray.gpu._global import _WORKING_BYTES, _slice, _strided
 from aproarray.gpu._trees import _NULL, _REAL, items_at_once
 
 
@@ -30,7 +30,7 @@ def _numbers(index: Any) -> Any:
     return cupy.asarray(np.asarray(index, np.uint32))
 
 
-def edge_distances(features: Any, gap_edges: Any, tree_of: Any, workers: int) -> tuple[Any, Any]:
+def edge_distances(features: Any, gap_edges: Any, tree_index: Any, workers: int) -> tuple[Any, Any]:
     """Return |f_u - f_v|^2 (F, N-1) of features (F, N, C), and a device scalar: are those of edges finite?"""
     del workers
     n_sets, n, channels = features.shape
@@ -39,7 +39,8 @@ def edge_distances(features: Any, gap_edges: Any, tree_of: Any, workers: int) ->
     if distances.size:
         kernel("filter", "edge_distances", REAL=_REAL[features.dtype])(
             distances.size, cupy.ascontiguousarray(features), np.uint32(channels),
-            cupy.ascontiguousarray(gap_edges, np.int32), _numbers(tree_of), np.uint32(n_sets), np.uint32(n),
+            cupy.ascontiguousarray(gap_edges, np.int32), _numbers(tree_index), np.uint32(n_sets),
+            np.uint32(n),
             distances, overflow,
         )  # fmt: skip
     return distances, overflow == 0
@@ -53,22 +54,22 @@ class _Sums(NamedTuple):
     stops: Any
     levels: Any
     n_levels: Any
-    tree_of: Any
+    tree_index: Any
 
     @classmethod
-    def over(cls, trees: RootedTrees, distances: Any, tree_of: Any, zeta: float, decay: float) -> _Sums:
+    def over(cls, trees: RootedTrees, distances: Any, tree_index: Any, zeta: float, decay: float) -> _Sums:
         """Find the levels of trees, and weigh them by distances (F, N-1)."""
         nodes, parents, gaps, n_roots = map(cupy.ascontiguousarray, trees)
         n_trees, n = nodes.shape
         stops, levels = cupy.empty((n_trees, n), np.uint32), cupy.empty((n_trees, n + 1), np.uint32)
         n_levels, weights = cupy.empty(n_trees, np.uint32), cupy.empty((len(distances), n), np.float64)
-        of_sets, names = _numbers(tree_of), {"REAL": _REAL[distances.dtype]}
+        of_sets, names = _numbers(tree_index), {"REAL": _REAL[distances.dtype]}
         counts = np.uint32(n_trees), np.uint32(n)
         kernel("filter", "child_stops", **names)(n_trees * n, parents, n_roots, *counts, stops)
         kernel("filter", "find_levels", **names)(n_trees, stops, n_roots, *counts, levels, n_levels)
         kernel("filter", "edge_weights", **names)(
             weights.size, cupy.ascontiguousarray(distances), gaps, of_sets, np.uint32(len(distances)),
-            np.uint32(n), np.float64(_inverse(zeta)), np.float64(decay), weights,
+            np.uint32(n), np.float64(_zeta.inverse(zeta)), np.float64(decay), weights,
         )  # fmt: skip
         return cls(RootedTrees(nodes, parents, gaps, n_roots), weights, stops, levels, n_levels, of_sets)
 
@@ -78,7 +79,7 @@ class _Sums(NamedTuple):
         n_items, columns, n = rows.shape
         kernel("filter", "sum_trees", REAL="double")(
             n_items * -(-columns // 4) * _compile.BLOCK, self.weights, self.stops, self.trees.parents,
-            self.trees.n_roots, self.levels, self.n_levels, self.tree_of, set_of, np.uint32(n_items),
+            self.trees.n_roots, self.levels, self.n_levels, self.tree_index, set_of, np.uint32(n_items),
             np.uint32(n), np.uint32(columns), rows, total,
         )  # fmt: skip
         return total
@@ -89,7 +90,7 @@ def tree_filter(
     out: Any,
     trees: RootedTrees,
     distances: Any,
-    tree_of: Any,
+    tree_index: Any,
     set_of: Any,
     zeta: float,
     workers: int,
@@ -102,7 +103,7 @@ def tree_filter(
     n_items, n, channels = values.shape
     if n_items == 0 or n == 0:
         return
-    over = _Sums.over(trees, distances, tree_of, zeta, decay)
+    over = _Sums.over(trees, distances, tree_index, zeta, decay)
     lacking = np.float64(1 - decay)
     if sums is not None and not transposed:
         n_sets = len(distances)
@@ -126,10 +127,12 @@ def tree_filter(
             counts = (*map(np.uint32, (len(source), n, source.shape[2])),)
             rows = cupy.empty((source.shape[0], source.shape[2], n), np.float64)
             gather = kernel("filter", "gather_places", **names)
-            gather(rows.size, *_strided(source), over.trees.nodes, before, over.tree_of, sets, *counts, rows)
+            gather(
+                rows.size, *_strided(source), over.trees.nodes, before, over.tree_index, sets, *counts, rows
+            )
             total = over(rows, sets)
             kernel("filter", "scatter_places", **names)(
-                rows.size, total, *_strided(source), over.trees.nodes, before, behind, over.tree_of, sets,
+                rows.size, total, *_strided(source), over.trees.nodes, before, behind, over.tree_index, sets,
                 *counts, lacking, *_strided(target),
             )  # fmt: skip
 
@@ -140,7 +143,7 @@ def tree_filter_gradients(
     result: Any,
     trees: RootedTrees,
     distances: Any,
-    tree_of: Any,
+    tree_index: Any,
     set_of: Any,
     sums: Any,
     out: Any,
@@ -152,12 +155,12 @@ def tree_filter_gradients(
     n_items, n, channels = values.shape
     if n < 2 or values.size == 0:
         return
-    over = _Sums.over(trees, distances, tree_of, 1.0, 1.0)
+    over = _Sums.over(trees, distances, tree_index, 1.0, 1.0)
     width = max(1, min(channels, (_WORKING_BYTES // (16 * n) - 2) // 2))
     names = {"REAL": _REAL[values.dtype]}
     for item in range(n_items):
         f = int(set_of[item])
-        tree, z = int(tree_of[f]), _NULL if sums is None else sums[f]
+        tree, z = int(tree_index[f]), _NULL if sums is None else sums[f]
         for channel in range(0, channels, width):
             block = slice(channel, channel + width)
             g, phi, y = (array[item : item + 1, :, block] for array in (grad, values, result))

@@ -7,8 +7,8 @@ from typing import Any
 import cupy
 import numpy as np
 
-from aproarray import _grid
-from aproarray.cpu import TreeArrays
+from aproarray import _edges
+from aproarray._backend import TreeArrays
 from aproarray.gpu import _compile
 from aproarray.gpu._compile import kernel
 
@@ -31,15 +31,15 @@ def items_at_once(n_items: int, edges_of_item: int, what: str) -> int:
     return max(1, min(n_items, (MOST_EDGES - 1) // max(edges_of_item, 1)))
 
 
-def trees_of_items(tree_of: Any, n_trees: int) -> tuple[Any, np.uint32]:
+def trees_of_items(tree_index: Any, n_trees: int) -> tuple[Any, np.uint32]:
     """Return how kernels find the items' trees: a list on the device, or null and the items of each tree.
 
     Nothing is copied where it can be told.
     """
-    repeat = max(1, len(tree_of) // max(n_trees, 1))
-    if np.array_equal(tree_of, np.repeat(np.arange(n_trees), repeat)):
+    repeat = max(1, len(tree_index) // max(n_trees, 1))
+    if np.array_equal(tree_index, np.repeat(np.arange(n_trees), repeat)):
         return _NULL, np.uint32(repeat)
-    return cupy.asarray(np.asarray(tree_of, np.uint32)), np.uint32(1)
+    return cupy.asarray(np.asarray(tree_index, np.uint32)), np.uint32(1)
 
 
 def _sort(keys: Any, n_bits: int, values: Any = None, n_device: Any = _NULL) -> Any:
@@ -112,7 +112,7 @@ def _joined(parts: list[tuple[TreeArrays, Any]], n_nodes: int, dtype: Any) -> tu
     return TreeArrays(*map(cupy.concatenate, zip(*trees, strict=True))), sum(overflows) == 0
 
 
-def steps_of(grid: _grid.Grid) -> str:
+def steps_of(grid: _edges.Grid) -> str:
     """Return the steps to a pixel's later neighbours, as C++ says it."""
     return "{" + ",".join("{" + ",".join(map(str, row)) + "}" for row in grid.offsets.tolist()) + "}"
 
@@ -122,7 +122,7 @@ def grid_trees(
 ) -> tuple[TreeArrays, Any]:
     """Build the trees of images (B, N, C), N pixels of `shape`, where masks (B or 1, N) are True."""
     del workers
-    grid = _grid.grid(shape, connectivity)
+    grid = _edges.grid(shape, connectivity)
     n_trees, n_nodes, channels = images.shape
     dtype, n_steps = images.dtype, len(grid.offsets)
     step = items_at_once(n_trees, n_nodes * max(n_steps, 1), f"an image of shape {shape}")
@@ -133,7 +133,7 @@ def grid_trees(
         "N_STEPS": n_steps,
         "STEPS": steps_of(grid),
     }
-    extents = tuple(map(np.uint32, (*shape, *(1,) * (_grid.MAX_NDIM - len(shape)))))
+    extents = tuple(map(np.uint32, (*shape, *(1,) * (_edges.MAX_NDIM - len(shape)))))
     parts = []
     for first in range(0, n_trees if n_nodes else 0, step):
         image = images[first : first + step]
@@ -197,8 +197,8 @@ def edge_list_tree(ends: Any, weights: Any, n_nodes: int) -> tuple[TreeArrays, A
     return _list_trees(ends, (_NULL, np.uint32(1)), 1, n_nodes, _NULL, weights, weights.dtype)
 
 
-def reweighed_trees(gap_edges: Any, tree_of: Any, features: Any, workers: int) -> tuple[TreeArrays, Any]:
-    """Weigh trees by features (F, N, C): tree f has the edges (B, N-1, 2) of tree tree_of[f]."""
+def reweighed_trees(gap_edges: Any, tree_index: Any, features: Any, workers: int) -> tuple[TreeArrays, Any]:
+    """Weigh trees by features (F, N, C): tree f has the edges (B, N-1, 2) of tree tree_index[f]."""
     del workers
     n_trees, n_nodes, _ = features.shape
     gap_edges = cupy.ascontiguousarray(gap_edges, np.int32)
@@ -206,7 +206,7 @@ def reweighed_trees(gap_edges: Any, tree_of: Any, features: Any, workers: int) -
     parts = []
     for first in range(0, n_trees, step):
         some = features[first : first + step]
-        list_of = trees_of_items(tree_of[first : first + step], len(gap_edges))
+        list_of = trees_of_items(tree_index[first : first + step], len(gap_edges))
         parts.append(_list_trees(gap_edges, list_of, len(some), n_nodes, some, _NULL, features.dtype))
     return _joined(parts, n_nodes, features.dtype)
 

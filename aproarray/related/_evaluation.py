@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from aproarray import _dispatch, _validate
+from aproarray import _arrays, _dispatch, _validate
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def mean_iou(
     predicted: ArrayLike,
     truth: ArrayLike,
@@ -69,7 +69,7 @@ def mean_iou(
     counted = there != ignore_index
     said, there = said[counted], there[counted]
     if classes is None:
-        both = _dispatch.on_host(xp.unique(xp.concatenate([xp.unique(said), xp.unique(there)])))
+        both = _arrays.on_host(xp.unique(xp.concatenate([xp.unique(said), xp.unique(there)])))
         classes = [number for number in both.tolist() if number != ignore_index]
     else:
         chosen: Any = np.asarray(classes)

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _dispatch, _validate
+from aproarray import _arrays, _dispatch, _validate
 from aproarray.related._pixels import Pixels, pixels, same_pixels, unit
 
 Array = NDArray[Any]
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def key_smoothing(
     scores: ArrayLike,
     keys: ArrayLike,
@@ -90,7 +90,7 @@ def key_smoothing(
     return p.restore(xp.where(uncertain, smoothed, p.flat), xp)
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def prompt_denoising(
     scores: ArrayLike,
     *,
@@ -163,7 +163,7 @@ def prompt_denoising(
     return p.restore(denoised / xp.where(total > 0, total, 1), xp)
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def cam_to_scores(
     cams: ArrayLike,
     *,
@@ -243,7 +243,7 @@ def cam_to_scores(
     return m.restore(_with_background(m, xp, tags, boxes, box_classes, box_images, alpha), xp)
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def cam_to_labels(
     cams: ArrayLike,
     *,
@@ -334,7 +334,7 @@ def _with_background(
 def _of_tags(cams: Array, m: Pixels, xp: Any, tags: Any, alpha: Any) -> Array:
     alpha = 6.0 if alpha is None else _validate.positive(alpha, "alpha")
     if tags is not None:
-        present, expected = xp.asarray(_dispatch.on_host(tags)), (*m.layout.leading, m.layout.n_channels)
+        present, expected = xp.asarray(_arrays.on_host(tags)), (*m.layout.leading, m.layout.n_channels)
         if present.dtype != np.bool_:
             raise TypeError(
                 f"tags must be boolean (True: the image has the class), got dtype {present.dtype}"
@@ -355,11 +355,11 @@ def _of_boxes(cams: Array, m: Pixels, xp: Any, boxes: Any, box_classes: Any, box
     layout, ndim = m.layout, len(m.layout.spatial)
     if box_classes is None:
         raise ValueError("boxes need box_classes, the class of each, got none")
-    corners = _validate.integer_array(_dispatch.on_host(boxes), "boxes", (None, 2 * ndim))
+    corners = _validate.integer_array(_arrays.on_host(boxes), "boxes", (None, 2 * ndim))
     shape = (len(corners),)
 
     def numbers(value: Any, stop: int, name: str) -> Array:
-        return _validate.in_range(_validate.integer_array(_dispatch.on_host(value), name, shape), stop, name)
+        return _validate.in_range(_validate.integer_array(_arrays.on_host(value), name, shape), stop, name)
 
     classes = numbers(box_classes, layout.n_channels, "box_classes")
     if box_images is not None:

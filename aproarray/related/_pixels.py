@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray import _grid, _validate
+from aproarray import _edges, _validate
 
 Array = NDArray[Any]
 
@@ -40,7 +40,7 @@ def pixels(
 ) -> Pixels:
     """Check an array over images."""
     array = _validate.real_array(array, name, xp)
-    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
+    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     layout = _validate.layout(array.shape, spatial_ndim, channel_axis, name)
     dtype = _validate.compute_dtype(array.dtype)
     flat = layout.flatten(array).astype(dtype, copy=False)

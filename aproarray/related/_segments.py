@@ -7,13 +7,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _dispatch, _grid, _validate
+from aproarray import _arrays, _dispatch, _edges, _validate
 from aproarray.related._pixels import BLOCK, blocks, pixels, same_pixels, unit
 
 Array = NDArray[Any]
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def spherical_kmeans(
     embeddings: ArrayLike,
     *,
@@ -129,7 +129,7 @@ def _kmeans(e: Array, z: Array, n_clusters: int, iterations: int, xp: Any) -> Ar
     return z
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def random_walk_propagate(
     values: ArrayLike,
     embeddings: ArrayLike,
@@ -282,7 +282,7 @@ def _walk_by_columns(m: Array, e: Array, gamma: float, beta: float, steps: int, 
     return m
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def nearest_neighbor_labels(
     embeddings: ArrayLike,
     bank: ArrayLike,
@@ -372,7 +372,7 @@ def nearest_neighbor_labels(
 
     labelled = labels != ignore_index
     references, labels = references[labelled], labels[labelled]
-    image_of = None if bank_images is None else xp.asarray(bank_images)[labelled]
+    image_index = None if bank_images is None else xp.asarray(bank_images)[labelled]
     if labels.size and labels.min() < 0:
         raise ValueError(f"bank_labels must not be negative, got {int(labels.min())}")
     result: Array = xp.full(len(queries), ignore_index, np.int64)
@@ -385,8 +385,8 @@ def nearest_neighbor_labels(
     k = min(k, len(labels))
     for rows in blocks(len(queries), len(labels)):
         similarity = queries[rows] @ references.T
-        if image_of is not None:
-            similarity = xp.where(xp.asarray(images)[rows, None] == image_of, similarity, -np.inf)
+        if image_index is not None:
+            similarity = xp.where(xp.asarray(images)[rows, None] == image_index, similarity, -np.inf)
         # The last one in; of those as similar as it is, the first ones.
         least = xp.partition(similarity, len(labels) - k, axis=1)[:, len(labels) - k, None]
         votes = similarity > least
@@ -399,7 +399,7 @@ def nearest_neighbor_labels(
     return result
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def keypoints_to_regions(
     keypoints: ArrayLike,
     labels: ArrayLike,
@@ -474,17 +474,17 @@ def keypoints_to_regions(
         raise ValueError(
             f"thresholds must be 0 < background <= labelled <= 1, got {thresholds[1]} and {thresholds[0]}"
         )
-    if not isinstance(shape, tuple | list) or not 1 <= len(shape) <= _grid.MAX_NDIM:
-        raise ValueError(f"shape must be a tuple of 1 to {_grid.MAX_NDIM} extents, got {shape!r}")
+    if not isinstance(shape, tuple | list) or not 1 <= len(shape) <= _edges.MAX_NDIM:
+        raise ValueError(f"shape must be a tuple of 1 to {_edges.MAX_NDIM} extents, got {shape!r}")
     shape = tuple(_validate.integer(extent, f"shape[{axis}]", 0) for axis, extent in enumerate(shape))
-    points = _validate.real_array(_dispatch.on_host(keypoints), "keypoints").astype(np.float64)
+    points = _validate.real_array(_arrays.on_host(keypoints), "keypoints").astype(np.float64)
     if points.size == 0:
         points = points.reshape(0, len(shape))
     if points.ndim != 2 or points.shape[1] != len(shape):
         raise ValueError(f"keypoints must have shape (K, {len(shape)}), got {points.shape}")
     _validate.finite(points[None], "keypoints")
-    classes = _validate.integer_array(_dispatch.on_host(labels), "labels", (len(points),))
-    extents = _validate.real_array(_dispatch.on_host(sizes), "sizes")
+    classes = _validate.integer_array(_arrays.on_host(labels), "labels", (len(points),))
+    extents = _validate.real_array(_arrays.on_host(sizes), "sizes")
     if extents.shape not in ((), (len(points),)):
         raise ValueError(f"sizes must be a number or have shape ({len(points)},), got shape {extents.shape}")
     if not (np.isfinite(extents) & (extents > 0)).all():

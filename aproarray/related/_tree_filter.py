@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _dispatch, _validate
-from aproarray._api import _features_lead, _over_trees, _Result
-from aproarray._tree import SpanningTree, _flat_features
+from aproarray import _arrays, _calls, _validate
+from aproarray._tree import SpanningTree, flat_features, masks_of, rooted_trees
 
 Array = NDArray[Any]
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def tree_filter(
     values: ArrayLike,
     tree: SpanningTree,
@@ -82,7 +81,7 @@ def tree_filter(
     )
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def tree_filter_v2(
     values: ArrayLike,
     tree: SpanningTree,
@@ -162,19 +161,19 @@ def _filtered(
     v2: tuple[float, float, ArrayLike | None] | None,
 ) -> Array:
     given = None if v2 is None else v2[2]
-    over = _over_trees(values, tree, features, tree_index, channel_axis, out, confidence=given)
-    backend, xp, values, layout, leading, tree_of = over
+    over = _calls.over_trees(values, tree, features, tree_index, channel_axis, out, confidence=given)
+    backend, xp, values, layout, leading, tree_index = over
     zeta = _validate.positive(zeta, "zeta")
     threads = _validate.workers(workers, backend.available_workers())
     n_trees, n_nodes = math.prod(tree.batch_shape), tree.order.shape[-1]
-    item_trees = np.repeat(tree_of, math.prod(layout.leading[len(leading) :]))
+    item_trees = np.repeat(tree_index, math.prod(layout.leading[len(leading) :]))
     n_items = len(item_trees)
-    masks = tree._masks_of(item_trees)
+    masks = masks_of(tree, item_trees)
     confidence = None if given is None else _confidence(given, layout, xp, check_finite, masks)
 
     dtype = _validate.compute_dtype(values.dtype)
     flat = layout.flatten(values).astype(dtype, copy=False)
-    result = _Result(xp, values, layout, dtype, None, out)
+    result = _calls.Result(xp, values, layout, dtype, None, out)
     if check_finite:
         _validate.finite(flat, "values", masks)
     if features is None:
@@ -185,16 +184,16 @@ def _filtered(
             item_trees,
         )
     else:
-        f, of_features, set_trees = _flat_features(
-            tree, features, leading, channel_axis, check_finite, tree_of
+        f, of_features, set_trees = flat_features(
+            tree, features, leading, channel_axis, check_finite, tree_index
         )
-        _features_lead(of_features.leading, layout)
+        _calls.check_features_lead(of_features.leading, layout)
         set_of = np.repeat(np.arange(len(f)), n_items // max(len(f), 1))
         edges = tree.gap_edges.reshape(n_trees, max(n_nodes - 1, 0), 2)
         distances, all_finite = backend.edge_distances(f, edges, set_trees, threads)
         if check_finite:
             _validate.no_overflow(all_finite, "features", f.dtype)
-    rooted = tree._rooted_trees(threads)
+    rooted = rooted_trees(tree, threads)
 
     if v2 is None:
         sums = xp.empty((len(distances), n_nodes), np.float64)

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _dispatch, _grid, _validate
-from aproarray._api import _over_windows, _Result
+from aproarray import _arrays, _calls, _dispatch, _edges, _validate
 
 Array = NDArray[Any]
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def mean_field(
     values: ArrayLike,
     image: ArrayLike,
@@ -89,7 +88,7 @@ def mean_field(
     zeta = _validate.positive(zeta, "zeta")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
-    over = _over_windows(values, image, mask, channel_axis, spatial_ndim, workers, out, boxes=boxes)
+    over = _calls.over_windows(values, image, mask, channel_axis, spatial_ndim, workers, out, boxes=boxes)
     backend, flat = over.backend, over.flat
     inside = None
     if boxes is not None:
@@ -97,7 +96,9 @@ def mean_field(
         if box.shape != over.values.shape:
             raise ValueError(f"boxes must have values' shape {over.values.shape}, got {box.shape}")
         inside = over.layout.flatten(box).astype(flat.dtype, copy=False)
-    result = _Result(backend.xp, over.values, over.layout, flat.dtype, None, out, over.image, mask, boxes)
+    result = _calls.Result(
+        backend.xp, over.values, over.layout, flat.dtype, None, out, over.image, mask, boxes
+    )
     masks = over.masks_of_items()
     if check_finite:
         over.check_finite()
@@ -105,7 +106,7 @@ def mean_field(
         if inside is not None:
             _in_unit_interval(inside, "boxes", masks, backend.xp)
     refined = mean_field_steps(
-        backend, flat, inside, over.images, over.layout.spatial, over.image_of, over.takes_part, zeta,
+        backend, flat, inside, over.images, over.layout.spatial, over.image_index, over.takes_part, zeta,
         kernel_size, iterations, over.threads,
     )  # fmt: skip
     result.flat[0][...] = refined if masks is None else backend.xp.where(masks[..., None], refined, flat)
@@ -118,7 +119,7 @@ def mean_field_steps(
     boxes: Array | None,
     images: Array,
     shape: tuple[int, ...],
-    image_of: Array,
+    image_index: Array,
     masks: Array | None,
     zeta: float,
     kernel_size: int,
@@ -135,14 +136,14 @@ def mean_field_steps(
     if q.size == 0:
         return q[..., :n_channels]
     means, sums = xp.empty_like(q), xp.empty(images.shape[:2], values.dtype)
-    on_device = xp.asarray(image_of)
+    on_device = xp.asarray(image_index)
     for _ in range(iterations):
         backend.local_propagate(
             np.log(q),
             means,
             images,
             shape,
-            image_of,
+            image_index,
             masks,
             zeta * math.sqrt(2),
             kernel_size,
@@ -160,7 +161,7 @@ def mean_field_steps(
     return q[..., :n_channels]
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def pamr(
     values: ArrayLike,
     image: ArrayLike,
@@ -223,20 +224,20 @@ def pamr(
         raise ValueError(f"dilations must be a sequence of one integer or more, got {dilations!r}")
     apart = tuple(_validate.integer(one, f"dilations[{i}]", 1) for i, one in enumerate(dilations))
     iterations = _validate.integer(iterations, "iterations", 0)
-    over = _over_windows(values, image, None, channel_axis, spatial_ndim, workers, out)
-    result = _Result(over.backend.xp, over.values, over.layout, over.flat.dtype, None, out, over.image)
+    over = _calls.over_windows(values, image, None, channel_axis, spatial_ndim, workers, out)
+    result = _calls.Result(over.backend.xp, over.values, over.layout, over.flat.dtype, None, out, over.image)
     if check_finite:
         over.check_finite()
     # Beyond the whole image, all dilations are the same.
     apart = tuple(min(one, max(1, *over.layout.spatial)) for one in apart)
     over.backend.pamr(
-        over.flat, result.flat[0], over.images, over.layout.spatial, over.image_of, apart, iterations,
+        over.flat, result.flat[0], over.images, over.layout.spatial, over.image_index, apart, iterations,
         over.threads,
     )  # fmt: skip
     return result.finish()
 
 
-@_dispatch.takes_dlpack
+@_arrays.takes_dlpack
 def pairwise_affinity(
     image: ArrayLike,
     *,
@@ -303,7 +304,7 @@ def pairwise_affinity(
     theta = _validate.positive(theta, "theta")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     dilation = _validate.integer(dilation, "dilation", 1)
-    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
+    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     threads = _validate.workers(workers, backend.available_workers())
     layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}", xp)

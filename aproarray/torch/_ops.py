@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aproarray import _dispatch, _grid, _validate
+from aproarray import _arrays, _dispatch, _edges, _validate
 from aproarray.related._windows import mean_field_steps
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _operator(function: Callable[..., Any]) -> CustomOpDef:
 
 def _array(tensor: Tensor) -> Any:
     """Return the backend's array over a tensor's memory."""
-    return _dispatch.array_over(tensor.detach(), "a tensor", "torch")
+    return _arrays.array_over(tensor.detach(), "a tensor", "torch")
 
 
 def _pixels_first(tensor: Tensor) -> Any:
@@ -67,7 +67,7 @@ def _new_like(tensor: Tensor) -> Tensor:
 
 
 def _booleans(tensor: Tensor | None) -> Any:
-    """Return the backend's array of a mask or of regions, where there are any."""
+    """Return the backend's array of a mask or a region, where there is one."""
     return None if tensor is None else _array(tensor.contiguous())
 
 
@@ -79,7 +79,7 @@ def _index(tensor: Tensor) -> Any:
 @contextlib.contextmanager
 def _backend(tensor: Tensor) -> Iterator[tuple[ModuleType, int]]:
     """Enter a tensor's device; its backend, and the threads it may use: torch's own number, at most."""
-    with _dispatch.on_device_of(tensor.detach()):
+    with _arrays.on_device_of(tensor.detach()):
         backend = _dispatch.backend(tensor=_array(tensor))
         yield backend, min(backend.available_workers(), torch.get_num_threads())
 
@@ -119,7 +119,7 @@ def _(index: Tensor, stop: int, name: str) -> Tensor:
 
 def _new_trees(like: Tensor, n_trees: int, n_nodes: int, n_ids: int) -> tuple[Tensor, Tensor, Tensor]:
     n_gaps = max(n_nodes - 1, 0)
-    fits = like.dtype == torch.float32 and _grid.fits_32_bits(n_nodes, n_ids)
+    fits = like.dtype == torch.float32 and _edges.fits_32_bits(n_nodes, n_ids)
     index_dtype = torch.int32 if fits else torch.int64
     return (
         like.new_empty((n_trees, n_nodes), dtype=index_dtype),
@@ -157,17 +157,17 @@ def _(
     image: Tensor, mask: Tensor | None, shape: Sequence[int], connectivity: int, check_finite: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     n_trees, _, n_nodes = image.shape
-    id_bits = _grid.grid((2,) * len(shape), connectivity).id_bits
+    id_bits = _edges.grid((2,) * len(shape), connectivity).id_bits
     return _new_trees(image, n_trees, n_nodes, n_nodes << id_bits)
 
 
 @_operator
-def reweigh(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weigh trees by features (F, C, N): tree f has the edges of tree tree_of[f] of gap_edges (B, N-1, 2)."""
+def reweigh(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weigh trees by features (F, C, N): f on edges tree_index[f] of gap_edges (B, N-1, 2)."""
     flat = features.transpose(1, 2).contiguous()
     _known_edges(gap_edges, features.shape[2])
     with _backend(features) as (backend, workers):
-        trees, _ = backend.reweighed_trees(_array(gap_edges), _index(tree_of), _array(flat), workers)
+        trees, _ = backend.reweighed_trees(_array(gap_edges), _index(tree_index), _array(flat), workers)
         order, gaps, new_edges = _tensors(trees)
     return order, _marked(gaps, features), new_edges
 
@@ -181,7 +181,7 @@ def _marked(weights: Tensor, features: Tensor) -> Tensor:
 
 
 @reweigh.register_fake
-def _(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     n_trees, _, n_nodes = features.shape
     return _new_trees(features, n_trees, n_nodes, n_nodes)
 
@@ -222,9 +222,9 @@ reweigh.register_autograd(_reweigh_gradient, setup_context=_reweigh_setup)
 
 @_operator
 def global_propagate(
-    values: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor
+    values: Tensor, order: Tensor, gaps: Tensor, tree_index: Tensor, zeta: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the result (I, C, N) of values, item i over tree tree_of[i], and z (B, N) along the line.
+    """Return the result (I, C, N) of values, item i over tree tree_index[i], and z (B, N) along the line.
 
     z is that of the trees that have items; the rest is left as it comes.
     """
@@ -232,10 +232,10 @@ def global_propagate(
     _in_memory(order, 0, values.shape[2], "order")
     with _backend(values) as (backend, workers):
         backend.global_propagate(
-            _pixels_first(values), _pixels_first(result), _array(order), _array(gaps), _index(tree_of),
+            _pixels_first(values), _pixels_first(result), _array(order), _array(gaps), _index(tree_index),
             _scale(zeta), workers, _array(sums),
         )  # fmt: skip
-    return _spoilt(result, gaps, tree_of), sums
+    return _spoilt(result, gaps, tree_index), sums
 
 
 def _spoilt(result: Tensor, weights: Tensor, of_items: Tensor) -> Tensor:
@@ -246,26 +246,26 @@ def _spoilt(result: Tensor, weights: Tensor, of_items: Tensor) -> Tensor:
 
 
 @global_propagate.register_fake
-def _(values: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor) -> tuple[Tensor, Tensor]:
+def _(values: Tensor, order: Tensor, gaps: Tensor, tree_index: Tensor, zeta: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(values), torch.empty_like(order, dtype=values.dtype)
 
 
 @_operator
 def global_transposed(
-    grad: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor, sums: Tensor
+    grad: Tensor, order: Tensor, gaps: Tensor, tree_index: Tensor, zeta: Tensor, sums: Tensor
 ) -> Tensor:
     """Return K (grad / z): dL/dvalues from dL/dresult."""
     result = _new_like(grad)
     with _backend(grad) as (backend, workers):
         backend.global_propagate(
-            _pixels_first(grad), _pixels_first(result), _array(order), _array(gaps), _index(tree_of),
+            _pixels_first(grad), _pixels_first(result), _array(order), _array(gaps), _index(tree_index),
             _scale(zeta), workers, _array(sums), True,
         )  # fmt: skip
-    return _spoilt(result, gaps, tree_of)
+    return _spoilt(result, gaps, tree_index)
 
 
 @global_transposed.register_fake
-def _(grad: Tensor, order: Tensor, gaps: Tensor, tree_of: Tensor, zeta: Tensor, sums: Tensor) -> Tensor:
+def _(grad: Tensor, order: Tensor, gaps: Tensor, tree_index: Tensor, zeta: Tensor, sums: Tensor) -> Tensor:
     return torch.empty_like(grad)
 
 
@@ -276,7 +276,7 @@ def global_gap_gradient(
     result: Tensor,
     order: Tensor,
     gaps: Tensor,
-    tree_of: Tensor,
+    tree_index: Tensor,
     zeta: Tensor,
     sums: Tensor,
 ) -> Tensor:
@@ -285,7 +285,7 @@ def global_gap_gradient(
     with _backend(grad) as (backend, workers):
         backend.global_gap_gradients(
             _pixels_first(grad), _pixels_first(values), _pixels_first(result), _array(order), _array(gaps),
-            _index(tree_of), _scale(zeta), _array(sums), _array(gradient), workers,
+            _index(tree_index), _scale(zeta), _array(sums), _array(gradient), workers,
         )  # fmt: skip
     return gradient
 
@@ -297,7 +297,7 @@ def _(
     result: Tensor,
     order: Tensor,
     gaps: Tensor,
-    tree_of: Tensor,
+    tree_index: Tensor,
     zeta: Tensor,
     sums: Tensor,
 ) -> Tensor:
@@ -305,20 +305,20 @@ def _(
 
 
 def _global_setup(ctx: Any, inputs: Any, output: Any) -> None:
-    values, order, gaps, tree_of, zeta = inputs
+    values, order, gaps, tree_index, zeta = inputs
     result, sums = output
     # The gradient of values alone needs neither them nor the result.
     ctx.by_weight = ctx.needs_input_grad[2] or ctx.needs_input_grad[4]
-    ctx.save_for_backward(order, gaps, tree_of, zeta, sums, *((values, result) if ctx.by_weight else ()))
+    ctx.save_for_backward(order, gaps, tree_index, zeta, sums, *((values, result) if ctx.by_weight else ()))
 
 
 def _global_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
-    order, gaps, tree_of, zeta, sums, *more = ctx.saved_tensors
+    order, gaps, tree_index, zeta, sums, *more = ctx.saved_tensors
     by_values = by_gaps = by_zeta = None
     if ctx.needs_input_grad[0]:
-        by_values = global_transposed(grad, order, gaps, tree_of, zeta, sums)
+        by_values = global_transposed(grad, order, gaps, tree_index, zeta, sums)
     if ctx.by_weight:
-        by_gaps = global_gap_gradient(grad, *more, order, gaps, tree_of, zeta, sums)
+        by_gaps = global_gap_gradient(grad, *more, order, gaps, tree_index, zeta, sums)
         if ctx.needs_input_grad[4]:
             by_zeta = _by_scale(by_gaps, torch.where(torch.isinf(gaps), 0, gaps), zeta)
         by_gaps = _held(by_gaps, gaps.dtype)
@@ -358,21 +358,21 @@ def _(order: Tensor, gap_edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @_operator
-def edge_distances(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> Tensor:
-    """Return |f_u - f_v|^2 (F, N-1) of features (F, C, N) along the edges (B, N-1, 2) of tree tree_of[f].
+def edge_distances(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> Tensor:
+    """Return |f_u - f_v|^2 (F, N-1) of features (F, C, N) along the edges (B, N-1, 2) of tree tree_index[f].
 
     They are float64, as gradients by them are: divided by zeta^2, those may be beyond float32.
     """
     _known_edges(gap_edges, features.shape[2])
     with _backend(features) as (backend, workers):
         distances, _ = backend.edge_distances(
-            _pixels_first(features), _array(gap_edges), _index(tree_of), workers
+            _pixels_first(features), _array(gap_edges), _index(tree_index), workers
         )
         return _marked(torch.utils.dlpack.from_dlpack(distances).double(), features)
 
 
 @edge_distances.register_fake
-def _(features: Tensor, gap_edges: Tensor, tree_of: Tensor) -> Tensor:
+def _(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> Tensor:
     return features.new_empty((features.shape[0], gap_edges.shape[1]), dtype=torch.float64)
 
 
@@ -381,8 +381,8 @@ def _distances_setup(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _distances_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    features, gap_edges, tree_of = ctx.saved_tensors
-    return reweigh_backward(grad, features, gap_edges[tree_of.to(gap_edges.device)]), None, None
+    features, gap_edges, tree_index = ctx.saved_tensors
+    return reweigh_backward(grad, features, gap_edges[tree_index.to(gap_edges.device)]), None, None
 
 
 edge_distances.register_autograd(_distances_gradient, setup_context=_distances_setup)
@@ -432,19 +432,19 @@ def tree_filter(
     gaps: Tensor,
     n_roots: Tensor,
     exponents: Tensor,
-    tree_of: Tensor,
+    tree_index: Tensor,
     set_of: Tensor,
     normalised: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return S values (I, C, N), divided by S 1 if normalised, and S 1 (F, N), empty if not.
 
-    Item i has set set_of[i] of the exponents (F, N-1) of the gaps' affinities, which is of tree tree_of[f].
+    Item i has set set_of[i] of the exponents (F, N-1) of the gaps' affinities, and that tree tree_index[f].
     """
     result, sums = _new_like(values), _tree_sums(nodes, exponents, normalised)
     with _backend(values) as (backend, workers):
         backend.tree_filter(
             _pixels_first(values), _pixels_first(result), _rooted(backend, nodes, parents, gaps, n_roots),
-            _array(exponents), _index(tree_of), _index(set_of), 1.0, workers,
+            _array(exponents), _index(tree_index), _index(set_of), 1.0, workers,
             sums=_array(sums) if normalised else None,
         )  # fmt: skip
     return _spoilt(result, exponents, set_of), sums
@@ -462,7 +462,7 @@ def _(
     gaps: Tensor,
     n_roots: Tensor,
     exponents: Tensor,
-    tree_of: Tensor,
+    tree_index: Tensor,
     set_of: Tensor,
     normalised: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -479,7 +479,7 @@ def tree_filter_backward(
     gaps: Tensor,
     n_roots: Tensor,
     exponents: Tensor,
-    tree_of: Tensor,
+    tree_index: Tensor,
     set_of: Tensor,
     sums: Tensor,
 ) -> tuple[Tensor, Tensor]:
@@ -488,7 +488,7 @@ def tree_filter_backward(
     by_exponents = _by_exponents(exponents, values)
     with _backend(grad) as (backend, workers):
         trees = _rooted(backend, nodes, parents, gaps, n_roots)
-        sets = _array(exponents), _index(tree_of), _index(set_of)
+        sets = _array(exponents), _index(tree_index), _index(set_of)
         z = _array(sums) if sums.shape[1] else None
         backend.tree_filter(
             _pixels_first(grad), _pixels_first(by_values), trees, *sets, 1.0, workers, sums=z, transposed=True
@@ -515,7 +515,7 @@ def _(
     gaps: Tensor,
     n_roots: Tensor,
     exponents: Tensor,
-    tree_of: Tensor,
+    tree_index: Tensor,
     set_of: Tensor,
     sums: Tensor,
 ) -> tuple[Tensor, Tensor]:
@@ -523,10 +523,10 @@ def _(
 
 
 def _filter_setup(ctx: Any, inputs: Any, output: Any) -> None:
-    values, *trees, exponents, tree_of, set_of, _ = inputs
+    values, *trees, exponents, tree_index, set_of, _ = inputs
     result, sums = output
     of_weights = (values, result) if ctx.needs_input_grad[5] else (None, None)
-    ctx.save_for_backward(*of_weights, *trees, exponents, tree_of, set_of, sums)
+    ctx.save_for_backward(*of_weights, *trees, exponents, tree_index, set_of, sums)
 
 
 def _filter_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
@@ -546,26 +546,26 @@ def local_propagate(
     values: Tensor,
     image: Tensor,
     zeta: Tensor,
-    image_of: Tensor,
+    image_index: Tensor,
     mask: Tensor | None,
-    regions: Tensor | None,
+    region: Tensor | None,
     shape: Sequence[int],
     kernel_size: int,
     iterations: int,
     with_sums: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return the result (I, C, N) of values, item i along image image_of[i] of (G, C', N), and W 1 (G, N).
+    """Return the result (I, C, N) of values, item i along image image_index[i] of (G, C', N), and W 1 (G, N).
 
-    Values outside of regions (I, N) are 0 before and after every iteration. W 1, which only gradients need,
-    is empty where it is not asked for.
+    Values outside of the items' region (I, N) are 0 before and after every iteration. W 1, which only
+    gradients need, is empty where it is not asked for.
     """
     result = _new_like(values)
     sums = _new_sums(values, image, with_sums)
     with _backend(values) as (backend, workers):
         backend.local_propagate(
             _pixels_first(values), _pixels_first(result), _pixels_first(image), tuple(shape),
-            _index(image_of), _booleans(mask), _scale(zeta), kernel_size, iterations, workers,
-            _array(sums) if with_sums else None, regions=_booleans(regions),
+            _index(image_index), _booleans(mask), _scale(zeta), kernel_size, iterations, workers,
+            _array(sums) if with_sums else None, region=_booleans(region),
         )  # fmt: skip
     return result, sums
 
@@ -575,9 +575,9 @@ def _(
     values: Tensor,
     image: Tensor,
     zeta: Tensor,
-    image_of: Tensor,
+    image_index: Tensor,
     mask: Tensor | None,
-    regions: Tensor | None,
+    region: Tensor | None,
     shape: Sequence[int],
     kernel_size: int,
     iterations: int,
@@ -591,9 +591,9 @@ def local_transposed(
     grad: Tensor,
     image: Tensor,
     zeta: Tensor,
-    image_of: Tensor,
+    image_index: Tensor,
     mask: Tensor | None,
-    regions: Tensor | None,
+    region: Tensor | None,
     sums: Tensor,
     shape: Sequence[int],
     kernel_size: int,
@@ -601,9 +601,9 @@ def local_transposed(
 ) -> Tensor:
     """Return dL/dvalues from dL/dresult (I, C, N)."""
     # (S^-1 W)^T = S (S^-1 W) S^-1: the steps back are steps forth between a division and a product.
-    of_items = sums[image_of][:, None]
+    of_items = sums[image_index][:, None]
     result: Tensor = local_propagate(
-        grad / of_items, image, zeta, image_of, mask, regions, list(shape), kernel_size, iterations, False
+        grad / of_items, image, zeta, image_index, mask, region, list(shape), kernel_size, iterations, False
     )[0]
     return result.mul_(of_items)
 
@@ -613,9 +613,9 @@ def _(
     grad: Tensor,
     image: Tensor,
     zeta: Tensor,
-    image_of: Tensor,
+    image_index: Tensor,
     mask: Tensor | None,
-    regions: Tensor | None,
+    region: Tensor | None,
     sums: Tensor,
     shape: Sequence[int],
     kernel_size: int,
@@ -630,9 +630,9 @@ def local_gradients(
     values: Tensor,
     image: Tensor,
     zeta: Tensor,
-    image_of: Tensor,
+    image_index: Tensor,
     mask: Tensor | None,
-    regions: Tensor | None,
+    region: Tensor | None,
     sums: Tensor,
     shape: Sequence[int],
     kernel_size: int,
@@ -645,8 +645,9 @@ def local_gradients(
     with _backend(grad) as (backend, workers):
         backend.local_gradients(
             _pixels_first(grad), _pixels_first(values), _pixels_first(image), tuple(shape),
-            _index(image_of), _booleans(mask), _scale(zeta), kernel_size, iterations, workers, _array(sums),
-            _pixels_first(by_values), _array(by_image), _array(by_zeta), regions=_booleans(regions),
+            _index(image_index), _booleans(mask), _scale(zeta), kernel_size, iterations, workers,
+            _array(sums), _pixels_first(by_values), _array(by_image), _array(by_zeta),
+            region=_booleans(region),
         )  # fmt: skip
     return by_values, by_image.transpose(1, 2).to(image.dtype), by_zeta
 
@@ -657,9 +658,9 @@ def _(
     values: Tensor,
     image: Tensor,
     zeta: Tensor,
-    image_of: Tensor,
+    image_index: Tensor,
     mask: Tensor | None,
-    regions: Tensor | None,
+    region: Tensor | None,
     sums: Tensor,
     shape: Sequence[int],
     kernel_size: int,
@@ -670,19 +671,19 @@ def _(
 
 
 def _local_setup(ctx: Any, inputs: Any, output: Any) -> None:
-    values, image, zeta, image_of, mask, regions, *ctx.options, _ = inputs
+    values, image, zeta, image_index, mask, region, *ctx.options, _ = inputs
     _, sums = output
     ctx.by_weight = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-    ctx.save_for_backward(image, zeta, image_of, mask, regions, sums, *((values,) if ctx.by_weight else ()))
+    ctx.save_for_backward(image, zeta, image_index, mask, region, sums, *((values,) if ctx.by_weight else ()))
 
 
 def _local_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
-    image, zeta, image_of, mask, regions, sums, *more = ctx.saved_tensors
+    image, zeta, image_index, mask, region, sums, *more = ctx.saved_tensors
     by_values = by_image = by_zeta = None
     if not sums.numel():  # inside torch.func.vmap, where no tensor says that it requires grad
         shape, kernel_size, _ = ctx.options
-        sums = local_propagate(grad, image, zeta, image_of, mask, regions, shape, kernel_size, 1, True)[1]
-    options = (image, zeta, image_of, mask, regions, sums, *ctx.options)
+        sums = local_propagate(grad, image, zeta, image_index, mask, region, shape, kernel_size, 1, True)[1]
+    options = (image, zeta, image_index, mask, region, sums, *ctx.options)
     if ctx.by_weight:
         by_values, by_image, by_zeta = local_gradients(grad, *more, *options)
         # A scale on the CPU would have to wait for the device.
@@ -700,7 +701,7 @@ def mean_field(
     values: Tensor,
     boxes: Tensor,
     image: Tensor,
-    image_of: Tensor,
+    image_index: Tensor,
     shape: Sequence[int],
     zeta: float,
     kernel_size: int,
@@ -711,7 +712,7 @@ def mean_field(
     with _backend(values) as (backend, workers):
         _pixels_first(result)[...] = mean_field_steps(
             backend, _pixels_first(values), _pixels_first(boxes), _pixels_first(image), tuple(shape),
-            _index(image_of), None, zeta, kernel_size, iterations, workers,
+            _index(image_index), None, zeta, kernel_size, iterations, workers,
         )  # fmt: skip
     return result
 
@@ -721,7 +722,7 @@ def _(
     values: Tensor,
     boxes: Tensor,
     image: Tensor,
-    image_of: Tensor,
+    image_index: Tensor,
     shape: Sequence[int],
     zeta: float,
     kernel_size: int,
@@ -734,7 +735,7 @@ def _(
 def pairwise_affinities(
     image: Tensor, shape: Sequence[int], theta: float, kernel_size: int, dilation: int
 ) -> Tensor:
-    """Return the affinities (B, K, N) of images (B, C, N) to the K steps of `_grid.window_steps`."""
+    """Return the affinities (B, K, N) of images (B, C, N) to the K steps of `_edges.window_steps`."""
     result = _new_affinities(image, shape, kernel_size)
     with _backend(image) as (backend, workers):
         backend.pairwise_affinities(

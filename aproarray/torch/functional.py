@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from aproarray import _grid, _validate
+from aproarray import _edges, _validate
 from aproarray.torch import _ops
 
 
@@ -86,7 +86,7 @@ def mst(
     >>> mst(torch.tensor([[[0.0, 1.0], [3.0, 2.0]]])).gaps
     tensor([1., 1., 1.])
     """
-    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
+    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     connectivity = _validate.integer(connectivity, "connectivity", 1, spatial_ndim)
     _check_tensor(image, "image")
     _check_device(image, image=image, mask=mask)
@@ -168,13 +168,13 @@ def global_propagate(
     tensor([[[0.4980, 0.5020, 0.0000, 0.0000]]])
     """
     over = _over_tree(values, tree, features, tree_index)
-    order, gaps, tree_of = over.order, over.gaps, over.tree_of
+    order, gaps, tree_index = over.order, over.gaps, over.tree_index
     if over.features is not None:
-        order, gaps, _ = _ops.reweigh(over.features, over.gap_edges, tree_of)
-        tree_of = torch.arange(order.shape[0])
+        order, gaps, _ = _ops.reweigh(over.features, over.gap_edges, tree_index)
+        tree_index = torch.arange(order.shape[0])
 
     def at(scale: Tensor) -> Tensor:
-        result: Tensor = _ops.global_propagate(over.flat, order, gaps, tree_of, scale)[0]
+        result: Tensor = _ops.global_propagate(over.flat, order, gaps, tree_index, scale)[0]
         return result.reshape(values.shape).to(values.dtype)
 
     if isinstance(zeta, list | tuple) or getattr(zeta, "ndim", 0) == 1:
@@ -368,7 +368,7 @@ def local_propagate(
     >>> local_propagate(torch.tensor([[[1.0, 0, 0, 0]]]), image, kernel_size=3).round(decimals=3)
     tensor([[[0.5000, 0.5000, 0.0000, 0.0000]]])
     """
-    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _grid.MAX_NDIM)
+    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     kernel_size = min(_validate.odd(kernel_size, "kernel_size"), _LARGEST)  # no image is wider
     iterations = _validate.integer(iterations, "iterations", 0, _LARGEST)
     _check_floating(values, "values")
@@ -377,12 +377,12 @@ def local_propagate(
     shape = _spatial_shape(image, "image", spatial_ndim)
     flat_image = _flatten(_wide(image), spatial_ndim)
     if image_index is None:
-        owners, image_of = image.shape[: image.ndim - spatial_ndim - 1], torch.arange(flat_image.shape[0])
+        owners, image_index = image.shape[: image.ndim - spatial_ndim - 1], torch.arange(flat_image.shape[0])
     else:
         if image.ndim == spatial_ndim + 1:
             raise ValueError(f"image_index needs a batch of images, got one of shape {tuple(image.shape)}")
-        image_of = _index(image_index, image.shape[0], "image_index")
-        owners = image_of.shape
+        image_index = _index(image_index, image.shape[0], "image_index")
+        owners = image_index.shape
     flat = _flatten(_over(values, owners, shape, "values", "an image"), spatial_ndim)
     masks = _masks(mask, flat_image, shape, "mask")
     regions = None
@@ -396,7 +396,7 @@ def local_propagate(
     scale = _zeta(zeta)
     learns = torch.is_grad_enabled() and any(x.requires_grad for x in (flat, flat_image, scale))
     result: Tensor = _ops.local_propagate(
-        _wide(flat), flat_image, scale, image_of, masks, regions, list(shape),
+        _wide(flat), flat_image, scale, image_index, masks, regions, list(shape),
         kernel_size, iterations, learns,
     )[0]  # fmt: skip
     return result.reshape(values.shape).to(values.dtype)
@@ -412,7 +412,7 @@ class _OverTree(NamedTuple):
     order: Tensor
     gaps: Tensor
     gap_edges: Tensor
-    tree_of: Tensor
+    tree_index: Tensor
     """The tree of each item, and of each of the features."""
     shape: tuple[int, ...]
     flat: Tensor
@@ -435,18 +435,18 @@ def _over_tree(values: Tensor, tree: Tree, features: Tensor | None, tree_index: 
     if not batched:
         order, gaps, gap_edges = order[None], gaps[None], gap_edges[None]
     if tree_index is None:
-        owners, tree_of = tree.order.shape[: int(batched)], torch.arange(order.shape[0])
+        owners, tree_index = tree.order.shape[: int(batched)], torch.arange(order.shape[0])
     else:
         if not batched:
             raise ValueError(f"tree_index needs a batch of trees, got one of shape {shape}")
-        tree_of = _index(tree_index, order.shape[0], "tree_index")
-        owners = tree_of.shape
+        tree_index = _index(tree_index, order.shape[0], "tree_index")
+        owners = tree_index.shape
     flat = _flatten(_over(values, owners, shape, "values", "a tree"), len(shape))
     weighing = None
     if features is not None:
         _check_floating(features, "features")
         weighing = _flatten(_over(_wide(features), owners, shape, "features", "a tree"), len(shape))
-    return _OverTree(order, gaps, gap_edges, tree_of, shape, _wide(flat), weighing)
+    return _OverTree(order, gaps, gap_edges, tree_index, shape, _wide(flat), weighing)
 
 
 def _check_tree(tree: Tree) -> None:
@@ -481,16 +481,16 @@ def _exponents(over: _OverTree, zeta: float | Tensor) -> Tensor:
     if over.features is None:
         distances = over.gaps
     else:
-        distances = _ops.edge_distances(over.features, over.gap_edges, over.tree_of)
-        missing = missing[over.tree_of.to(missing.device)]
+        distances = _ops.edge_distances(over.features, over.gap_edges, over.tree_index)
+        missing = missing[over.tree_index.to(missing.device)]
     result: Tensor = _ops.exponents(distances.double().masked_fill(missing, 0), _zeta(zeta))
     return result
 
 
 def _tree_sums(over: _OverTree, values: Tensor, exponents: Tensor, normalised: bool) -> Tensor:
-    set_trees, set_of = torch.arange(over.order.shape[0]), over.tree_of
+    set_trees, set_of = torch.arange(over.order.shape[0]), over.tree_index
     if over.features is not None:
-        set_trees, set_of = over.tree_of, torch.arange(len(over.tree_of))
+        set_trees, set_of = over.tree_index, torch.arange(len(over.tree_index))
     rooted = _ops.root_trees(over.order, over.gap_edges)
     result: Tensor = _ops.tree_filter(values, *rooted, exponents, set_trees, set_of, normalised)[0]
     return result

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from aproarray import _grid, _validate
+from aproarray import _edges, _validate
 from aproarray.torch import _ops, functional
 from aproarray.torch.functional import Tree, _wide
 from aproarray.torch.modules import AffinityPropagation
@@ -207,7 +207,7 @@ def pairwise_loss(
         raise ValueError("threshold must be a number, got nan")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     dilation = _validate.integer(dilation, "dilation", 1)
-    masks, image_of = _wide(masks), _images_of(masks, lab, index).to(masks.device)
+    masks, image_index = _wide(masks), _images_of(masks, lab, index).to(masks.device)
     boxes = boxes.to(masks.dtype)
     total, count = masks.sum() * 0, masks.new_zeros(())
     # Logarithms of probabilities of 0 would be -inf, and 0 times that NaN.
@@ -215,10 +215,10 @@ def pairwise_loss(
     shape = masks.shape[-2:]
     similar = _ops.pairwise_affinities(_pixels(lab), list(shape), 2.0, kernel_size, dilation) >= threshold
     similar = similar.unflatten(-1, shape)
-    for k, step in enumerate(_grid.window_steps(2, kernel_size, dilation)):
+    for k, step in enumerate(_edges.window_steps(2, kernel_size, dilation)):
         here, there = _pairs(shape, step)
         p, q = masks[here], masks[there]
-        chosen = similar[image_of, k : k + 1][here] * boxes[here]
+        chosen = similar[image_index, k : k + 1][here] * boxes[here]
         agreement = p * q + (1 - p) * (1 - q)
         total = total - (agreement.clamp(min=tiny).log() * chosen).sum()
         count = count + chosen.sum()
@@ -326,9 +326,9 @@ def mean_field_loss(
     _check_region(boxes, masks, channels=1, image=image)
     zeta, kernel_size = _validate.positive(zeta, "zeta"), _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
-    image_of, masks = _images_of(masks, image, index), _wide(masks)
+    image_index, masks = _images_of(masks, image, index), _wide(masks)
     labels = _ops.mean_field(
-        _pixels(masks), _pixels(boxes).to(masks.dtype), _pixels(image), image_of,
+        _pixels(masks), _pixels(boxes).to(masks.dtype), _pixels(image), image_index,
         list(masks.shape[-2:]), zeta, kernel_size, iterations,
     )  # fmt: skip
     labels = (labels > 0.5).to(masks.dtype)
@@ -380,7 +380,7 @@ def gated_crf_loss(
     region = region.to(probabilities.dtype)
     total = probabilities.sum() * 0
     shape = probabilities.shape[-2:]
-    for step in _grid.window_steps(2, 2 * radius + 1):
+    for step in _edges.window_steps(2, 2 * radius + 1):
         if step < (0, 0):  # the same pairs again
             continue
         here, there = _pairs(shape, step)

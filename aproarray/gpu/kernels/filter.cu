@@ -1,7 +1,7 @@
 // Sums over trees of products along paths: the tree filter. See aproarray/cpu/_rooted.pyx for the formulas.
 //
 // Nodes are numbered by their places, breadth first, so that the children of a node, and all nodes of one
-// depth, are ranges. Set f of weights is of tree tree_of[f], item i has set set_of[i]. Rows of places are
+// depth, are ranges. Set f of weights is of tree tree_index[f], item i has set set_of[i]. Rows of places are
 // doubles (items, columns, n). REAL is the type of values, features and distances.
 
 __device__ REAL infinite() { return from_bits(infinity_bits(bits_of((REAL)0))); }
@@ -39,12 +39,12 @@ KERNEL find_levels(
 }
 
 KERNEL edge_distances(
-    const REAL *features, u32 channels, const int *gap_edges, const u32 *tree_of, u32 n_sets, u32 n, REAL *out,
+    const REAL *features, u32 channels, const int *gap_edges, const u32 *tree_index, u32 n_sets, u32 n, REAL *out,
     u32 *overflow
 ) {
     FOR_EACH(i, (u64)n_sets * (n - 1)) {
         const u64 set = i / (n - 1), gap = i % (n - 1);
-        const int *const ends = gap_edges + 2 * ((u64)tree_of[set] * (n - 1) + gap);
+        const int *const ends = gap_edges + 2 * ((u64)tree_index[set] * (n - 1) + gap);
         REAL total = infinite();
         if (ends[0] >= 0) {
             const REAL *const u = features + (set * n + ends[0]) * channels;
@@ -59,12 +59,12 @@ KERNEL edge_distances(
 
 // The weights of the edges to the parents, by places; those of roots are not used.
 KERNEL edge_weights(
-    const REAL *distances, const int *gaps, const u32 *tree_of, u32 n_sets, u32 n, double inverse, double decay,
+    const REAL *distances, const int *gaps, const u32 *tree_index, u32 n_sets, u32 n, double inverse, double decay,
     double *weights
 ) {
     FOR_EACH(i, (u64)n_sets * n) {
         const u64 set = i / n;
-        const int gap = gaps[(u64)tree_of[set] * n + i % n];
+        const int gap = gaps[(u64)tree_index[set] * n + i % n];
         double w = 0;
         if (gap >= 0) {
             const REAL d = distances[set * (n - 1) + gap];
@@ -76,13 +76,13 @@ KERNEL edge_weights(
 
 KERNEL gather_places(
     const REAL *values, long long item_stride, long long pixel_stride, long long channel_stride,
-    const int *nodes, const double *divisors, const u32 *tree_of, const u32 *set_of, u32 n_items, u32 n, u32 columns,
+    const int *nodes, const double *divisors, const u32 *tree_index, const u32 *set_of, u32 n_items, u32 n, u32 columns,
     double *rows
 ) {
     const Strided<REAL> source = {values, item_stride, pixel_stride, channel_stride};
     FOR_EACH(i, (u64)n_items * columns * n) {
         const u64 place = i % n, column = i / n % columns, item = i / n / columns, set = set_of[item];
-        const double value = source(item, nodes[(u64)tree_of[set] * n + place], column);
+        const double value = source(item, nodes[(u64)tree_index[set] * n + place], column);
         rows[i] = divisors ? value / divisors[set * n + place] : value;
     }
 }
@@ -90,12 +90,12 @@ KERNEL gather_places(
 // Turns rows of phi into A, and fills total with S phi. A block has 4 columns of one item at a time.
 KERNEL sum_trees(
     const double *weights, const u32 *stops, const int *parents, const long long *n_roots, const u32 *levels,
-    const u32 *n_levels, const u32 *tree_of, const u32 *set_of, u32 n_items, u32 n, u32 columns, double *rows,
+    const u32 *n_levels, const u32 *tree_index, const u32 *set_of, u32 n_items, u32 n, u32 columns, double *rows,
     double *total
 ) {
     const u32 groups = (columns + 3) / 4;
     for (u64 job = blockIdx.x; job < (u64)n_items * groups; job += gridDim.x) {
-        const u64 item = job / groups, column = job % groups * 4, set = set_of[item], tree = tree_of[set];
+        const u64 item = job / groups, column = job % groups * 4, set = set_of[item], tree = tree_index[set];
         const u32 width = columns - column < 4 ? (u32)(columns - column) : 4;
         const double *const w = weights + set * n;
         const u32 *const stop = stops + tree * n, *const first = levels + tree * (n + 1);
@@ -133,14 +133,14 @@ KERNEL normalisers(const double *total, u32 n_sets, u32 n, double lacking, doubl
 // Writes S values to the pixels. A pixel's own affinity is less than 1 by `lacking`.
 KERNEL scatter_places(
     const double *total, const REAL *values, long long item_stride, long long pixel_stride, long long channel_stride,
-    const int *nodes, const double *before, const double *behind, const u32 *tree_of, const u32 *set_of, u32 n_items,
+    const int *nodes, const double *before, const double *behind, const u32 *tree_index, const u32 *set_of, u32 n_items,
     u32 n, u32 columns, double lacking, REAL *out, long long out_item_stride, long long out_pixel_stride,
     long long out_channel_stride
 ) {
     const Strided<REAL> source = {values, item_stride, pixel_stride, channel_stride};
     FOR_EACH(i, (u64)n_items * columns * n) {
         const u64 place = i % n, column = i / n % columns, item = i / n / columns, set = set_of[item];
-        const u64 pixel = nodes[(u64)tree_of[set] * n + place];
+        const u64 pixel = nodes[(u64)tree_index[set] * n + place];
         double result = total[i];
         if (lacking != 0) {
             const double own = source(item, pixel, column);

@@ -1,7 +1,7 @@
 // The edges of a pixel graph: their weights, as keys to sort them by, and their ends, in the order of the weights.
 //
 // KEY and REAL are the weights' bits and type; NDIM, N_STEPS and STEPS say which pixels are neighbours (see
-// aproarray/_grid.py). Edge k of pixel u has the number u * N_STEPS + k, which orders edges by (u, v). A
+// aproarray/_edges.py). Edge k of pixel u has the number u * N_STEPS + k, which orders edges by (u, v). A
 // batch is one graph: pixel u of image b is node b * N + u. The key of an edge that is not there is ~0.
 
 __constant__ const int STEP_OF[N_STEPS][NDIM] = STEPS;

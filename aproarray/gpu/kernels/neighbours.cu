@@ -64,10 +64,10 @@ KERNEL weigh_neighbours(
     }
 }
 
-// One average of values (items, pixels, channels), item i with the weights of image image_of[i].
+// One average of values (items, pixels, channels), item i with the weights of image image_index[i].
 KERNEL average_neighbours(
     const REAL *values, long long item_stride, long long pixel_stride, long long channel_stride, const REAL *weights,
-    const u32 *image_of, u32 n_items, u32 n_pixels, u32 channels, u32 s0, u32 s1, u32 s2, u32 s3, u32 s4, u32 s5,
+    const u32 *image_index, u32 n_items, u32 n_pixels, u32 channels, u32 s0, u32 s1, u32 s2, u32 s3, u32 s4, u32 s5,
     u32 s6, u32 s7, const int *steps, u32 n_steps, REAL *out, long long out_item_stride,
     long long out_pixel_stride, long long out_channel_stride
 ) {
@@ -76,7 +76,7 @@ KERNEL average_neighbours(
     FOR_EACH(i, (u64)n_items * channels * n_pixels) {
         const u32 pixel = (u32)(i % n_pixels);
         const u64 channel = i / n_pixels % channels, item = i / n_pixels / channels;
-        const REAL *const own = weights + (u64)image_of[item] * n_steps * n_pixels + pixel;
+        const REAL *const own = weights + (u64)image_index[item] * n_steps * n_pixels + pixel;
         REAL sum = 0;
         for (u32 k = 0; k < n_steps; k++)
             sum += own[(u64)k * n_pixels] * source(item, neighbour(shape, pixel, steps + k * NDIM, true), channel);

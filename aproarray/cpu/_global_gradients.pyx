@@ -11,6 +11,8 @@ the line: what stands on its stack are the left sides of merges whose right side
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc, realloc
 
+from aproarray._zeta import inverse_square
+
 from aproarray.cpu._prefetch cimport prefetch
 
 ctypedef fused real:
@@ -121,7 +123,7 @@ def gap_gradient(
     """
     cdef Py_ssize_t n = values.shape[0]
     cdef int count = <int> values.shape[1]
-    cdef double scale = min(1 / zeta / zeta, 1.7976931348623157e308)
+    cdef double scale = inverse_square(zeta)
     cdef Rows grad_rows, value_rows, result_rows
     cdef Stack stack
     cdef bint done = False

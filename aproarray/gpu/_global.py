@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
 
+from aproarray import _zeta
 from aproarray.gpu._compile import kernel
 from aproarray.gpu._trees import _KEY, _NULL, _REAL, _sort, items_at_once, trees_of_items
 
@@ -104,7 +104,7 @@ def _sum_over(
     names = {"REAL": _REAL[dtype], "GAP": _REAL[line.gaps.dtype]}
     sizes = (np.uint32(n_items), np.uint32(n), np.uint32(channels))
     n_groups = _n_groups(n)
-    inverse = np.float64(_inverse(zeta))
+    inverse = np.float64(_zeta.inverse(zeta))
     total = n_items * n * channels
     groups = cupy.empty((n_items, n_groups, channels), np.float64)
     of_leaves = (*source, line.order, divisors)
@@ -131,11 +131,6 @@ def _sum_over(
     )  # fmt: skip
 
 
-def _inverse(zeta: float) -> float:
-    """Return 1 / zeta, or the largest number: never 0 * inf."""
-    return min(1 / zeta, sys.float_info.max)
-
-
 def _normalisers(line: Line, zeta: float) -> Any:
     """Return z = K 1 of every tree (B, N), along the line."""
     n_trees, n = line.order.shape
@@ -145,14 +140,14 @@ def _normalisers(line: Line, zeta: float) -> Any:
     return z
 
 
-def _parts(values: Any, tree_of: Any, n_trees: int) -> Any:
+def _parts(values: Any, tree_index: Any, n_trees: int) -> Any:
     """Yield (trees, items, channels, trees of these items) such that the work fits memory and 32 bits."""
     _, n, channels = values.shape
     trees_at_once = items_at_once(n_trees, 2 * n, "a tree")
     columns = max(1, _WORKING_BYTES // (24 * max(n, 1)))
     for first in range(0, n_trees, trees_at_once):
         trees = slice(first, min(first + trees_at_once, n_trees))
-        inside = np.flatnonzero((tree_of >= trees.start) & (tree_of < trees.stop))
+        inside = np.flatnonzero((tree_index >= trees.start) & (tree_index < trees.stop))
         width = min(channels, columns)
         at_once = max(1, columns // width)
         for start in range(0, len(inside), at_once):
@@ -174,13 +169,13 @@ def global_propagate(
     out: Any,
     order: Any,
     gaps: Any,
-    tree_of: Any,
+    tree_index: Any,
     zeta: float,
     workers: int,
     sums: Any = None,
     transposed: bool = False,
 ) -> bool:
-    """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_of[i] of order (B, N).
+    """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_index[i] of order (B, N).
 
     sums (B, N), of the values' dtype, receive z = K 1 of the trees that have items, in the order of the
     line. Transposed, they hold it, and out becomes K (values / z): what y = K phi / z makes of a gradient.
@@ -196,13 +191,13 @@ def global_propagate(
             sums[...] = 1
         return False
     line, shown = None, None
-    for trees, items, channels in _parts(values, tree_of, n_trees):
+    for trees, items, channels in _parts(values, tree_index, n_trees):
         if line is None or shown != trees:
             shown, line = trees, _line(order[trees], gaps[trees])
             z = sums[trees].astype(np.float64) if transposed else _normalisers(line, zeta)
             if sums is not None and not transposed:
                 sums[trees] = z
-        where = trees_of_items(tree_of[items] - trees.start, trees.stop - trees.start)
+        where = trees_of_items(tree_index[items] - trees.start, trees.stop - trees.start)
         picked = _slice(items)
         source, target = values[picked][..., channels], out[picked][..., channels]
         if not isinstance(picked, slice):
@@ -222,7 +217,7 @@ def global_gap_gradients(
     result: Any,
     order: Any,
     gaps: Any,
-    tree_of: Any,
+    tree_index: Any,
     zeta: float,
     sums: Any,
     out: Any,
@@ -240,11 +235,11 @@ def global_gap_gradients(
         return
     names = {"REAL": _REAL[values.dtype], "GAP": _REAL[gaps.dtype]}
     n_groups = _n_groups(n)
-    inverse = np.float64(_inverse(zeta))
+    inverse = np.float64(_zeta.inverse(zeta))
     # A tree at a time, item by item: sums of several items are added in their order.
     for tree in range(n_trees):
         line, z = None, sums[tree : tree + 1].astype(np.float64)
-        for item in np.flatnonzero(tree_of == tree).tolist():
+        for item in np.flatnonzero(tree_index == tree).tolist():
             if line is None:
                 line = _line(order[tree : tree + 1], gaps[tree : tree + 1])
             one = slice(item, item + 1)

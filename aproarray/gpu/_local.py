@@ -9,10 +9,10 @@ from typing import Any
 import cupy
 import numpy as np
 
-from aproarray import _dispatch, _grid
+from aproarray import _arrays, _edges, _zeta
 from aproarray.gpu import _compile
 from aproarray.gpu._compile import kernel
-from aproarray.gpu._sums import _slice, _strided
+from aproarray.gpu._global import _slice, _strided
 from aproarray.gpu._trees import _NULL, _REAL, items_at_once
 
 # Pixels of a thread's column, and blocks on a multiprocessor, by (radius, bytes of a value): the weights of
@@ -21,19 +21,19 @@ TILES = {(1, 4): (2, 2), (2, 4): (2, 1), (3, 4): (1, 1), (1, 8): (2, 1), (2, 8):
 _DEEP = 4  # channels that go through shared memory together
 
 
-def _prepared(images: Any, image_of: Any, zeta: float) -> tuple[Any, Any, Any]:
-    """Return contiguous images in which zeta fits, the scale of their distances, and image_of on the host."""
+def _prepared(images: Any, image_index: Any, zeta: float) -> tuple[Any, Any, Any]:
+    """Return contiguous images that zeta fits, the scale of their distances, and image_index on the host."""
     # Their squares times the scale should neither overflow float32 nor be flushed to 0, as numbers below
     # 1.2e-38 are here.
     if images.dtype == np.float32 and not 1e-16 <= zeta <= 1e18:
         images = images.astype(np.float64)
-    scale = images.dtype.type(min(1 / zeta / zeta, float(np.finfo(images.dtype).max)))
-    return cupy.ascontiguousarray(images), scale, _dispatch.on_host(image_of)
+    scale = images.dtype.type(_zeta.inverse_square(zeta, images.dtype))
+    return cupy.ascontiguousarray(images), scale, _arrays.on_host(image_index)
 
 
 def _extents(shape: tuple[int, ...]) -> tuple[np.uint32, ...]:
     """Return the extents that kernels for any number of axes take."""
-    return tuple(map(np.uint32, (*shape, *(1,) * (_grid.MAX_NDIM - len(shape)))))
+    return tuple(map(np.uint32, (*shape, *(1,) * (_edges.MAX_NDIM - len(shape)))))
 
 
 def propagate(
@@ -41,7 +41,7 @@ def propagate(
     out: Any,
     images: Any,
     shape: tuple[int, ...],
-    image_of: Any,
+    image_index: Any,
     masks: Any,
     zeta: float,
     kernel_size: int,
@@ -49,13 +49,13 @@ def propagate(
     workers: int,
     sums: Any = None,
     iterates: Any = None,
-    regions: Any = None,
+    region: Any = None,
 ) -> None:
-    """Propagate values (I, N, C) into out (I, N, C), item i along images[image_of[i]] (G, N, Ci).
+    """Propagate values (I, N, C) into out (I, N, C), item i along images[image_index[i]] (G, N, Ci).
 
     N pixels of `shape`; masks are (G or 1, N). sums (G, N), of the values' dtype, receive W 1. iterates
     (iterations - 1, I, C, N) receive the values before the last iteration, anything outside the mask. Values
-    outside of regions (I, N) are 0 before and after every iteration.
+    outside of the items' region (I, N) are 0 before and after every iteration.
     Kernels take it that equally many items of each image follow one another; other items get copies of
     their images.
     """
@@ -66,11 +66,11 @@ def propagate(
     items_at_once(1, n_pixels, f"an image of shape {shape}")
     kernel_size = min(kernel_size, 2 * max(shape) - 1)  # holds the whole image
     if kernel_size == 1:
-        out[...] = values if regions is None else cupy.where(regions[:, :, None], values, 0)
+        out[...] = values if region is None else cupy.where(region[:, :, None], values, 0)
         if sums is not None:
             sums[...] = 1
         return
-    images, scale, image_of = _prepared(images, image_of, zeta)
+    images, scale, image_index = _prepared(images, image_index, zeta)
     dtype, pixel = values.dtype, images.dtype
     names = {"REAL": _REAL[dtype], "PIXEL": _REAL[pixel], "DEEP": _DEEP}
     if sums is not None:
@@ -79,13 +79,13 @@ def propagate(
             np.uint32(len(images)), *_extents(shape), np.uint32(n_pixels), scale,
             np.int32(kernel_size // 2), sums,
         )  # fmt: skip
-    if not np.array_equal(image_of, np.repeat(np.arange(len(images)), max(1, n_items // len(images)))):
-        images = images[cupy.asarray(image_of)]
-        masks = masks if masks is None or len(masks) == 1 else masks[cupy.asarray(image_of)]
+    if not np.array_equal(image_index, np.repeat(np.arange(len(images)), max(1, n_items // len(images)))):
+        images = images[cupy.asarray(image_index)]
+        masks = masks if masks is None or len(masks) == 1 else masks[cupy.asarray(image_index)]
     source = (
         *_strided(values), images, np.uint32(images.shape[2]), *_masks(masks),
         np.uint32(max(1, n_items // len(images))),
-        _NULL if regions is None else cupy.ascontiguousarray(regions), np.uint32(n_items),
+        _NULL if region is None else cupy.ascontiguousarray(region), np.uint32(n_items),
     )  # fmt: skip
     if iterates is None:
         iterates = cupy.empty((min(iterations - 1, 2), n_items, channels, n_pixels), dtype)
@@ -160,7 +160,7 @@ def gradients(
     values: Any,
     images: Any,
     shape: tuple[int, ...],
-    image_of: Any,
+    image_index: Any,
     masks: Any,
     zeta: float,
     kernel_size: int,
@@ -170,7 +170,7 @@ def gradients(
     by_values: Any,
     by_image: Any,
     by_zeta: Any,
-    regions: Any = None,
+    region: Any = None,
 ) -> None:
     """Fill by_values (I, N, C), by_image (G, N, Ci) and by_zeta (1), the latter two float64.
 
@@ -179,7 +179,7 @@ def gradients(
     forward steps make it, too. (With D = diag(region), P is D S^-1 W.) What pairs contribute is summed up in
     the values' dtype for _DEEP channels, then in float64, item after item.
     """
-    by_values[...] = grad if regions is None else cupy.where(regions[:, :, None], grad, 0)
+    by_values[...] = grad if region is None else cupy.where(region[:, :, None], grad, 0)
     by_image[...] = 0
     by_zeta[...] = 0
     _, n_pixels, channels = values.shape
@@ -187,10 +187,10 @@ def gradients(
     if values.size == 0 or kernel_size == 1:
         return
     n_images, radius, dtype = len(images), kernel_size // 2, values.dtype
-    images, scale, image_of = _prepared(images, image_of, zeta)
-    sorted_items = np.argsort(image_of, kind="stable")
-    image_of = image_of[sorted_items]
-    counts = np.bincount(image_of, minlength=n_images)
+    images, scale, image_index = _prepared(images, image_index, zeta)
+    sorted_items = np.argsort(image_index, kind="stable")
+    image_index = image_index[sorted_items]
+    counts = np.bincount(image_index, minlength=n_images)
     half = math.prod(2 * min(radius, extent - 1) + 1 for extent in shape) // 2
     extents, n_pixels_32 = _extents(shape), np.uint32(n_pixels)
     names = {"REAL": _REAL[dtype], "PIXEL": _REAL[images.dtype], "DEEP": _DEEP, "NDIM": len(shape)}
@@ -201,22 +201,22 @@ def gradients(
         some_masks = masks if masks is None or len(masks) == 1 else masks[chosen]
         total = cupy.zeros((len(some_images), half + 1, n_pixels), np.float64)
         for items, block in turns:
-            of_items, picked = image_of[items], _slice(sorted_items[items])
+            of_items, picked = image_index[items], _slice(sorted_items[items])
             own_sums = sums[cupy.asarray(of_items)][:, None]
             phi, upstream = (array.transpose(0, 2, 1)[picked, block] for array in (values, grad))
             iterates = cupy.empty((iterations + 1, *phi.shape), dtype)
             adjoints = cupy.empty_like(iterates)
             iterates[0], adjoints[0] = phi, upstream / own_sums
             inside = None
-            if regions is not None:
-                inside = regions[picked]
+            if region is not None:
+                inside = region[picked]
                 for steps in (iterates, adjoints):
                     steps[0] = cupy.where(inside[:, None], steps[0], 0)
             for steps in (iterates, adjoints):
                 propagate(
                     steps[0].transpose(0, 2, 1), steps[-1].transpose(0, 2, 1), some_images, shape,
                     of_items - chosen.start, some_masks, zeta, kernel_size, iterations, 1,
-                    iterates=steps[1:-1], regions=inside,
+                    iterates=steps[1:-1], region=inside,
                 )  # fmt: skip
             by_values.transpose(0, 2, 1)[picked, block] = adjoints[-1] * own_sums
             blocks = -(-phi.shape[1] // _DEEP)

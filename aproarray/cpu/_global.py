@@ -1,0 +1,213 @@
+"""Global propagation and its gradients: sweeps over the trees' lines, split over threads."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aproarray.cpu import _global_gradients, _processor, _workers
+
+Array = NDArray[Any]
+
+
+def affinities(distances: Array, zeta: float) -> Array:
+    """Return exp(-d / zeta^2) in float64, 0 where d is inf, for distances (M,) and any zeta > 0."""
+    result = np.empty(len(distances))
+    _processor.sweeps.affinities(distances, zeta, result, 0, len(result))
+    return result
+
+
+# Columns that become rows, at most, where the channels of a pixel are not side by side. More buffers than
+# these take were given back to the system after every call, and asked for at the next.
+_GATHERED_COLUMNS = 24
+
+
+def global_propagate(
+    values: Array,
+    out: Array,
+    order: Array,
+    gaps: Array,
+    tree_index: Array,
+    zeta: float,
+    workers: int,
+    sums: Array | None = None,
+    transposed: bool = False,
+) -> bool:
+    """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_index[i] of order (B, N).
+
+    sums (B, N), of the values' dtype, receive z = K 1 of the trees that have items, in the order of the
+    line. Transposed, they hold it, and out becomes K (values / z): what y = K phi / z makes of a gradient.
+    Returns whether all means are known to be finite.
+    """
+    n_channels = values.shape[2]
+    side_by_side = values.strides[2] == out.strides[2] == values.itemsize
+    used = sorted(set(tree_index.tolist()))
+    threads = max(1, workers // max(len(used), 1))  # for one tree
+
+    def one_tree(tree: int) -> bool:
+        items = np.flatnonzero(tree_index == tree)
+        columns = np.empty((len(items), n_channels, 2), np.intp)  # (item, channel)
+        columns[..., 0], columns[..., 1] = items[:, None], np.arange(n_channels)
+        # Both sweeps at once, and if that is too few tasks, columns shared out.
+        shares = max(1, _workers.threads_for(_sweep_pixels(order.shape[1], columns.size // 2), threads) // 2)
+        if side_by_side and n_channels >= _GATHERED_COLUMNS // 4:
+            blocks = [
+                block
+                for of_item in columns
+                for block in _split(of_item, _processor.sweeps.MAX_COLUMNS, -(-shares // len(items)))
+            ]
+        else:
+            blocks = _split(columns.reshape(-1, 2), _GATHERED_COLUMNS, shares)
+        kappa = np.empty(gaps.shape[1])
+        weigh = functools.partial(_processor.sweeps.affinities, gaps[tree], zeta, kappa)
+        _workers.run_ranges(weigh, len(kappa), threads, _workers.LINEAR)
+        tasks = [
+            functools.partial(
+                _sweep_blocks,
+                values,
+                out,
+                blocks[share::shares],
+                order[tree],
+                kappa,
+                # Tasks of one tree compute the same sums: one of them hands them out.
+                None if sums is None or (share and not transposed) else sums[tree],
+                transposed,
+                -(-threads // shares),
+            )
+            for share in range(min(shares, len(blocks)))
+        ]
+        return all(_workers.run(tasks, threads))
+
+    return all(_workers.run([functools.partial(one_tree, tree) for tree in used], workers))
+
+
+def _sweep_pixels(n_pixels: int, n_columns: int) -> float:
+    """Return what two sweeps take, in pixels of `_workers.STEP`."""
+    return n_pixels * (2 + n_columns / 8)
+
+
+def _split(columns: Array, most: int, at_least: int) -> list[Array]:
+    """Split columns into blocks of at most `most`, as many as a multiple of `at_least` if possible."""
+    if at_least == 1:  # full ones, and one of what is left: fewer lanes without a column
+        return [columns[first : first + most] for first in range(0, len(columns), most)]
+    n_blocks = -(-len(columns) // most)
+    n_blocks = min(len(columns), -(-n_blocks // at_least) * at_least)
+    return np.array_split(columns, n_blocks) if n_blocks else []
+
+
+def _sweep_blocks(
+    values: Array,
+    out: Array,
+    blocks: list[Array],
+    order: Array,
+    kappa: Array,
+    sums: Array | None,
+    transposed: bool,
+    workers: int,
+) -> bool:
+    """Propagate blocks of columns over a tree; are all means finite?"""
+    finite = True
+    counts = np.empty(len(order), values.dtype) if sums is None else sums
+    gathered = np.empty(0, values.dtype)
+    for columns in blocks:
+        (item, first), (last_item, last) = columns[0], columns[-1]
+        side_by_side = values.strides[2] == out.strides[2] == values.itemsize
+        if item == last_item and (side_by_side or len(columns) <= _processor.sweeps.FEW_COLUMNS):
+            block = np.s_[item, :, first : last + 1]
+            finite &= _both_sweeps(values[block], out[block], order, kappa, counts, transposed, workers)
+            continue
+        if gathered.size == 0:
+            gathered = np.empty(2 * len(order) * max(map(len, blocks)), values.dtype)
+        rows = gathered[: 2 * len(order) * len(columns)].reshape(2, len(order), len(columns))
+        gather = functools.partial(_processor.sweeps.gather, values, columns, rows[0])
+        _workers.run_ranges(gather, len(order), workers, _workers.LINEAR * len(columns))
+        finite &= _both_sweeps(rows[0], rows[1], order, kappa, counts, transposed, workers)
+        scatter = functools.partial(_processor.sweeps.scatter, rows[1], columns, out)
+        _workers.run_ranges(scatter, len(order), workers, _workers.LINEAR * len(columns))
+    return finite
+
+
+def _both_sweeps(
+    values: Array, out: Array, order: Array, kappa: Array, counts: Array, transposed: bool, workers: int
+) -> bool:
+    """Propagate values (N, C) into out (N, C) by two sweeps that meet in the middle; see `_sweep.sweep`.
+
+    Up to there each is the first to come to a pixel, from there on the second: they can move at once, on two
+    threads or taking turns on one. Returns whether all means are finite.
+    """
+    n_pixels, n_columns = values.shape
+    workers = _workers.threads_for(_sweep_pixels(n_pixels, n_columns), workers)
+    halves = (0, n_pixels // 2), (n_pixels // 2, n_pixels)
+    stacks = _processor.sweeps.Stack(n_columns), _processor.sweeps.Stack(n_columns)
+
+    def steps(start: int, stop: int) -> list[tuple[int, int]]:
+        ranges = _workers.ranges(stop - start, 1, _sweep_pixels(1, n_columns))
+        return [(start + first, start + last) for first, last in ranges]
+
+    def move(second: bool, ahead: list[tuple[int, int]], behind: list[tuple[int, int]]) -> None:
+        for bounds in itertools.zip_longest(ahead, behind, fillvalue=(0, 0)):
+            _workers.check_stop()
+            _processor.sweeps.sweep(
+                values, out, order, kappa, counts, *stacks, second, transposed, *bounds[0], *bounds[1]
+            )
+
+    for second in (False, True):
+        ahead, behind = steps(*halves[second]), steps(*halves[not second])[::-1]
+        if workers > 1:
+            moves = [functools.partial(move, second, ahead, []), functools.partial(move, second, [], behind)]
+            _workers.run(moves, workers)
+        else:
+            move(second, ahead, behind)
+    return all(stack.finite for stack in stacks)
+
+
+def global_gap_gradients(
+    grad: Array,
+    values: Array,
+    result: Array,
+    order: Array,
+    gaps: Array,
+    tree_index: Array,
+    zeta: float,
+    sums: Array,
+    out: Array,
+    workers: int,
+) -> None:
+    """Fill out (B, N-1), float64, with dL/dgap, for grad (I, N, C) = dL/dresult.
+
+    result (I, N, C) is what `global_propagate` made of values, and sums (B, N) is its z. Where gaps
+    tie, which side an edge is on is settled as if the later one was the heavier.
+    """
+
+    def one_tree(tree: int) -> None:
+        out[tree] = 0
+        kappa = affinities(gaps[tree], zeta)
+        for item in np.flatnonzero(tree_index == tree):
+            arrays = grad[item], values[item], result[item]
+            side_by_side = all(array.strides[1] == array.itemsize for array in arrays)
+            most = _global_gradients.MAX_COLUMNS if side_by_side else _GATHERED_COLUMNS
+            for columns in _split(np.arange(values.shape[2]), most, 1):
+                g, phi, y = (array[:, columns[0] : columns[-1] + 1] for array in arrays)
+                if not side_by_side:
+                    g, phi, y = map(np.ascontiguousarray, (g, phi, y))
+                _global_gradients.gap_gradient(
+                    g, phi, y, order[tree], gaps[tree], kappa, sums[tree], zeta, out[tree]
+                )
+
+    _workers.run([functools.partial(one_tree, b) for b in range(len(order))], workers)
+
+
+def feature_gradients(
+    gap_gradients: Array, features: Array, gap_edges: Array, out: Array, workers: int
+) -> None:
+    """Fill out (F, N, C) with dL/dfeatures, from dL/dgap (F, N-1) of the trees they weigh."""
+
+    def one_tree(f: int) -> None:
+        out[f] = 0
+        _global_gradients.feature_gradient(gap_gradients[f], features[f], gap_edges[f], out[f])
+
+    _workers.run([functools.partial(one_tree, f) for f in range(len(features))], workers)

@@ -1,0 +1,305 @@
+"""Gradients of local propagation: pairs of iterates, summed up as they stream by, compiled by Numba."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import types
+from numpy.typing import NDArray
+
+from aproarray import _zeta
+from aproarray.cpu import _local_stream, _workers
+from aproarray.cpu._local_regions import FIRST, Crop, crops_of
+from aproarray.cpu._local_stream import compiled, enter, weigh
+from aproarray.cpu._vectors import BYTES, load, multiply_add, store, subtract
+
+
+@compiled
+def _add_pairs(values, here, there, adjoint, slopes, step, n_steps, first, last):
+    """slopes[step + i, x] += (a_x - a_z) (y_z - y_x) for the pixels z = x + i, i in range(n_steps).
+
+    y_x is values[here + x], y_z is values[there + z], and a lies `adjoint` (modulo 2^64) further. What comes
+    behind the last pixel, up to a whole vector, is written to as well.
+    """
+    lanes, padded = np.uint64(BYTES // values.itemsize), np.uint64(slopes.shape[1])
+    flat = slopes.reshape(slopes.size)
+    for x in range(first, last, lanes):
+        y = load(values, here + x)
+        a = load(values, here + adjoint + x)
+        z, slope = there + x, step * padded + x
+        for _ in range(n_steps):
+            by_pair = subtract(a, load(values, z + adjoint))
+            store(flat, slope, multiply_add(by_pair, subtract(load(values, z), y), load(flat, slope)))
+            z, slope = z + np.uint64(1), slope + padded
+
+
+# All that the pairs of these pixels of a row take stays in the L1 cache.
+_PAIR_PIXELS = 512
+
+
+def _pair_up(
+    state, ring, image, mask, first, last, begin, scale,
+    interior, step_slabs, step_shifts, runs, planes, valid, own, slopes, found, shares,
+):  # fmt: skip
+    """Add to found (slabs, Ci, padded) what pairs say that end in slabs [first, last) of an image (N, Ci).
+
+    state has y_0 to y_T of these slabs, and of those before that they make pairs with, in the first C of 2 C
+    channels, and the gradients of y_T to y_0, divided by W 1, in the others. The normalised sums
+    y_t+1 = W y_t / W 1 make of a weight
+
+        dL/dW_ij = sum_t a_ti (y_tj - y_t+1,i) + a_tj (y_ti - y_t+1,j)
+                 = sum_t (a_ti - a_tj) (y_tj - y_ti) + own_i + own_j,  own_i = sum_t a_ti (y_ti - y_t+1,i)
+
+    for both of its places in W. shares (slabs) receive sum_ij dL/d(d_ij) d_ij over the pairs that begin in
+    each slab, d_ij = |I_i - I_j|^2. planes, valid, own and slopes are kept between calls; no pair begins
+    before slab `begin`. All is yet to be multiplied by the scale.
+    """
+    one, two = np.uint64(1), np.uint64(2)
+    n_iterations = (np.uint64(len(state)) - two) // ring - one
+    n_channels, padded = np.uint64(state.shape[1]) // two, np.uint64(state.shape[2])
+    plane, values = two * n_channels * padded, state.reshape(state.size)
+    around, n_colors = np.uint64(len(planes)), np.uint64(image.shape[1])
+    slab_pixels = np.uint64(len(interior))
+    x_first, x_last = interior[0], interior[slab_pixels - one] + one
+    n_steps = np.uint64(len(step_slabs))
+    distances, weights = np.zeros(padded, image.dtype), np.zeros(padded, state.dtype)
+
+    for s in range(first, last):
+        slot = s % around
+        enter(image, mask, s, interior, valid[slot], planes[slot])
+        own[slot] = 0
+        slopes[:] = 0
+        for tile in range(x_first, x_last, np.uint64(_PAIR_PIXELS)):
+            stop = min(tile + np.uint64(_PAIR_PIXELS), x_last)
+            for t in range(n_iterations):
+                for c in range(n_channels):
+                    y, after = state[t * ring + s % ring, c], state[(t + one) * ring + s % ring, c]
+                    a = state[(n_iterations - one - t) * ring + s % ring, n_channels + c]
+                    for x in range(tile, stop):
+                        own[slot, x] += a[x] * (y[x] - after[x])
+                    level, channel = t * ring * plane, c * padded
+                    adjoint = (n_iterations - one - t) * ring * plane + n_channels * padded - level
+                    for run in range(np.uint64(len(runs)) - one):
+                        step, d = runs[run], step_slabs[runs[run]]
+                        if s >= begin + d:
+                            _add_pairs(
+                                values, level + ((s - d) % ring) * plane + channel,
+                                level + (s % ring) * plane + channel + step_shifts[step], adjoint,
+                                slopes, step, runs[run + one] - step, tile, stop,
+                            )  # fmt: skip
+        for step in range(n_steps):
+            if s < begin + step_slabs[step]:
+                continue
+            j, shift, slope = s - step_slabs[step], step_shifts[step], slopes[step]
+            other = j % around
+            weigh(planes, other, slot, valid, x_first, x_last, shift, scale, distances, weights)
+            for x in range(x_first, x_last):
+                by_weight = slope[x] + own[other, x] + own[slot, x + shift]
+                slope[x] = -weights[x] * by_weight
+            for x in range(x_first, x_last):
+                shares[j] += np.float64(slope[x]) * distances[x]
+            for c in range(n_colors):
+                for x in range(x_first, x_last):
+                    change = 2.0 * slope[x] * (planes[other, c, x] - planes[slot, c, x + shift])
+                    found[j, c, x] += change
+                    found[s, c, x + shift] -= change
+
+
+@functools.cache
+def _pair_kernel(dtype: Any, image_dtype: Any) -> Any:
+    """Compile `_pair_up`, as `_local_stream.stream_kernel` does `_stream`."""
+    real, image_real = numba.from_dtype(dtype), numba.from_dtype(image_dtype)
+    index = types.Array(types.uint64, 1, "C")
+    signature = types.void(
+        types.Array(real, 3, "C"), types.uint64, types.Array(image_real, 2, "A", readonly=True),
+        types.Array(types.uint8, 1, "A", readonly=True), types.uint64, types.uint64, types.uint64, image_real,
+        index, index, index, index,
+        types.Array(image_real, 3, "C"), *(types.Array(real, 2, "C") for _ in range(3)),
+        types.Array(types.float64, 3, "C"), types.Array(types.float64, 1, "C"),
+    )  # fmt: skip
+    return _workers.run_apart(compiled, _pair_up, signature)
+
+
+# Channels whose gradients are found at the same time, and moves of their stream between looks at the pairs:
+# all iterates are kept for as long as pairs need them, which should not be for longer than the cache lasts.
+_GRADIENT_CHANNELS = 4
+_GRADIENT_MOVES = 8
+# Pixels of a band, which a task keeps its input, output and gradients to the image of, where slabs are small.
+_GRADIENT_PIXELS = 1 << 20
+
+
+def local_gradients(
+    grad: NDArray[Any],
+    values: NDArray[Any],
+    images: NDArray[Any],
+    shape: tuple[int, ...],
+    image_index: NDArray[np.intp],
+    masks: NDArray[np.bool_] | None,
+    zeta: float,
+    kernel_size: int,
+    iterations: int,
+    workers: int,
+    sums: NDArray[Any],
+    by_values: NDArray[Any],
+    by_image: NDArray[np.float64],
+    by_zeta: NDArray[np.float64],
+    region: NDArray[np.bool_] | None = None,
+) -> None:
+    """Fill by_values (I, N, C), by_image (G, N, Ci) and by_zeta (1), the latter two float64.
+
+    grad (I, N, C) is dL/dresult, the other arguments are those of `local_propagate`, `sums` what it filled.
+    """
+    arguments = (
+        grad, values, images, shape, image_index, masks, zeta, kernel_size, iterations, workers, sums,
+        by_values, by_image, by_zeta,
+    )  # fmt: skip
+    if region is None:
+        _gradients(*arguments)
+    else:
+        _gradients_in_regions(*arguments, region)
+
+
+def _gradients(
+    grad: NDArray[Any],
+    values: NDArray[Any],
+    images: NDArray[Any],
+    shape: tuple[int, ...],
+    image_index: NDArray[np.intp],
+    masks: NDArray[np.bool_] | None,
+    zeta: float,
+    kernel_size: int,
+    iterations: int,
+    workers: int,
+    sums: NDArray[Any],
+    by_values: NDArray[Any],
+    by_image: NDArray[np.float64],
+    by_zeta: NDArray[np.float64],
+    region: NDArray[np.bool_] | None = None,
+) -> None:
+    """Fill by_values (I, N, C), by_image (G, N, Ci) and by_zeta (1), the latter two float64.
+
+    grad (I, N, C) is dL/dresult, the other arguments are those of `propagate`, `sums` what it filled. W
+    is symmetric: with S = diag(W 1) and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that
+    forward steps make it, along with the values. (With D = diag(region), P is D S^-1 W.) One task streams
+    both through a band of slabs.
+    """
+    by_values[...] = grad if region is None else np.where(region[:, None], grad, 0)
+    by_image[...] = 0
+    by_zeta[...] = 0
+    shape, kernel_size, images = _local_stream.prepared(shape, kernel_size, images, zeta)
+    if values.size == 0 or kernel_size == 1:
+        return
+    n_slabs, slab_pixels, radius = shape[0], math.prod(shape[1:]), kernel_size // 2
+    view = _local_stream.window(shape[1:], kernel_size)
+    steps = (view.interior, view.stop, view.slabs, view.shifts)
+    scale = images.dtype.type(_zeta.inverse_square(zeta, images.dtype))
+    n_channels = min(values.shape[2], _GRADIENT_CHANNELS)
+    blocks = [slice(c, c + n_channels) for c in range(0, values.shape[2], n_channels)]
+    reach = iterations * radius
+    n_bands = -(-n_slabs // max(4 * reach, _GRADIENT_PIXELS // slab_pixels))
+    n_bands = max(n_bands, min(workers // len(blocks), n_slabs // (2 * reach)))
+    bounds = np.linspace(0, n_slabs, n_bands + 1).astype(int).tolist()
+    no_mask, no_sums = np.empty(0, np.uint8), np.empty(0, values.dtype)
+    stream = _local_stream.stream_kernel(values.dtype, images.dtype)
+    pair_up = _pair_kernel(values.dtype, images.dtype)
+
+    def one_band(i: int, block: slice, first: int, last: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        # Slabs that make pairs with the band's, and those that they depend on.
+        pairs_first, pairs_last = max(0, first - radius), min(n_slabs, last + radius)
+        begin, end = max(0, pairs_first - reach), min(n_slabs, pairs_last + reach)
+        n, start, stop = end - begin, pairs_first - begin, pairs_last - begin
+        pixels = slice(begin * slab_pixels, end * slab_pixels)
+        g = image_index[i]
+        image = images[g, pixels]
+        mask = no_mask if masks is None else masks[g % len(masks), pixels].view(np.uint8)
+        inside = no_mask if region is None else region[pixels].view(np.uint8)
+        phi = values[i, pixels, block]
+        source = np.concatenate([phi, grad[i, pixels, block] / sums[g, pixels, None]], axis=1)
+        target = np.empty_like(source)
+        ring = min(_GRADIENT_MOVES + reach + radius + 1, n + radius)  # what is below the image stays 0
+        state = _local_stream.stream_state(
+            iterations, view, radius, iterations + 1, ring, source.shape[1], values.dtype, image
+        )
+        kept = (
+            np.zeros((radius + 1, image.shape[1], view.padded), image.dtype),
+            *(np.zeros((radius + 1, view.padded), values.dtype) for _ in range(2)),
+            np.zeros((len(view.slabs), view.padded + _local_stream.TILE), values.dtype),
+        )
+        found, shares = np.zeros((n, image.shape[1], view.padded)), np.zeros(n)
+        paired = start
+        moves = _local_stream.moves_of(n, start, stop, reach, radius)
+        for move in range(0, moves, _GRADIENT_MOVES):
+            _workers.check_stop()
+            next_move = min(move + _GRADIENT_MOVES, moves)
+            stream(
+                source, target, image, mask, inside, no_sums, n, start, stop, iterations, scale,
+                *steps, *state, move, next_move,
+            )  # fmt: skip
+            complete = min(next_move - radius - reach, stop)
+            if complete > paired:
+                pair_up(
+                    state[0], ring, image, mask, paired, complete, start, scale,
+                    view.interior, view.slabs, view.shifts, view.runs, *kept, found, shares,
+                )  # fmt: skip
+                paired = complete
+        inner, out = slice(first - begin, last - begin), slice(first * slab_pixels, last * slab_pixels)
+        adjoint = target.reshape(n, slab_pixels, -1)[inner, :, phi.shape[1] :]
+        by_values[i, out, block] = adjoint.reshape(-1, phi.shape[1]) * sums[g, out, None]
+        by_pixels = found[inner][:, :, view.interior].transpose(0, 2, 1)
+        return by_pixels.reshape(-1, image.shape[1]), shares[inner]
+
+    # Scaled last and in float64: the scale may be near the largest float32 number.
+    for i in range(len(values)):
+        tasks = [(block, *bound) for block in blocks for bound in itertools.pairwise(bounds)]
+        results = _workers.run([functools.partial(one_band, i, *task) for task in tasks], workers)
+        for (_, first, last), (found, shares) in zip(tasks, results, strict=True):
+            by_image[image_index[i], first * slab_pixels : last * slab_pixels] += float(scale) * found
+            for share in shares.tolist():
+                by_zeta += float(scale) * share
+    by_zeta *= -2 / zeta
+
+
+def _gradients_in_regions(
+    grad: NDArray[Any],
+    values: NDArray[Any],
+    images: NDArray[Any],
+    shape: tuple[int, ...],
+    image_index: NDArray[np.intp],
+    masks: NDArray[np.bool_] | None,
+    zeta: float,
+    kernel_size: int,
+    iterations: int,
+    workers: int,
+    sums: NDArray[Any],
+    by_values: NDArray[Any],
+    by_image: NDArray[np.float64],
+    by_zeta: NDArray[np.float64],
+    region: NDArray[np.bool_],
+) -> None:
+    """Fill by_values, by_image and by_zeta as `_gradients` does, for what `_propagate_in_regions` did."""
+    for array in (by_values, by_image, by_zeta):
+        array[...] = 0
+    crops = crops_of(region, shape, kernel_size)
+
+    def one_item(crop: Crop) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        g, source = image_index[crop.item], crop.of(values[crop.item])
+        image = crop.of(images[g])
+        target, of_image, of_zeta = np.empty_like(source), np.empty(image.shape), np.empty(1)
+        _gradients(
+            crop.of(grad[crop.item]), source, image, crop.shape, FIRST,
+            None if masks is None else crop.of(masks[g % len(masks)]), zeta, kernel_size, iterations,
+            max(1, workers // len(crops)), crop.of(sums[g]), target, of_image, of_zeta,
+            crop.of(region[crop.item])[0],
+        )  # fmt: skip
+        crop.view(by_values[crop.item])[...] = target.reshape(*crop.shape, -1)
+        return of_image, of_zeta
+
+    results = _workers.run([functools.partial(one_item, crop) for crop in crops], workers)
+    for crop, (of_image, of_zeta) in zip(crops, results, strict=True):
+        crop.view(by_image[image_index[crop.item]])[...] += of_image.reshape(*crop.shape, -1)
+        by_zeta += of_zeta

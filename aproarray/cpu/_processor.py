@@ -1,0 +1,12 @@
+"""The modules that are compiled more than once, as this processor runs them. Results are the same bits."""
+
+from __future__ import annotations
+
+from aproarray.cpu import _sweep as sweeps
+from aproarray.cpu import _weigh as weighing
+
+if sweeps.has_avx2():
+    from aproarray.cpu import _sweep_avx2 as sweeps  # type: ignore[no-redef]
+    from aproarray.cpu import _weigh_avx2 as weighing  # type: ignore[no-redef]
+
+__all__ = ["sweeps", "weighing"]

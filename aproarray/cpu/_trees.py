@@ -1,0 +1,226 @@
+"""Trees of images and of lists of edges: the steps of `_mst` and `_weigh`, split over threads."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aproarray import _edges
+from aproarray._backend import TreeArrays
+from aproarray.cpu import _mst, _processor, _workers
+
+Array = NDArray[Any]
+
+# Up to here, an image is faster without tiles, as its working arrays fit the cache: on one thread, on more.
+_UNTILED_PIXELS = 1 << 19, 1 << 18
+# Binary logarithm of the pixels in a tile, at most: what one thread works on should fit the L2 cache.
+_TILE_BITS = 14
+
+
+def _index_dtype(n_nodes: int, n_ids: int, weight_dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type of indices and working numbers: 32 bits where weights have no more and edge ids fit."""
+    fits = weight_dtype == np.float32 and _edges.fits_32_bits(n_nodes, n_ids)
+    return np.dtype(np.int32 if fits else np.int64)
+
+
+def _build_trees(
+    n_trees: int,
+    n_nodes: int,
+    index_dtype: np.dtype[Any],
+    dtype: np.dtype[Any],
+    build: Callable[..., bool],
+    workers: int,
+) -> tuple[TreeArrays, bool]:
+    """Make a batch of trees, filled by build(b, order, gaps, gap_edges); all weights finite?"""
+    if n_trees * n_nodes > np.iinfo(np.intp).max // 64:  # for which numpy would raise a ValueError
+        raise MemoryError(f"{n_trees} trees over {n_nodes} nodes are more than a process can address")
+    n_gaps = max(n_nodes - 1, 0)
+    trees = TreeArrays(
+        np.empty((n_trees, n_nodes), index_dtype),
+        np.empty((n_trees, n_gaps), dtype),
+        np.empty((n_trees, n_gaps, 2), index_dtype),
+    )
+    finite = [True] * n_trees
+
+    def build_one(b: int) -> None:
+        finite[b] = build(b, *(array[b] for array in trees))
+
+    if n_nodes:
+        _workers.run([functools.partial(build_one, b) for b in range(n_trees)], workers)
+    return trees, all(finite)
+
+
+def grid_trees(
+    images: Array, shape: tuple[int, ...], connectivity: int, masks: Array | None, workers: int
+) -> tuple[TreeArrays, bool]:
+    """Build the trees of images (B, N, C), N pixels of `shape`, where masks (B or 1, N) are True."""
+    grid = _edges.grid(shape, connectivity)
+    n_trees, n_nodes, _ = images.shape
+    threads = max(1, workers // max(n_trees, 1))  # for one tree
+    index_dtype = _index_dtype(n_nodes, n_nodes << grid.id_bits, images.dtype)
+    no_ends = np.empty((0, 2), index_dtype)
+
+    def build(b: int, *tree: Array) -> bool:
+        mask = np.empty(0, np.uint8) if masks is None else masks[b % len(masks)].view(np.uint8)
+        weights = np.empty((len(grid.offsets), n_nodes), images.dtype)
+        weigh = functools.partial(_processor.weighing.weigh_slabs, images[b], mask, grid, weights)
+        slabs = shape[0] if len(shape) > 1 else 1
+        _workers.run_ranges(weigh, slabs, threads, _workers.LINEAR * n_nodes / slabs)
+        tiled = n_nodes > _UNTILED_PIXELS[threads > 1]
+        runs = _solve_tiles(weights, shape, grid, index_dtype, threads) if tiled else None
+        items, n_items = _unmarked_edges(
+            weights, grid, n_nodes if runs is None else len(runs.starts), tree[0], threads
+        )
+        return _connect(items, n_items, (no_ends, grid.strides, grid.id_bits), runs, tree, threads)
+
+    return _build_trees(n_trees, n_nodes, index_dtype, images.dtype, build, workers)
+
+
+class _Runs(NamedTuple):
+    """Stretches of the line that tiles have settled; see `_mst.solve_tile`."""
+
+    starts: Array
+    """Where each run (R) starts in the following three."""
+    pixels: Array
+    keys: Array
+    ids: Array
+    run_of: Array
+    """The run of every pixel (N)."""
+
+
+def _solve_tiles(
+    weights: Array, shape: tuple[int, ...], grid: _edges.Grid, index_dtype: np.dtype[Any], workers: int
+) -> _Runs:
+    """Solve the tiles of a pixel graph; its weights are marked but for the edges between runs."""
+    pixels, keys, ids, run_of = (np.empty(weights.shape[1], index_dtype) for _ in range(4))
+    bits = _TILE_BITS // len(shape)
+    solve = functools.partial(_mst.solve_tiles, grid, weights, pixels, keys, ids, run_of, bits)
+    n_tiles = math.prod(-(-extent // (1 << bits)) for extent in shape)
+    n_runs = _workers.run_ranges(solve, n_tiles, workers, 2 << bits * len(shape))
+    starts = np.empty(sum(n_runs), index_dtype)
+    _mst.number_runs(run_of, starts)
+    return _Runs(starts, pixels, keys, ids, run_of)
+
+
+def _item_buffers(n_items: int, n_runs: int, index_dtype: np.dtype[Any]) -> Array:
+    """Return two rows with room for items and to sort them in, or for what `_mst.connect` makes of runs."""
+    words = 1 if index_dtype == np.int32 else 2
+    return np.empty((2, words * max(n_items + 1, 2 * n_runs)), np.uint64)
+
+
+def _unmarked_edges(
+    weights: Array, grid: _edges.Grid, n_runs: int, like: Array, workers: int
+) -> tuple[Array, int]:
+    """Return a pixel graph's unmarked edges as items, and how many there are."""
+    ranges = _workers.ranges(weights.shape[1], workers, _workers.LINEAR)
+    counts = _workers.run(
+        [functools.partial(_mst.count_unmarked, weights, *bounds) for bounds in ranges], workers
+    )
+    items = _item_buffers(sum(counts), n_runs, like.dtype)
+    collect = functools.partial(_mst.collect_unmarked, weights, grid.id_bits, items[0], like)
+    places = itertools.pairwise(itertools.accumulate(counts, initial=0))
+    _workers.run(
+        [functools.partial(collect, *place, *bounds) for place, bounds in zip(places, ranges, strict=True)],
+        workers,
+    )
+    return items, sum(counts)
+
+
+def _connect(
+    items: Array,
+    n_items: int,
+    graph: tuple[Array, Array, int],
+    runs: _Runs | None,
+    tree: tuple[Array, ...],
+    workers: int,
+) -> bool:
+    """Connect runs, or nodes where there are none, by edges, and fill a tree; are all its weights finite?
+
+    `graph` is (ends, strides, id_bits): what the ids of edges stand for.
+    """
+    order, gaps, gap_edges = tree
+    if runs is None:
+        row = _workers.run_apart(
+            _mst.connect, items, n_items, *graph, len(order), order[:0], pixels=len(order)
+        )
+        lists = items[1 - row].view(order.dtype)
+        return _workers.run_apart(_mst.lay_out_nodes, items[row], lists, *graph, *tree, pixels=len(order))
+    n_runs = len(runs.starts)
+    row = _workers.run_apart(_mst.connect, items, n_items, *graph, n_runs, runs.run_of, pixels=n_runs)
+    chain = np.empty((len(runs.starts), 3), order.dtype)
+    _mst.chain_runs(items[1 - row].view(order.dtype), runs.starts, runs.keys, chain)
+
+    def write(first: int, last: int) -> bool:
+        return _mst.write_runs(
+            items[row], chain, runs.pixels, runs.keys, runs.ids, *graph, order, gaps, gap_edges, first, last
+        )
+
+    return all(_workers.run_ranges(write, len(chain), workers, 1))
+
+
+def _connect_nodes(edges: Array, weights: Array, *tree: Array) -> bool:
+    """Fill a tree from canonical edges (E, 2) and their weights (E)."""
+    items = _item_buffers(len(edges), len(tree[0]), edges.dtype)
+    _mst.listed_edges(weights, edges, items[0])
+    return _connect(items, len(edges), (edges, np.empty(0, np.intp), 0), None, tree, workers=1)
+
+
+def _canonical_edges(ends: Array, n_nodes: int) -> tuple[Array, Array]:
+    return _workers.run_apart(_mst.canonical_edges, ends, n_nodes, pixels=len(ends))
+
+
+def edge_list_tree(ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArrays, bool]:
+    """Build the tree of one graph, of edges (E, 2) with weights (E), as a batch of one."""
+    index_dtype = _index_dtype(n_nodes, len(ends), weights.dtype)
+
+    def build(_: int, *tree: Array) -> bool:
+        edges, rows = _canonical_edges(np.ascontiguousarray(ends, index_dtype), n_nodes)
+        return _connect_nodes(edges, weights[rows], *tree)
+
+    return _build_trees(1, n_nodes, index_dtype, weights.dtype, build, workers=1)
+
+
+def reweighed_trees(
+    gap_edges: Array, tree_index: Array, features: Array, workers: int
+) -> tuple[TreeArrays, bool]:
+    """Weigh trees by features (F, N, C): tree f has the edges (B, N-1, 2) of tree tree_index[f]."""
+    n_trees, n_nodes, _ = features.shape
+    index_dtype = _index_dtype(n_nodes, n_nodes, features.dtype)
+
+    def canonical(b: int) -> Array:
+        return _canonical_edges(np.ascontiguousarray(gap_edges[b], index_dtype), n_nodes)[0]
+
+    used, place = np.unique(tree_index, return_inverse=True)
+    edges_of = _workers.run([functools.partial(canonical, b) for b in used], workers)
+
+    def build(f: int, *tree: Array) -> bool:
+        edges = edges_of[place[f]]
+        weights = np.empty(len(edges), features.dtype)
+        _processor.weighing.weigh_edges(features[f], edges, weights)
+        return _connect_nodes(edges, weights, *tree)
+
+    return _build_trees(n_trees, n_nodes, index_dtype, features.dtype, build, workers)
+
+
+def sorted_edges(gap_edges: Array, gaps: Array, n_nodes: int) -> tuple[Array, Array]:
+    """Return one tree's edges (N-1, 2) by (weight, u, v) and their weights (N-1), missing ones last."""
+    edges, rows = _canonical_edges(gap_edges, n_nodes)
+    weights = gaps[rows]
+    by_weight = np.empty(len(rows), np.intp)
+    _mst.sort_by_weight(weights, by_weight)
+    all_edges, all_weights = np.full_like(gap_edges, -1), np.full_like(gaps, np.inf)
+    all_edges[: len(rows)], all_weights[: len(rows)] = edges[by_weight], weights[by_weight]
+    return all_edges, all_weights
+
+
+def linkage(edges: Array, weights: Array) -> Array:
+    """Return the linkage matrix (N-1, 4) of one connected tree."""
+    result = np.empty((len(edges), 4))
+    _mst.linkage(edges, weights, result)
+    return result
