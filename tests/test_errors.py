@@ -32,7 +32,9 @@ def gp(values=VALUES, tree=TREE, *, zeta=1.0, **options):
 
 
 def lp(values=VALUES, image=IMAGE[..., None], **options):
-    return aproarray.local_propagate(values, image, **{"kernel_size": 3, "iterations": 1, **options})
+    return aproarray.local_propagate(
+        values, image, **{"zeta": 0.15, "kernel_size": 3, "iterations": 1, **options}
+    )
 
 
 def from_edges(edges=((0, 1),), weights=(1.0,), n_nodes=3):
