@@ -331,11 +331,11 @@ def _version(name: str) -> str:
 
 def _cpu() -> str:
     try:
-        from aproarray import cpu
+        from aproarray.cpu import _processor, available_workers
     except ImportError as error:
         return f"not available: {error}; build it with `pip install .`"
-    sweeps = cpu.sweeps.__name__.rpartition(".")[2]
-    return f"available, {cpu.available_workers()} CPUs, sweeps by {sweeps}"
+    sweeps = _processor.sweeps.__name__.rpartition(".")[2]
+    return f"available, {available_workers()} CPUs, sweeps by {sweeps}"
 
 
 def _gpu() -> str:

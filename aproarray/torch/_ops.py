@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from aproarray import _arrays, _dispatch, _edges, _validate
+from aproarray._backend import RootedTrees
 from aproarray.related._windows import mean_field_steps
 
 if TYPE_CHECKING:
@@ -420,8 +421,8 @@ def _exponents_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor |
 exponents.register_autograd(_exponents_gradient, setup_context=_exponents_setup)
 
 
-def _rooted(backend: ModuleType, *trees: Tensor) -> Any:
-    return backend.RootedTrees(*map(_array, trees))
+def _rooted(*trees: Tensor) -> Any:
+    return RootedTrees(*map(_array, trees))
 
 
 @_operator
