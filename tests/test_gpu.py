@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from on_device import TESTS, Device
+from on_device import Device
 
 import aproarray
 
@@ -36,8 +36,7 @@ pytestmark = pytest.mark.gpu
 if os.environ.get("WITHOUT_POOL"):  # an array is an allocation then, beyond which a sanitizer sees
     cupy.cuda.set_allocator(None)
 device = Device(cupy)
-for module, names in TESTS.items():
-    globals().update(device.tests(module, names, max_examples=80))
+globals().update(device.tests(max_examples=80))
 
 
 @pytest.fixture(autouse=True)

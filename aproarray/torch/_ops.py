@@ -444,7 +444,7 @@ def tree_filter(
     result, sums = _new_like(values), _tree_sums(nodes, exponents, normalised)
     with _backend(values) as (backend, workers):
         backend.tree_filter(
-            _pixels_first(values), _pixels_first(result), _rooted(backend, nodes, parents, gaps, n_roots),
+            _pixels_first(values), _pixels_first(result), _rooted(nodes, parents, gaps, n_roots),
             _array(exponents), _index(tree_index), _index(set_of), 1.0, workers,
             sums=_array(sums) if normalised else None,
         )  # fmt: skip
@@ -488,7 +488,7 @@ def tree_filter_backward(
     by_values = _new_like(grad)
     by_exponents = _by_exponents(exponents, values)
     with _backend(grad) as (backend, workers):
-        trees = _rooted(backend, nodes, parents, gaps, n_roots)
+        trees = _rooted(nodes, parents, gaps, n_roots)
         sets = _array(exponents), _index(tree_index), _index(set_of)
         z = _array(sums) if sums.shape[1] else None
         backend.tree_filter(
