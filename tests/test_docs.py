@@ -65,8 +65,8 @@ def modules_imported(path):
 
 def owner(dotted):
     """Return the file or folder of the package's first level that a name comes from."""
-    name = (dotted.split(".") + [""])[1]
-    if (PACKAGE / name).is_dir() and name:
+    name = dotted.partition(".")[2].partition(".")[0] or "__init__"
+    if (PACKAGE / name).is_dir():
         return name
     return f"{name}.py" if (PACKAGE / f"{name}.py").is_file() else "__init__.py"
 
