@@ -223,7 +223,7 @@ def local_propagate(
     values: ArrayLike,
     image: ArrayLike,
     *,
-    zeta: float = 0.15,
+    zeta: float,
     kernel_size: int = 5,
     iterations: int = 20,
     mask: ArrayLike | None = None,
@@ -246,9 +246,9 @@ def local_propagate(
     image : array_like
         Bool, integer or float16/32/64, never rescaled: spatial axes, optionally channels, leading axes.
     zeta : float
-        Scale, above 0, in the image's units. The published 0.15 is for images normalised by the ImageNet
-        mean and standard deviation; the same is 0.034 for images in [0, 1] and 8.6 for 0..255. Larger
-        values smooth more.
+        Scale, above 0, in the image's units: two pixels a step of zeta apart have affinity 1/e. The
+        published 0.15 is for images normalised by the ImageNet mean and standard deviation; the same is 0.034
+        for images in [0, 1] and 8.6 for 0..255. Larger values smooth more.
     kernel_size : int
         Pixels along each axis of the window, odd (paper: 5 for Pascal VOC, 3 for COCO).
     iterations : int
@@ -297,7 +297,7 @@ def local_propagate(
     >>> import aproarray
     >>> image = np.array([[0.0, 0.0, 1.0, 1.0]])
     >>> seeds = np.array([[1.0, 0.0, 0.0, 0.0]])
-    >>> aproarray.local_propagate(seeds, image, kernel_size=3, iterations=20).round(3)
+    >>> aproarray.local_propagate(seeds, image, zeta=0.15, kernel_size=3).round(3)
     array([[0.5, 0.5, 0. , 0. ]])
     """
     zeta = _validate.positive(zeta, "zeta")

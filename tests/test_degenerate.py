@@ -36,7 +36,7 @@ def test_images_without_pixels(shape, leading, masked):
     for result in (
         aproarray.global_propagate(values, tree, zeta=1.0),
         aproarray.global_propagate(values, tree, zeta=1.0, features=image),
-        aproarray.local_propagate(values, image, **options),
+        aproarray.local_propagate(values, image, zeta=0.15, **options),
     ):
         assert result.shape == values.shape
         assert result.dtype == np.float32
@@ -58,7 +58,7 @@ def test_batches_of_nothing(masked):
         aproarray.global_propagate(images, trees, zeta=1.0),
         aproarray.global_propagate(images, trees, zeta=1.0, features=images),
         aproarray.global_propagate(images, trees, zeta=1.0, tree_index=[]),
-        aproarray.local_propagate(images, images, mask=mask),
+        aproarray.local_propagate(images, images, mask=mask, zeta=0.15),
     ):
         assert result.shape == images.shape
 
@@ -76,7 +76,7 @@ def test_one_pixel(shape, masked):
     assert tree.cut(0).ravel().tolist() == [1]
     values = np.full((*shape, 3), 0.3)
     np.testing.assert_array_equal(aproarray.global_propagate(values, tree, zeta=1.0), values)
-    result = aproarray.local_propagate(values, np.full(shape, 7), **options)
+    result = aproarray.local_propagate(values, np.full(shape, 7), zeta=0.15, **options)
     np.testing.assert_array_equal(result, values)
     with pytest.raises(ValueError, match="at least two pixels"):
         tree.to_linkage()
@@ -92,7 +92,7 @@ def test_all_masked_out(shape):
     assert (tree.cut(1) == 0).all()
     values = np.random.default_rng(0).random((*shape, 3))
     np.testing.assert_array_equal(aproarray.global_propagate(values, tree, zeta=1.0), values)
-    result = aproarray.local_propagate(values, image, spatial_ndim=len(shape), mask=mask)
+    result = aproarray.local_propagate(values, image, spatial_ndim=len(shape), mask=mask, zeta=0.15)
     np.testing.assert_array_equal(result, values)
 
 
@@ -102,7 +102,7 @@ def test_images_without_channels_are_flat():
     tree = aproarray.mst(np.random.default_rng(0).random((3, 4)))
     assert (tree.reweight(image).weights == 0).all()
     values = np.eye(12, dtype=np.float32).reshape(3, 4, 12)
-    result = aproarray.local_propagate(values, image, kernel_size=7)
+    result = aproarray.local_propagate(values, image, kernel_size=7, zeta=0.15)
     np.testing.assert_allclose(result, np.full((3, 4, 12), 1 / 12), rtol=1e-5)
 
 
@@ -112,7 +112,7 @@ def test_values_without_channels_stay_empty():
     for result in (
         aproarray.global_propagate(values, tree, zeta=1.0),
         aproarray.global_propagate(values, tree, zeta=[1.0, 2.0])[0],
-        aproarray.local_propagate(values, np.zeros((3, 4))),
+        aproarray.local_propagate(values, np.zeros((3, 4)), zeta=0.15),
     ):
         assert result.shape == values.shape
         assert result.dtype == np.float16

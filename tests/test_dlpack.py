@@ -75,16 +75,16 @@ def test_verbs_return_what_they_are_given(library):
             aproarray.global_propagate(VALUES, tree, zeta=0.3, tree_index=[1, 0]),
         ),
         (
-            aproarray.local_propagate(make(VALUES), make(IMAGE), mask=make(MASK), iterations=2),
-            aproarray.local_propagate(VALUES, IMAGE, mask=MASK, iterations=2),
+            aproarray.local_propagate(make(VALUES), make(IMAGE), mask=make(MASK), iterations=2, zeta=0.15),
+            aproarray.local_propagate(VALUES, IMAGE, mask=MASK, iterations=2, zeta=0.15),
         ),
         (
             related.tree_filter(make(VALUES), tree, zeta=0.3, features=make(IMAGE)),
             related.tree_filter(VALUES, tree, zeta=0.3, features=IMAGE),
         ),
         (
-            related.mean_field(make(VALUES), make(IMAGE), boxes=make(VALUES), iterations=2),
-            related.mean_field(VALUES, IMAGE, boxes=VALUES, iterations=2),
+            related.mean_field(make(VALUES), make(IMAGE), boxes=make(VALUES), iterations=2, zeta=0.1),
+            related.mean_field(VALUES, IMAGE, boxes=VALUES, iterations=2, zeta=0.1),
         ),
         (
             related.pamr(make(VALUES), make(IMAGE), dilations=(1, 2), iterations=2),
@@ -145,7 +145,9 @@ def test_verbs_without_gradients_do_not_offer_them():
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_dtypes_are_kept(library, dtype):
     make, back = library
-    result = aproarray.local_propagate(make(VALUES[..., :1].astype(dtype)), make(IMAGE), iterations=1)
+    result = aproarray.local_propagate(
+        make(VALUES[..., :1].astype(dtype)), make(IMAGE), iterations=1, zeta=0.15
+    )
     if back(make(np.zeros(1, dtype))).dtype == dtype:  # JAX makes float32 of float64
         assert back(result).dtype == dtype
 
@@ -215,13 +217,13 @@ def test_two_libraries_are_refused():
         "all arrays of one call must be of one library, but values is a .*Foreign, image is a numpy.ndarray"
     )
     with pytest.raises(TypeError, match=message):
-        aproarray.local_propagate(Foreign(VALUES), IMAGE)
+        aproarray.local_propagate(Foreign(VALUES), IMAGE, zeta=0.15)
 
 
 def test_two_devices_are_refused():
     message = "must be on one device, but got values on cpu, image on DLPack device type 8:0"
     with pytest.raises(TypeError, match=message):
-        aproarray.local_propagate(Foreign(VALUES), Elsewhere(IMAGE))
+        aproarray.local_propagate(Foreign(VALUES), Elsewhere(IMAGE), zeta=0.15)
 
 
 def test_a_device_without_backend_is_refused():
@@ -279,7 +281,7 @@ def test_jax_traces_are_refused_and_callbacks_work(jax):
     tree, image = aproarray.mst(jax.numpy.asarray(IMAGE[0])), jax.numpy.asarray(IMAGE[0])
 
     def propagate(values):
-        return aproarray.local_propagate(aproarray.global_propagate(values, tree, zeta=0.3), image)
+        return aproarray.local_propagate(aproarray.global_propagate(values, tree, zeta=0.3), image, zeta=0.15)
 
     values = jax.numpy.asarray(VALUES[0])
     message = r"(values|image) must be an array .*Tracer: .*jax\.pure_callback"
@@ -287,7 +289,7 @@ def test_jax_traces_are_refused_and_callbacks_work(jax):
         with pytest.raises(TypeError, match=message):
             traced(values)
     with pytest.raises(TypeError, match=message):
-        jax.jit(lambda x: aproarray.local_propagate(x, image))(values)
+        jax.jit(lambda x: aproarray.local_propagate(x, image, zeta=0.15))(values)
 
     @jax.jit
     def twice(values):
@@ -346,8 +348,8 @@ def test_tensors_of_a_subclass_are_tensors():
     image = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0))
     negated = torch.complex(image, image).conj().imag
     for values in (image, negated):
-        expected = aproarray.local_propagate(values, image, channel_axis=0)
-        result = aproarray.local_propagate(values.as_subclass(Wrapped), image, channel_axis=0)
+        expected = aproarray.local_propagate(values, image, channel_axis=0, zeta=0.15)
+        result = aproarray.local_propagate(values.as_subclass(Wrapped), image, channel_axis=0, zeta=0.15)
         assert torch.equal(result, expected)
 
 
@@ -364,7 +366,7 @@ def test_writing_to_a_tensor_is_seen_by_autograd():
     image, out = torch.rand(3, 4, 5), torch.rand(3, 4, 5)
     factor = torch.ones(3, 4, 5, requires_grad=True)
     product = (factor * out).sum()
-    aproarray.local_propagate(image, image, channel_axis=0, out=out)
+    aproarray.local_propagate(image, image, channel_axis=0, out=out, zeta=0.15)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         product.backward()
 
@@ -373,7 +375,7 @@ def test_output_must_have_a_place_for_every_number():
     image = np.zeros((4, 5, 2))
     with pytest.raises(ValueError, match="out must have a place for every number, got strides"):
         aproarray.local_propagate(
-            image, image, out=np.lib.stride_tricks.as_strided(np.zeros(9), (4, 5, 2), (16, 8, 0))
+            image, image, out=np.lib.stride_tricks.as_strided(np.zeros(9), (4, 5, 2), (16, 8, 0)), zeta=0.15
         )
 
 

@@ -66,7 +66,7 @@ def some_input(n=4):
 def pipeline(images, values):
     trees = aproarray.mst(images, check_finite=False)
     soft = aproarray.global_propagate(values, trees, zeta=0.3, check_finite=False)
-    return aproarray.local_propagate(soft, images, check_finite=False)
+    return aproarray.local_propagate(soft, images, check_finite=False, zeta=0.15)
 
 
 def test_results_repeat_bit_for_bit_whatever_else_is_in_the_batch():
@@ -121,7 +121,7 @@ def test_lists_and_numpy_arrays_do_not_mix_with_device_arrays():
     with pytest.raises(TypeError, match="all arrays of one call must be of one library"):
         aproarray.global_propagate(values.get(), trees, zeta=0.1)
     with pytest.raises(TypeError, match="all arrays of one call must be of one library"):
-        aproarray.local_propagate(values, images.get())
+        aproarray.local_propagate(values, images.get(), zeta=0.15)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -174,9 +174,9 @@ def test_windows_know_the_image_of_each_item(gpu, image_index):
 def test_output_may_overlap_the_input(gpu):
     rng = np.random.default_rng(0)
     image, host = rng.random((2, 5, 6, 3)), rng.random((3, 5, 6, 2))
-    expected = aproarray.local_propagate(host[:2], image)
+    expected = aproarray.local_propagate(host[:2], image, zeta=0.15)
     both = to_device(host.copy())
-    assert aproarray.local_propagate(both[:2], to_device(image), out=both[1:]) is not None
+    assert aproarray.local_propagate(both[:2], to_device(image), out=both[1:], zeta=0.15) is not None
     np.testing.assert_allclose(both[1:].get(), expected, rtol=1e-12)
 
 
@@ -339,15 +339,17 @@ def test_nothing_becomes_a_numpy_array_unasked(gpu):
     for array in (tree.order, tree.gaps, tree.gap_edges, tree.edges, tree.weights, tree.cut(0.1)):
         assert isinstance(array, emulated_cupy.ndarray)
     soft = aproarray.global_propagate(image, tree, zeta=1.0)
-    assert isinstance(aproarray.local_propagate(soft, image), emulated_cupy.ndarray)
+    assert isinstance(aproarray.local_propagate(soft, image, zeta=0.15), emulated_cupy.ndarray)
     assert isinstance(tree.to_linkage(), np.ndarray)
     assert pickle.loads(pickle.dumps(tree)) == tree
     with pytest.raises(TypeError, match="all arrays of one call must be of one library"):
         aproarray.global_propagate(image.get(), tree, zeta=1.0)
     with pytest.raises(TypeError, match=r"confidence is a numpy\.ndarray"):
-        aproarray.related.tree_filter_v2(image, tree, beta=0.0, gamma=1.0, confidence=image.get()[..., 0])
+        aproarray.related.tree_filter_v2(
+            image, tree, beta=0.0, gamma=1.0, confidence=image.get()[..., 0], zeta=1.0
+        )
     with pytest.raises(TypeError, match="out is a list"):
-        aproarray.local_propagate(image, image, out=[])
+        aproarray.local_propagate(image, image, out=[], zeta=0.15)
 
 
 def test_what_runs_on_the_cpu_alone_says_so(gpu):

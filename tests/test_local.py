@@ -109,6 +109,7 @@ def test_any_number_of_channels(channels, channel_axis):
         iterations=3,
         mask=mask,
         channel_axis=channel_axis,
+        zeta=0.15,
     )
     assert result.shape == np.moveaxis(values, -1, channel_axis).shape
     if channels:
@@ -129,6 +130,7 @@ def test_several_passes_are_one(kernel_size, dtype, image_dtype, shape, iteratio
         iterations=iterations,
         mask=mask,
         spatial_ndim=len(shape),
+        zeta=0.15,
     )
     expected = definition(values, image, 0.15, kernel_size, iterations, mask)
     np.testing.assert_allclose(result, expected, **tolerance(dtype, image_dtype))
@@ -137,7 +139,7 @@ def test_several_passes_are_one(kernel_size, dtype, image_dtype, shape, iteratio
 @pytest.mark.parametrize("iterations", [1, 2, 9])
 def test_iterations_are_calls(iterations):
     values, image, mask = some_input((10, 11), dtype="f4", image_dtype="f4")
-    options = {"kernel_size": 5, "mask": mask}
+    options = {"zeta": 0.15, "kernel_size": 5, "mask": mask}
     step = values
     for _ in range(iterations):
         step = aproarray.local_propagate(step, image, iterations=1, **options)
@@ -150,16 +152,18 @@ def test_iterations_are_calls(iterations):
 def test_no_steps_and_windows_of_one_pixel_give_the_values_back(iterations, kernel_size, dtype):
     values, image, _ = some_input((4, 5))
     values = (10 * values).astype(dtype)
-    result = aproarray.local_propagate(values, image, iterations=iterations, kernel_size=kernel_size)
+    result = aproarray.local_propagate(
+        values, image, iterations=iterations, kernel_size=kernel_size, zeta=0.15
+    )
     np.testing.assert_array_equal(result, values)
     assert not np.shares_memory(result, values)
 
 
 def test_windows_larger_than_the_image_hold_all_of_it():
     values, image, _ = some_input((3, 4), dtype="f4", image_dtype="f4")
-    seven = aproarray.local_propagate(values, image, kernel_size=7)
+    seven = aproarray.local_propagate(values, image, kernel_size=7, zeta=0.15)
     for kernel_size in (9, 1001, 10**9 + 1):
-        larger = aproarray.local_propagate(values, image, kernel_size=kernel_size)
+        larger = aproarray.local_propagate(values, image, kernel_size=kernel_size, zeta=0.15)
         np.testing.assert_array_equal(larger, seven)
 
 
@@ -218,7 +222,7 @@ def test_batch_is_a_loop(masks, leading, more):
         masks
     ]
     values = rng.random((*leading, *more, 5, 6, 2))
-    options = {"kernel_size": 3, "iterations": 3}
+    options = {"zeta": 0.15, "kernel_size": 3, "iterations": 3}
     result = aproarray.local_propagate(values, images, mask=mask, **options)
     assert result.shape == values.shape
     for b in np.ndindex(*leading, *more):
@@ -250,7 +254,7 @@ def test_dtypes(value_dtype, image_dtype):
 @pytest.mark.usefixtures("small_passes")
 def test_bands_are_one_stream_bit_for_bit(workers, iterations, kernel_size, dtype, image_dtype):
     values, image, mask = some_input((70, 5), 3, dtype, image_dtype)
-    options = {"kernel_size": kernel_size, "iterations": iterations, "mask": mask}
+    options = {"zeta": 0.15, "kernel_size": kernel_size, "iterations": iterations, "mask": mask}
     expected = aproarray.local_propagate(values, image, workers=1, **options)
     result = aproarray.local_propagate(values, image, workers=workers, **options)
     np.testing.assert_array_equal(result, expected)
@@ -280,7 +284,7 @@ def test_result_is_a_convex_combination_and_channels_do_not_mix(shape, data):
     image = data.draw(pixels(np.dtype(np.float64), (*shape, 1)))
     values = data.draw(values_over((*shape, 4)))
     channels = data.draw(st.permutations(range(4)))
-    options = {"kernel_size": 3, "iterations": 5, "spatial_ndim": len(shape)}
+    options = {"zeta": 0.15, "kernel_size": 3, "iterations": 5, "spatial_ndim": len(shape)}
     result = aproarray.local_propagate(values, image, **options)
     assert result.min() >= 0
     assert result.max() <= values.max() * (1 + 1e-14)
@@ -291,11 +295,11 @@ def test_result_is_a_convex_combination_and_channels_do_not_mix(shape, data):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_masked_out_pixels_come_back_and_change_nothing(dtype):
     values, image, mask = some_input((8, 9), 3, dtype, "f4")
-    expected = aproarray.local_propagate(values, image, kernel_size=3, mask=mask)
+    expected = aproarray.local_propagate(values, image, kernel_size=3, mask=mask, zeta=0.15)
     np.testing.assert_array_equal(expected[~mask], values[~mask])
     values[~mask] = np.resize([np.nan, np.inf, -np.inf, np.finfo(dtype).max], values[~mask].shape)
     image[~mask] = np.resize([np.inf, np.nan, 1e38], image[~mask].shape)
-    result = aproarray.local_propagate(values, image, kernel_size=3, mask=mask)
+    result = aproarray.local_propagate(values, image, kernel_size=3, mask=mask, zeta=0.15)
     np.testing.assert_array_equal(result[~mask], values[~mask])
     np.testing.assert_array_equal(result[mask], expected[mask])
 
@@ -304,8 +308,8 @@ def test_propagation_inside_a_mask_is_that_of_the_crop():
     values, image, _ = some_input((8, 9))
     mask = np.zeros((8, 9), bool)
     mask[2:6, 1:8] = True
-    result = aproarray.local_propagate(values, image, kernel_size=3, mask=mask)
-    crop = aproarray.local_propagate(values[2:6, 1:8], image[2:6, 1:8], kernel_size=3)
+    result = aproarray.local_propagate(values, image, kernel_size=3, mask=mask, zeta=0.15)
+    crop = aproarray.local_propagate(values[2:6, 1:8], image[2:6, 1:8], kernel_size=3, zeta=0.15)
     np.testing.assert_allclose(result[2:6, 1:8], crop, **DOUBLE)
 
 
@@ -313,7 +317,7 @@ def test_propagation_inside_a_mask_is_that_of_the_crop():
 @pytest.mark.parametrize("which", ["values", "image", "mask"])
 def test_memory_layout_does_not_matter(layout, which):
     values, image, mask = some_input((6, 7), dtype="f4", image_dtype="f4")
-    arguments = {"values": values, "image": image, "mask": mask}
+    arguments = {"values": values, "image": image, "mask": mask, "zeta": 0.15}
     expected = aproarray.local_propagate(**arguments, kernel_size=3)
     arguments[which] = LAYOUTS[layout](arguments[which])
     np.testing.assert_array_equal(aproarray.local_propagate(**arguments, kernel_size=3), expected)
@@ -323,15 +327,15 @@ def test_memory_layout_does_not_matter(layout, which):
 @pytest.mark.usefixtures("small_passes")
 def test_out_may_be_the_image(workers):
     values, image, mask = some_input((30, 5), 2, "f4", "f4")
-    expected = aproarray.local_propagate(values, image, kernel_size=3, mask=mask)
-    options = {"kernel_size": 3, "mask": mask, "workers": workers}
+    expected = aproarray.local_propagate(values, image, kernel_size=3, mask=mask, zeta=0.15)
+    options = {"zeta": 0.15, "kernel_size": 3, "mask": mask, "workers": workers}
     assert aproarray.local_propagate(values, image, out=image, **options) is image
     np.testing.assert_array_equal(image, expected)
 
 
 def test_compiled_windows_are_found_on_disk_by_the_next_process():
     values, image, _ = some_input((2, 3), dtype="f4", image_dtype="f4")
-    aproarray.local_propagate(values, image, kernel_size=3)
+    aproarray.local_propagate(values, image, kernel_size=3, zeta=0.15)
     look = (
         "import numpy as np; from aproarray.cpu import _local_stream; single = np.dtype('f4');"
         "print(*_local_stream.stream_kernel(single, single).stats.cache_hits.values())"

@@ -103,7 +103,7 @@ for locator in vars(caching).values():
     if isinstance(locator, type) and hasattr(locator, "from_function"):
         locator.from_function = classmethod(lambda cls, *arguments: None)
 import numpy as np, aproarray
-result = aproarray.local_propagate(np.eye(4), np.zeros((4, 4)), kernel_size=3, iterations=1)
+result = aproarray.local_propagate(np.eye(4), np.zeros((4, 4)), zeta=0.15, kernel_size=3, iterations=1)
 assert result[0, 0] == 0.5, result
 """
     subprocess.run(

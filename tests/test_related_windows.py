@@ -1,5 +1,6 @@
 """mean_field(), pamr() and pairwise_affinity(): the definitions' results, and their properties."""
 
+import functools
 import math
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_batches_are_loops():
     rng = np.random.default_rng(1)
     images, values = rng.random((2, 6, 7, 3)), rng.random((2, 3, 6, 7, 2))
     masks, boxes = rng.random((2, 6, 7)) < 0.8, rng.random(values.shape) < 0.8
-    refined = aproarray.related.mean_field(values, images, boxes=boxes, mask=masks, iterations=4)
+    refined = aproarray.related.mean_field(values, images, boxes=boxes, mask=masks, iterations=4, zeta=0.1)
     averaged = aproarray.related.pamr(values, images, dilations=(1, 2), iterations=2)
     related = aproarray.related.pairwise_affinity(images, mask=masks)
     for b in range(2):
@@ -80,16 +81,22 @@ def test_batches_are_loops():
         )
         for k in range(3):
             one = aproarray.related.mean_field(
-                values[b, k], images[b], boxes=boxes[b, k], mask=masks[b], iterations=4
+                values[b, k], images[b], boxes=boxes[b, k], mask=masks[b], iterations=4, zeta=0.1
             )
             np.testing.assert_allclose(refined[b, k], one, rtol=1e-12)
             one = aproarray.related.pamr(values[b, k], images[b], dilations=(1, 2), iterations=2)
             np.testing.assert_array_equal(averaged[b, k], one)
 
 
-@pytest.mark.parametrize("verb", ["mean_field", "pamr"])
+FILTERS = {
+    "mean_field": functools.partial(aproarray.related.mean_field, zeta=0.1),
+    "pamr": aproarray.related.pamr,
+}
+
+
+@pytest.mark.parametrize("verb", FILTERS)
 def test_layouts_dtypes_and_out(verb):
-    function = getattr(aproarray.related, verb)
+    function = FILTERS[verb]
     values, image, *_ = scene((6, 7))
     expected = function(values, image, iterations=3)
     first = function(np.moveaxis(values, -1, 0), np.moveaxis(image, -1, 0), iterations=3, channel_axis=0)
@@ -115,10 +122,10 @@ def test_nothing_to_relate():
     assert half[0, 0].tolist() == [0, 0, 0, 0, 1, 0, 1, 1]
 
 
-@pytest.mark.parametrize("verb", ["mean_field", "pamr"])
+@pytest.mark.parametrize("verb", FILTERS)
 def test_no_steps(verb):
     values, image, *_ = scene((6, 7))
-    result = getattr(aproarray.related, verb)(values, image, iterations=0)
+    result = FILTERS[verb](values, image, iterations=0)
     np.testing.assert_array_equal(result, np.clip(values, 0.1, 0.9) if verb == "mean_field" else values)
 
 
@@ -126,8 +133,8 @@ def test_workers_change_no_bit():
     rng = np.random.default_rng(2)
     values, image = rng.random((2, 40, 9, 3), np.float32), rng.random((2, 40, 9, 3), np.float32)
     for function, arguments in [
-        (aproarray.related.mean_field, (values, image)),
-        (aproarray.related.pamr, (values, image)),
+        (FILTERS["mean_field"], (values, image)),
+        (FILTERS["pamr"], (values, image)),
         (aproarray.related.pairwise_affinity, (image,)),
     ]:
         expected = function(*arguments, workers=1)
@@ -155,16 +162,16 @@ def test_mean_field_settles_on_the_side_of_an_edge():
     image = np.zeros((12, 12))
     image[:, 6:] = 1
     values = np.where(image > 0, 0.6, 0.4) + np.random.default_rng(3).normal(0, 0.1, image.shape)
-    refined = aproarray.related.mean_field(values.clip(0, 1), image)
+    refined = aproarray.related.mean_field(values.clip(0, 1), image, zeta=0.1)
     np.testing.assert_array_equal(refined > 0.5, image > 0)
 
 
 def test_pixels_that_the_mask_leaves_out_may_hold_anything():
     values, image, mask, _ = scene((6, 7))
-    expected = aproarray.related.mean_field(values, image, mask=mask, iterations=5)
+    expected = aproarray.related.mean_field(values, image, mask=mask, iterations=5, zeta=0.1)
     related = aproarray.related.pairwise_affinity(image, mask=mask)
     values[~mask], image[~mask] = math.nan, math.inf
-    result = aproarray.related.mean_field(values, image, mask=mask, iterations=5)
+    result = aproarray.related.mean_field(values, image, mask=mask, iterations=5, zeta=0.1)
     np.testing.assert_array_equal(result[mask], expected[mask])
     np.testing.assert_array_equal(result[~mask], values[~mask])
     np.testing.assert_array_equal(aproarray.related.pairwise_affinity(image, mask=mask), related)
@@ -209,5 +216,7 @@ def test_errors(verb, error, match, options):
     given = {"image": IMAGE, **options}
     if verb != "pairwise_affinity":
         given = {"values": VALUES, **given}
+    if verb == "mean_field":
+        given = {"zeta": 0.1, **given}
     with pytest.raises(error, match=match):
         getattr(aproarray.related, verb)(**given)

@@ -145,7 +145,7 @@ def test_an_interrupted_call_ends_early_and_leaves_nothing_broken(verb, workers,
         "channels first": lambda: aproarray.global_propagate(
             values, tree, zeta=1, channel_axis=0, workers=workers
         ),
-        "local": lambda: aproarray.local_propagate(values, image, iterations=10, workers=workers),
+        "local": lambda: aproarray.local_propagate(values, image, iterations=10, workers=workers, zeta=0.15),
     }
     expected = calls[verb]()
     passed, interrupt_at = [], None

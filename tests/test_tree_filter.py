@@ -142,7 +142,9 @@ def test_dtypes(dtype):
         assert result.dtype in (dtype, computed)
         # The second one leaves 1e-8 out, and pixels that take no part as they are.
         np.testing.assert_allclose(result[tree.mask], expected[tree.mask], atol=5e-3)
-    assert aproarray.related.tree_filter(values, tree).dtype == (dtype if dtype == np.float16 else computed)
+    assert aproarray.related.tree_filter(values, tree, zeta=1.0).dtype == (
+        dtype if dtype == np.float16 else computed
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -150,9 +152,11 @@ def test_memory_layout_changes_nothing(layout):
     rng = np.random.default_rng(6)
     values, features = rng.random((6, 7, 3)), rng.random((6, 7, 2))
     tree = tree_with_ties()
-    expected = aproarray.related.tree_filter(values, tree, features=features)
+    expected = aproarray.related.tree_filter(values, tree, features=features, zeta=1.0)
     values, features = LAYOUTS[layout](values), LAYOUTS[layout](features)
-    np.testing.assert_array_equal(aproarray.related.tree_filter(values, tree, features=features), expected)
+    np.testing.assert_array_equal(
+        aproarray.related.tree_filter(values, tree, features=features, zeta=1.0), expected
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3, 40])
@@ -176,8 +180,10 @@ def test_out_may_be_the_values():
     assert aproarray.related.tree_filter(again, tree, zeta=0.4, out=again) is again
     np.testing.assert_array_equal(again, expected)
     out = np.empty_like(values)
-    aproarray.related.tree_filter_v2(values, tree, beta=0.1, gamma=0.5, out=out)
-    np.testing.assert_array_equal(out, aproarray.related.tree_filter_v2(values, tree, beta=0.1, gamma=0.5))
+    aproarray.related.tree_filter_v2(values, tree, beta=0.1, gamma=0.5, out=out, zeta=1.0)
+    np.testing.assert_array_equal(
+        out, aproarray.related.tree_filter_v2(values, tree, beta=0.1, gamma=0.5, zeta=1.0)
+    )
 
 
 def test_constants_are_fixed_points_and_masked_out_pixels_come_back():
@@ -185,7 +191,7 @@ def test_constants_are_fixed_points_and_masked_out_pixels_come_back():
     values = np.random.default_rng(9).random((6, 7, 2))
     for result in (
         aproarray.related.tree_filter(values, tree, zeta=0.3),
-        aproarray.related.tree_filter_v2(values, tree, beta=0.2, gamma=2.0),
+        aproarray.related.tree_filter_v2(values, tree, beta=0.2, gamma=2.0, zeta=1.0),
     ):
         np.testing.assert_array_equal(result[~tree.mask], values[~tree.mask])
     flat = aproarray.related.tree_filter(np.full((6, 7, 2), 0.3), tree, zeta=0.3)
@@ -207,13 +213,15 @@ def test_deep_trees():
     n = 100_000
     tree = aproarray.mst(np.zeros(n), spatial_ndim=1)
     values = np.random.default_rng(10).random(n)
-    np.testing.assert_allclose(aproarray.related.tree_filter(values, tree), values.mean(), rtol=1e-10)
+    np.testing.assert_allclose(
+        aproarray.related.tree_filter(values, tree, zeta=1.0), values.mean(), rtol=1e-10
+    )
 
 
 def test_order_is_found_once_and_not_pickled():
     tree = tree_with_ties()
     before = pickle.dumps(tree)
-    aproarray.related.tree_filter(np.ones((6, 7)), tree)
+    aproarray.related.tree_filter(np.ones((6, 7)), tree, zeta=1.0)
     rooted = tree._rooted
     assert rooted is not None
     aproarray.related.tree_filter(np.ones((6, 7)), tree, zeta=2.0)
@@ -226,9 +234,9 @@ def test_order_is_found_once_and_not_pickled():
 def test_nothing_to_filter(shape):
     tree = aproarray.mst(np.zeros(shape), spatial_ndim=len(shape))
     values = np.ones((*shape, 2))
-    np.testing.assert_array_equal(aproarray.related.tree_filter(values, tree), values)
+    np.testing.assert_array_equal(aproarray.related.tree_filter(values, tree, zeta=1.0), values)
     none = aproarray.mst(np.zeros((0, 4, 5, 1)))
-    assert aproarray.related.tree_filter(np.ones((0, 4, 5, 2)), none).shape == (0, 4, 5, 2)
+    assert aproarray.related.tree_filter(np.ones((0, 4, 5, 2)), none, zeta=1.0).shape == (0, 4, 5, 2)
 
 
 VALUES = np.ones((6, 7, 2))
@@ -250,7 +258,7 @@ VALUES = np.ones((6, 7, 2))
     ],
 )
 def test_errors(error, match, options):
-    given = {"values": VALUES, "tree": tree_with_ties(mask=False), **options}
+    given = {"values": VALUES, "tree": tree_with_ties(mask=False), "zeta": 1.0, **options}
     if isinstance(given.get("features"), str):
         given["features"] = np.random.default_rng(0).random((6, 7, 1), np.float32) * np.float32(1e30)
     with pytest.raises(error, match=match):
@@ -274,12 +282,14 @@ def test_errors(error, match, options):
 )
 def test_errors_of_the_second_filter(error, match, options):
     with pytest.raises(error, match=match):
-        aproarray.related.tree_filter_v2(VALUES, tree_with_ties(), **({"beta": 0.0, "gamma": 1.0} | options))
+        aproarray.related.tree_filter_v2(
+            VALUES, tree_with_ties(), **({"beta": 0.0, "gamma": 1.0, "zeta": 1.0} | options)
+        )
 
 
 def test_confidence_outside_the_mask_does_not_matter():
     tree, confidence = tree_with_ties(mask=True), np.ones((6, 7))
-    options = {"beta": 0.5, "gamma": 1.0}
+    options = {"beta": 0.5, "gamma": 1.0, "zeta": 1.0}
     expected = aproarray.related.tree_filter_v2(VALUES, tree, confidence=confidence, **options)
     for other in (math.nan, -1.0):
         given = np.where(tree.mask, confidence, other)
@@ -288,5 +298,5 @@ def test_confidence_outside_the_mask_does_not_matter():
 
 
 def test_a_large_beta_leaves_values_alone():
-    result = aproarray.related.tree_filter_v2(VALUES, tree_with_ties(), beta=1e200, gamma=1.0)
+    result = aproarray.related.tree_filter_v2(VALUES, tree_with_ties(), beta=1e200, gamma=1.0, zeta=1.0)
     np.testing.assert_allclose(result, VALUES)

@@ -19,7 +19,7 @@ def tree_filter(
     values: ArrayLike,
     tree: SpanningTree,
     *,
-    zeta: float = 1.0,
+    zeta: float,
     features: ArrayLike | None = None,
     tree_index: ArrayLike | None = None,
     channel_axis: int | None = -1,
@@ -73,7 +73,7 @@ def tree_filter(
     >>> import aproarray
     >>> from aproarray.related import tree_filter
     >>> tree = aproarray.mst(np.array([[0.0, 1.0, 2.0]]))
-    >>> tree_filter(np.array([[1.0, 0, 0]]), tree).round(3)  # affinities 1, 1/e, 1/e^2
+    >>> tree_filter(np.array([[1.0, 0, 0]]), tree, zeta=1).round(3)  # affinities 1, 1/e, 1/e^2
     array([[0.665, 0.212, 0.09 ]])
     """
     return _filtered(
@@ -89,7 +89,7 @@ def tree_filter_v2(
     beta: float,
     gamma: float,
     confidence: ArrayLike | None = None,
-    zeta: float = 1.0,
+    zeta: float,
     features: ArrayLike | None = None,
     tree_index: ArrayLike | None = None,
     channel_axis: int | None = -1,
@@ -138,7 +138,7 @@ def tree_filter_v2(
     >>> import aproarray
     >>> from aproarray.related import tree_filter_v2
     >>> tree = aproarray.mst(np.array([[0.0, 1.0, 2.0]]))
-    >>> tree_filter_v2(np.array([[1.0, 0, 0]]), tree, beta=0.0, gamma=1.0).round(3)
+    >>> tree_filter_v2(np.array([[1.0, 0, 0]]), tree, beta=0.0, gamma=1.0, zeta=1).round(3)
     array([[1.665, 0.212, 0.09 ]])
     """
     beta, gamma = _finite(beta, "beta"), _finite(gamma, "gamma")

@@ -20,7 +20,7 @@ def mean_field(
     image: ArrayLike,
     *,
     boxes: ArrayLike | None = None,
-    zeta: float = 0.1,
+    zeta: float,
     kernel_size: int = 3,
     iterations: int = 100,
     mask: ArrayLike | None = None,
@@ -82,7 +82,7 @@ def mean_field(
     >>> import numpy as np
     >>> from aproarray.related import mean_field
     >>> image = np.array([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]])
-    >>> mean_field(np.array([[0.8, 0.6, 0.4, 0.4, 0.4, 0.2]]), image).round(3)
+    >>> mean_field(np.array([[0.8, 0.6, 0.4, 0.4, 0.4, 0.2]]), image, zeta=0.1).round(3)
     array([[0.9, 0.9, 0.9, 0.1, 0.1, 0.1]])
     """
     zeta = _validate.positive(zeta, "zeta")
