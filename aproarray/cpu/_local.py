@@ -1,4 +1,4 @@
-"""Local propagation: how its stream (`_local_stream`) is split over threads, and kept to regions."""
+"""Local propagation: split its stream (`_local_stream`) over threads and passes, confine it to regions."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Global propagation over the linear order: two sweeps with a stack each, up to 32 columns at a time.
 
-A *column* is one channel of one item: what is propagated over a tree. The columns of a block lie side
-by side; where they do not, they are gathered into rows, and scattered back.
-Only affinities enter here, kappa = exp(-gap / zeta^2): the affinity of two pixels is the smallest kappa
-between their positions.
+A *column* is one channel of one item. The columns of a block lie side by side; where they do not, they are
+gathered into rows, and scattered back. Only affinities enter here: kappa = exp(-gap / zeta^2). The affinity
+of two pixels is the smallest kappa between their positions.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -135,7 +134,7 @@ cdef int lanes_for(int columns) noexcept nogil:
 
 
 cdef class Stack:
-    """What a sweep over `columns` columns knows of the pixels behind it; at first, that there are none."""
+    """The sums of a sweep over `columns` columns: of all pixels that it has passed, at first of none."""
 
     cdef Entries data
 
@@ -204,12 +203,11 @@ cdef bint sweep_many(
 ) noexcept nogil:
     """Move a sweep over its range of the line. False: out of memory.
 
-    T, on top of the stack, is the sum over all pixels behind, each weighted by its affinity to the pixel
-    ahead. Moving over a gap, entries that it outweighs are one with it from then on. Only terms of one kind
-    are added, nothing is ever subtracted. The sweep that comes to a pixel first leaves the mean over what
-    lies behind it in the result (a sum might overflow float32) and its weight in `counts`; the second adds
-    the rest, to both. Transposed, `counts` holds these z from the start: values are divided by them and
-    sums stay sums.
+    T, on top of the stack, is the sum over all pixels passed, each weighted by its affinity to the next
+    pixel. At a gap, the entries whose gaps are no larger are merged into one. Only terms of one sign are
+    added; nothing is ever subtracted. The first sweep to reach a pixel leaves the mean so far in the result
+    (a sum might overflow float32), and its weight in `counts`. The second sweep completes both. Transposed,
+    `counts` holds the final z from the start: values are divided by it, and sums stay sums.
     """
     cdef Entries *stack = side.stack
     cdef Py_ssize_t p = side.place, step = side.step, pixel, top = stack.top, at, popped

@@ -1,9 +1,9 @@
 # Sweeps over one to three columns.
 #
-# Such a sweep is made of steps, each of which pops an entry, or pushes one and moves on to the next pixel.
-# Which of the two cannot be predicted, and is not a branch: what either would make is computed, and one is
-# taken. A step waits for the one before most of its time, so that a sweep forward and one backward
-# take turns. Pixels are read and written apart from that, a chunk at a time.
+# Such a sweep is made of steps. A step pops an entry, or it pushes one and moves on to the next pixel. Nobody
+# can predict which, so there is no branch: both outcomes are computed, and a mask selects one. A step waits
+# for the step before it most of its time. A sweep forward and a sweep backward therefore take turns. Pixels
+# are read and written in chunks, apart from these steps.
 
 cdef extern from *:
     """

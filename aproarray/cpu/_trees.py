@@ -109,7 +109,7 @@ def _solve_tiles(
 
 
 def _item_buffers(n_items: int, n_runs: int, index_dtype: np.dtype[Any]) -> Array:
-    """Return two rows with room for items and to sort them in, or for what `_mst.connect` makes of runs."""
+    """Return two rows with room to sort items, or for the lists of runs of `_mst.connect`."""
     words = 1 if index_dtype == np.int32 else 2
     return np.empty((2, words * max(n_items + 1, 2 * n_runs)), np.uint64)
 
