@@ -91,7 +91,7 @@ cdef inline bint side_sums(
         right[2 * count] = dot
         right[2 * count + 1] = 1
 
-        # What the gap ahead outweighs, or is as heavy as, has its right side complete. Affinity 0: all has.
+        # A merge no heavier than the next gap has its right side complete. At affinity 0, all merges have.
         while top > 0 and (p + 1 == n or kappa[p] == 0 or gaps[stack.merges[top]] <= gaps[p]):
             left = stack.sums + top * width
             dot = -left[2 * count] * right[2 * count + 1] - right[2 * count] * left[2 * count + 1]

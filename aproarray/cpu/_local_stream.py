@@ -118,7 +118,7 @@ def weigh(planes, here, there, valid, first, last, shift, scale, distances, weig
     """weights[x] <- exp(-|planes[here, :, x] - planes[there, :, x + shift]|^2 scale), both pixels valid."""
     n_colors, padded = np.uint64(planes.shape[1]), np.uint64(planes.shape[2])
     colors, valid_here, valid_there = planes.reshape(planes.size), valid[here], valid[there]
-    for x in range(first, last, np.uint64(BYTES // planes.itemsize)):  # and a few behind the last one
+    for x in range(first, last, np.uint64(BYTES // planes.itemsize)):  # and a few after the last one
         distance = zeros(colors)
         y, z = here * n_colors * padded + x, there * n_colors * padded + x + shift
         for _ in range(n_colors):
@@ -236,7 +236,7 @@ def _stream(
     end = min(n_slabs, band_last + reach)
     depth = reach + radius + one
 
-    # Slabs behind those of the iterations: for the last one's result, and for what is above the image.
+    # Slabs after those of the iterations: one for the last iteration's result, one for above the image.
     n_kept = np.uint64(len(state)) - two
     n_levels, nothing = n_kept // ring, n_kept + one
     plane = n_channels * padded

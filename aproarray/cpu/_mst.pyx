@@ -316,8 +316,8 @@ cdef Py_ssize_t solve_tile(
         low = min(a, b)
         high = max(a, b)
         lightest = min(bound[low], bound[high])
-        # What comes of an edge cannot be predicted: masks (0 or -1) instead of branches. What is written
-        # behind the end of a list does no harm.
+        # Nobody can predict the outcome of an edge: masks (0 or -1) instead of branches. A link written after
+        # the end of a list does no harm.
         final = -<node_t> (key < lightest)
         apart = -<node_t> (low != high)
         low_last = sets[2 * low + 1]
@@ -356,7 +356,7 @@ cdef Py_ssize_t solve_tile(
             start += 1
             run_keys[there] = <node_t> (there - start)
             n_runs += 1
-    # What is written to the image is written along rows: neither edges nor runs come in that order.
+    # Results are written to the image along rows: neither edges nor runs come in that order.
     for row in range(n_rows_of(view)):
         local = first_of_row(view, row)
         memcpy(run_of + view.base + pixel_of[local], runs + local, width * sizeof(node_t))
@@ -447,7 +447,7 @@ def number_runs(node_t[::1] run_of, node_t[::1] starts):
 
 
 cdef struct Graph:
-    # What the ids of edges stand for: rows of `ends` or, where that is NULL, edges of a pixel graph.
+    # The meaning of edge ids: rows of `ends` or, where that is NULL, edges of a pixel graph.
     const void *ends
     const Py_ssize_t *strides
     int id_bits
@@ -734,7 +734,7 @@ def chain_runs(
                 run = links[2 * run]
                 chain[i, 0] = run
             i += 1
-        # The walk from link to link is slow; what else there is to look up can be asked for ahead.
+        # The walk from link to link is slow; all other memory is prefetched.
         for i in range(n):
             if i + 2 * AHEAD < n:
                 prefetch(&starts[chain[i + 2 * AHEAD, 0]])

@@ -49,7 +49,7 @@ ctypedef fused lanes_t:
     Lanes24
     Lanes32
 
-# What a sweep does with the sums' weights z; a type, so that the compiler makes a loop of each.
+# How a sweep uses the sums' weights z. These are types, so that the compiler makes a loop of each.
 cdef struct Averaging:  # divide results by z
     char nothing
 
@@ -89,7 +89,7 @@ cdef struct Block:
 
 
 cdef struct Entry:
-    # What a stack entry is but for its sums: an affinity, and the number of pixels as S and T.
+    # A stack entry without its sums: an affinity, and the numbers of pixels that S and T sum over.
     double kappa
     double n
     double n_seen
@@ -101,7 +101,7 @@ cdef struct Entries:
     Py_ssize_t top
     size_t entry_bytes
     size_t sum_bytes
-    bint finite  # what the sweep has completed
+    bint finite  # all means that the sweep has completed
     void *entries  # Entry or, of few columns, whose number of pixels is a lane, the affinity alone
     void *sums  # lanes_t[2 * capacity] or few_t[2 * capacity]: S, then T, of every entry
 
@@ -265,7 +265,7 @@ cdef bint sweep_many(
             break
         affinity = kappa[min(p, p + step)]
         p += step
-        if affinity == 0:  # nothing behind is seen from ahead
+        if affinity == 0:  # no pixel passed is seen from here on
             top = 0
             continue
         # Whether there is anything to pop cannot be predicted: pop the sentinel's zeros if not.
