@@ -15,6 +15,8 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <sstream>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>

@@ -32,27 +32,29 @@ WINDOWS = [
 ]
 # The constants that the package compiles each source with.
 CONSTANTS = {
-    "sort": [{"KEY": key["KEY"]} for key in KEYS],
-    "tree": [{"KEY": key["KEY"]} for key in KEYS],
-    "line": [{"KEY": key["KEY"]} for key in KEYS],
-    "list": KEYS,
-    "grid": [key | grid for key, grid in itertools.product(KEYS, grids())],
+    "radix_sort": [{"KEY": key["KEY"]} for key in KEYS],
+    "mst": [{"KEY": key["KEY"]} for key in KEYS],
+    "listed_edges": KEYS,
+    "grid_edges": [key | grid for key, grid in itertools.product(KEYS, grids())],
+    "minimax": [{"REAL": real} for real in REALS],
+    "global_line": [{"KEY": key["KEY"]} for key in KEYS],
     "global": [{"REAL": real, "GAP": gap} for real, gap in [("float", "float"), ("double", "float")]],
-    "largest": [{"REAL": real} for real in REALS],
-    "ends": [{"REAL": real} for real in REALS],
-    "filter": [{"REAL": real} for real in REALS],
+    "global_gradients": [{"REAL": real, "GAP": "float"} for real in REALS],
+    "feature_gradients": [{"REAL": real} for real in REALS],
+    "tree_filter": [{"REAL": real} for real in REALS],
+    "tree_filter_gradients": [{"REAL": real} for real in REALS],
     "neighbours": [{"REAL": real, "NDIM": ndim} for real, ndim in [("float", 2), ("double", 3)]],
-    "windows": WINDOWS,
-    "gradients": WINDOWS,
-    "pair_tiles": [
+    "local_windows": WINDOWS,
+    "local_gradients": WINDOWS,
+    "local_gradients_tiles": [
         {"REAL": REALS[size // 4 - 1], "DEEP": 4, "RADIUS": radius, "TALL": tall}
         for (radius, size), (tall, _) in _local.TILES.items()
     ],
-    "tiles": [
+    "local_tiles": [
         {"REAL": real, "PIXEL": pixel, "DEEP": 4, "RADIUS": radius, "TALL": tall, "RESIDENT": resident}
         for (radius, size), (tall, resident) in _local.TILES.items()
         for real in REALS
-        for pixel in REALS[:1]
+        for pixel in REALS
         if size == (4 if real == "float" else 8)
     ],
 }
