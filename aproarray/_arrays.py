@@ -14,12 +14,23 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+
+
+class DLPackArray(Protocol):
+    """An array of a library that speaks DLPack: CuPy, torch, JAX."""
+
+    def __dlpack__(self, *args: Any, **options: Any) -> Any:
+        """Export the array."""
+
+
+# The kind of array that goes in and comes out.
+ForeignArray = TypeVar("ForeignArray", bound=DLPackArray)
 
 # Device types of the DLPack standard.
 _DLPACK_CPU, _DLPACK_CUDA = 1, 2
