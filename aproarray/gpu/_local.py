@@ -16,8 +16,9 @@ from aproarray.gpu._arguments import NULL, REAL, SIZES, extents, images_with, it
 from aproarray.gpu._compile import Struct, kernel
 
 # Pixels of a thread's column, and blocks on a multiprocessor, by (radius, bytes of a value): the weights of
-# a window have to fit the registers. Windows that are not here take the kernel for any number of axes.
-TILES = {(1, 4): (2, 2), (2, 4): (2, 1), (3, 4): (1, 1), (1, 8): (2, 1), (2, 8): (1, 1)}
+# a window have to fit the registers. Tall columns make so few tiles of a 512 x 512 image that every block has
+# one, and keeps its weights. Windows that are not here take the kernel for any number of axes.
+TILES = {(1, 4): (4, 1), (2, 4): (2, 1), (3, 4): (1, 1), (1, 8): (2, 1), (2, 8): (1, 1)}
 DEEP = 4  # channels that go through shared memory together
 
 
