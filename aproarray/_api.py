@@ -361,7 +361,7 @@ def local_propagate(
             flat, result.flat[0], images, shape, image_index, takes_part,
             zeta, kernel_size, iterations, threads,
         )  # fmt: skip
-        if check_finite and backend.xp is np:
+        if check_finite:
             _validate.finite_means(result.flat[0], "values", over.masks_of_items())
     else:
         result.flat[0][...] = flat

@@ -274,6 +274,24 @@ def test_gradients_of_windows_are_the_same_bits_in_any_company(gpu, monkeypatch)
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_overflow_of_sums_is_seen(gpu, dtype):
+    host = np.full((5, 6), np.finfo(dtype).max, dtype)
+    values, image = to_device(host), to_device(np.zeros((5, 6), np.float32))
+    tree = aproarray.mst(image)
+    message = f"sums of values overflow {np.dtype(dtype)}: scale values down"
+    over_trees = (aproarray.global_propagate, aproarray.related.tree_filter)
+    if dtype == np.float64:  # sums over trees are float64
+        for propagate in over_trees:
+            with pytest.raises(ValueError, match=message):
+                propagate(values, tree, zeta=1e9)
+    else:
+        for propagate in over_trees:
+            np.testing.assert_array_equal(propagate(values, tree, zeta=1e9).get(), host)
+    with pytest.raises(ValueError, match=message):
+        aproarray.local_propagate(values, image, zeta=1e9, kernel_size=9)
+
+
 @pytest.fixture
 def tensors_on_device(gpu, monkeypatch):
     """Let the operators of torch compute with CPU tensors as if they were the device's."""

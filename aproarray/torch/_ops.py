@@ -128,8 +128,18 @@ def _new_trees(like: Tensor, n_trees: int, n_nodes: int, n_ids: int) -> tuple[Te
     )
 
 
+def _tensor(array: Any) -> Tensor:
+    """Return the backend's array as a tensor; on a device, copied to torch's own memory.
+
+    CuPy gives memory to another array as soon as its stream may write there. Torch's streams, and
+    `Tensor.record_stream`, are nothing to it.
+    """
+    tensor: Tensor = torch.utils.dlpack.from_dlpack(array)
+    return tensor.clone() if tensor.is_cuda else tensor
+
+
 def _tensors(trees: Any) -> tuple[Tensor, Tensor, Tensor]:
-    order, gaps, gap_edges = (torch.utils.dlpack.from_dlpack(array) for array in trees)
+    order, gaps, gap_edges = map(_tensor, trees)
     return order, gaps, gap_edges
 
 
@@ -346,7 +356,7 @@ def root_trees(order: Tensor, gap_edges: Tensor) -> tuple[Tensor, Tensor, Tensor
     _known_edges(gap_edges, order.shape[1])
     with _backend(order) as (backend, workers):
         trees = backend.rooted_trees(_array(order), _array(gap_edges), workers)
-        nodes, parents, gaps, n_roots = (torch.utils.dlpack.from_dlpack(array) for array in trees)
+        nodes, parents, gaps, n_roots = map(_tensor, trees)
     return nodes, parents, gaps, n_roots
 
 
@@ -368,7 +378,7 @@ def edge_distances(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> T
         distances, _ = backend.edge_distances(
             _pixels_first(features), _array(gap_edges), _index(tree_index), workers
         )
-        return _marked(torch.utils.dlpack.from_dlpack(distances).double(), features)
+        return _marked(_tensor(distances).double(), features)
 
 
 @edge_distances.register_fake
