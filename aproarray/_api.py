@@ -235,9 +235,8 @@ def global_propagate(
         masks = masks_of(tree, tree_index)
         if out is None:
             _validate.finite(flat, "values", masks)
-        if xp is np:
-            for means in result.flat:
-                _validate.finite_means(means, "values", masks)
+        for means in result.flat:
+            _validate.finite_means(means, "values", masks)
     return result.finish()
 
 
