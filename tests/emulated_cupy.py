@@ -7,6 +7,7 @@ threads in an order that is shuffled anew in every launch.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -300,8 +301,30 @@ class Device:
     id = 0
     attributes = {"MultiProcessorCount": _N_MULTIPROCESSORS}  # noqa: RUF012
 
+    def synchronize(self) -> None:
+        """Nothing is ever left to wait for."""
+
+
+class Event:
+    """A moment; nothing takes any time here."""
+
+    def record(self) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+
+class Stream(contextlib.nullcontext):
+    def __init__(self, non_blocking: bool = False):
+        super().__init__()
+
 
 cuda = SimpleNamespace(
     Device=Device,
-    driver=SimpleNamespace(occupancyMaxActiveBlocksPerMultiprocessor=lambda *_: 1),
+    Event=Event,
+    Stream=Stream,
+    get_elapsed_time=lambda start, stop: 0.0,
+    profiler=SimpleNamespace(start=lambda: None, stop=lambda: None),
+    driver=SimpleNamespace(
+        occupancyMaxActiveBlocksPerMultiprocessor=lambda *_: 1, funcGetAttribute=lambda *_: 0
+    ),
 )

@@ -74,18 +74,19 @@ class Kernel:
 
     def __init__(self, source: str, name: str, **defines: Any):
         code = code_of(source)
-        self._function = cupy.RawModule(code=code, options=options_for(**defines)).get_function(name).kernel
-        self._cooperative = kernels_of(code)[name]
+        self.name, self.defines = name, defines
+        self.function = cupy.RawModule(code=code, options=options_for(**defines)).get_function(name).kernel
+        self.cooperative = kernels_of(code)[name]
         per_multiprocessor = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
-            self._function.ptr, BLOCK, 0
+            self.function.ptr, BLOCK, 0
         )
         multiprocessors = cupy.cuda.Device().attributes["MultiProcessorCount"]
         # A cooperative launch fails if its blocks are not all resident; others profit from a few waves.
-        self._most_blocks = per_multiprocessor * multiprocessors * (1 if self._cooperative else 8)
+        self.most_blocks = per_multiprocessor * multiprocessors * (1 if self.cooperative else 8)
 
     def n_blocks(self, n: int) -> int:
         """Return how many blocks work on n things."""
-        return max(1, min(int(self._most_blocks), -(-n // BLOCK)))
+        return max(1, min(int(self.most_blocks), -(-n // BLOCK)))
 
     @staticmethod
     def n_tiles(n: int) -> int:
@@ -95,9 +96,9 @@ class Kernel:
     def __call__(self, n: int, *arguments: Any) -> None:
         """Launch enough threads for n things. The barrier of a cooperative kernel comes last, by itself."""
         passed = [a.packed if isinstance(a, Struct) else a for a in arguments]
-        if self._cooperative:
+        if self.cooperative:
             passed.append(cupy.zeros(1, np.uint32))
-        self._function((self.n_blocks(n),), (BLOCK,), passed, enable_cooperative_groups=self._cooperative)
+        self.function((self.n_blocks(n),), (BLOCK,), passed, enable_cooperative_groups=self.cooperative)
 
 
 def kernel(source: str, name: str, **defines: Any) -> Kernel:
