@@ -68,8 +68,8 @@ def pairwise_affinities(
     items_at_once(1, n_pixels, f"an image of shape {shape}")
     steps = _edges.window_steps(len(shape), kernel_size, dilation)
     scale = images.dtype.type(_zeta.inverse(theta, images.dtype))
+    masks = None if masks is None else cupy.ascontiguousarray(masks)
     kernel("neighbours", "relate_neighbours", REAL=REAL[images.dtype], NDIM=len(shape))(
-        out.size, images_with(None if masks is None else cupy.ascontiguousarray(masks),
-        cupy.ascontiguousarray(images)), np.uint32(n_pixels), extents(shape),
+        out.size, images_with(masks, cupy.ascontiguousarray(images)), np.uint32(n_pixels), extents(shape),
         cupy.asarray(np.array(steps, np.int32)), np.uint32(len(steps)), scale, out,
     )  # fmt: skip

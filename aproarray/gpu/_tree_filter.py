@@ -47,8 +47,7 @@ def edge_distances(features: Any, gap_edges: Any, tree_index: Any, workers: int)
         kernel("tree_filter", "edge_distances", REAL=REAL[features.dtype])(
             distances.size, cupy.ascontiguousarray(features), np.uint32(channels),
             cupy.ascontiguousarray(gap_edges, np.int32), numbers(tree_index), np.uint32(n_sets),
-            np.uint32(n),
-            distances, overflow,
+            np.uint32(n), distances, overflow,
         )  # fmt: skip
     return distances, overflow == 0
 
@@ -170,16 +169,9 @@ def tree_filter_gradients(
             count = g.shape[2]
             rows = cupy.empty((1, 2 * count + 2, n), np.float64)
             kernel("tree_filter_gradients", "gather_gradients", **names)(
-                n,
-                strided(g),
-                strided(phi),
-                strided(y),
-                over.trees.nodes[tree],
-                z,
-                np.uint32(n),
-                np.uint32(count),
-                rows,
-            )
+                n, strided(g), strided(phi), strided(y), over.trees.nodes[tree], z, np.uint32(n),
+                np.uint32(count), rows,
+            )  # fmt: skip
             total = over(rows, numbers([f]))
             target = out[f]
             kernel("tree_filter_gradients", "weight_gradients", REAL="double")(
