@@ -14,7 +14,9 @@ import emulated_compiler
 import emulated_cupy
 import numpy as np
 import pytest
+import on_device
 from hypothesis import HealthCheck, settings
+
 
 # No deadlines: a property is not a benchmark, and the first call of a window compiles it.
 COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -23,13 +25,16 @@ settings.register_profile("ci", max_examples=80, derandomize=True, **COMMON)
 settings.register_profile("search", max_examples=2000, **COMMON)
 settings.load_profile("default")
 
+collect_ignore = ["typed_results.py"]  # for mypy alone
+
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
 
 
 def pytest_configure(config):
-    """Keep what the emulation compiles for the other processes and for later runs."""
+    """Keep what the emulation compiles, for other processes and later runs; see whether a device is asked for."""
+    on_device.asked_for = config.option.markexpr.strip() == "gpu"
     if hasattr(config, "cache"):
         emulated_compiler.keep(config.cache.mkdir("emulation"))
 
