@@ -6,9 +6,11 @@ That one takes the tests' NumPy arrays to the device, calls the real one, and br
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import importlib
 import importlib.util
+import pickle
 import re
 import sys
 import types
@@ -27,6 +29,7 @@ from aproarray import cpu, reference, related
 _FOLDER = Path(__file__).parent
 # How a file says that its tests run on any backend. One of them that does not is marked `numpy_only`.
 _ANY_BACKEND = re.compile(r"^pytestmark = pytest\.mark\.any_backend$", re.MULTILINE)
+_bound: list[Device] = []
 # Whether the run asks for tests on a device, which it may not pass over then: conftest.py.
 asked_for = False
 
@@ -78,6 +81,7 @@ class Device:
                 setattr(compiler, name, value)
             importlib.import_module("aproarray.gpu")
         self.api = self._api()
+        _bound.append(self)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -257,6 +261,20 @@ class Tree:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __copy__(self) -> Tree:
+        return self.device.call(copy.copy, self)
+
+    def __deepcopy__(self, memo: Any) -> Tree:
+        return self.device.call(copy.deepcopy, self)
+
+    def __reduce__(self) -> Any:
+        with self.device.active():
+            return _unpickled, (_bound.index(self.device), pickle.dumps(self.tree))
+
     def __repr__(self) -> str:
         with self.device.active():
             return repr(self.tree)
+
+
+def _unpickled(place: int, data: bytes) -> Tree:
+    return _bound[place].call(pickle.loads, data)

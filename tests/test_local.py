@@ -119,6 +119,7 @@ def test_any_number_of_channels(channels, channel_axis):
         np.testing.assert_allclose(np.moveaxis(result, channel_axis, -1), expected, **DOUBLE)
 
 
+@pytest.mark.numpy_only("about the passes of the CPU's streams")
 @pytest.mark.parametrize(("kernel_size", "dtype", "image_dtype"), [KERNELS[1], KERNELS[4]])
 @pytest.mark.parametrize("shape", [(3, 20), (33, 6), (50,), (9, 4, 3)])
 @pytest.mark.parametrize("iterations", [3, 4, 5, 8, 20])
