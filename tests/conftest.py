@@ -18,6 +18,10 @@ import on_device
 from hypothesis import HealthCheck, settings
 
 
+# torch, in this process and in those that tests start, computes small things fastest with one thread. Tests of
+# threads ask for theirs.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # No deadlines: a property is not a benchmark, and the first call of a window compiles it.
 COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=40, derandomize=True, **COMMON)
