@@ -102,7 +102,7 @@ def mst(
     return SpanningTree(layout.spatial, order, gaps, gap_edges, tree_mask)
 
 
-@_arrays.takes_dlpack
+@_arrays.takes_dlpack(gradients="aproarray.torch.global_propagate")
 def global_propagate(
     values: ArrayLike,
     tree: SpanningTree,
@@ -218,7 +218,7 @@ def global_propagate(
     return result.finish()
 
 
-@_arrays.takes_dlpack
+@_arrays.takes_dlpack(gradients="aproarray.torch.local_propagate")
 def local_propagate(
     values: ArrayLike,
     image: ArrayLike,
