@@ -236,11 +236,11 @@ def mean_field(
     kernel_size: int,
     iterations: int,
     mask: ArrayLike | None = None,
-    boxes: ArrayLike = 1.0,
+    region: ArrayLike = 1.0,
 ) -> NDArray[np.float64]:
     """Return the foreground after steps of q <- exp(sum_j K_ij log q_j), K_ij = exp(-|dI|^2 / (2 zeta^2)).
 
-    After each, the foreground is multiplied by its box, and foreground and background are divided by their
+    After each, the foreground is multiplied by its region, and foreground and background are divided by their
     sum plus 1e-6 and held within [0.1, 0.9], as they are at first (Lan et al., CVPR 2023).
     """
     affinity = window_affinity(image, zeta * math.sqrt(2), kernel_size, mask)
@@ -248,7 +248,7 @@ def mean_field(
     background = np.clip(1 - np.asarray(values, np.float64), 0.1, 0.9)
     for _ in range(iterations):
         foreground, background = (np.exp(affinity @ np.log(q)) for q in (foreground, background))
-        foreground = foreground * np.asarray(boxes)
+        foreground = foreground * np.asarray(region)
         total = foreground + background + 1e-6
         foreground, background = (np.clip(q / total, 0.1, 0.9) for q in (foreground, background))
     return foreground

@@ -85,8 +85,8 @@ def test_verbs_return_what_they_are_given(library):
             related.tree_filter(VALUES, tree, zeta=0.3, features=IMAGE),
         ),
         (
-            related.mean_field(make(VALUES), make(IMAGE), boxes=make(VALUES), iterations=2, zeta=0.1),
-            related.mean_field(VALUES, IMAGE, boxes=VALUES, iterations=2, zeta=0.1),
+            related.mean_field(make(VALUES), make(IMAGE), region=make(VALUES), iterations=2, zeta=0.1),
+            related.mean_field(VALUES, IMAGE, region=VALUES, iterations=2, zeta=0.1),
         ),
         (
             related.pamr(make(VALUES), make(IMAGE), dilations=(1, 2), iterations=2),
