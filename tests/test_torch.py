@@ -600,6 +600,27 @@ def test_trees_that_cannot_be(error, message, change):
         tree_filter(IMAGE, tree)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_lines_that_leave_pixels_out(dtype):
+    tree = mst(IMAGE)
+    order = tree.order.flatten(1).to(dtype)
+    order[1, 7] = order[1, 3]
+    for line in (order, torch.zeros_like(order)):
+        with pytest.raises(ValueError, match="order must hold each of 20 pixels once"):
+            over(tree._replace(order=line.view_as(tree.order)))
+
+
+def test_trees_of_any_memory_layout():
+    tree = mst(IMAGE)
+    strided = Tree(*(torch.stack([part, part], -1)[..., 0] for part in tree))
+    one = Tree(*(part[:1].expand_as(part) for part in tree))
+    for given, expected in ((strided, tree), (one, mst(IMAGE[:1].expand_as(IMAGE)))):
+        for function in (global_propagate, tree_filter):
+            for features in (None, IMAGE):
+                result = function(IMAGE, given, zeta=0.5, features=features)
+                assert torch.equal(result, function(IMAGE, expected, zeta=0.5, features=features))
+
+
 def changed_edges():
     """Return edges of `mst(IMAGE)` that form no forest, all of them in range."""
     edges = mst(IMAGE).gap_edges
@@ -618,6 +639,7 @@ def test_edges_that_form_no_forest(name, dtype):
         lambda: tree_filter(IMAGE, tree),
         lambda: tree_filter(IMAGE, tree, features=IMAGE),
         lambda: tree_filter_v2(IMAGE, tree, beta=0.5, gamma=1.0),
+        lambda: over(tree, features=IMAGE),
     ):
         with pytest.raises(ValueError, match="gap_edges must be the edges of a tree"):
             act()
@@ -630,9 +652,8 @@ def test_missing_edges_elsewhere_than_in_order():
     values = torch.arange(4.0)[None, None]
     expected = tree_filter(values, tree)
     assert expected[..., :2].mean() < 1 < 2 < expected[..., 2:].mean()
-    for order in ([0, 2, 1, 3], [0, 2, 0, 3], [0, 0, 0, 0]):
-        with pytest.raises(ValueError, match="whose trees begin in order where an edge is missing"):
-            tree_filter(values, tree._replace(order=torch.tensor([order])))
+    with pytest.raises(ValueError, match="whose trees begin in order where an edge is missing"):
+        tree_filter(values, tree._replace(order=torch.tensor([[0, 2, 1, 3]])))
 
 
 def test_windows_of_any_size_hold_the_whole_image():

@@ -6,6 +6,7 @@ Array = NDArray[Any]
 
 MAX_COLUMNS: int
 
+def is_permutation(order: Array) -> bool: ...
 def root_trees(
     order: Array,
     gap_edges: Array,

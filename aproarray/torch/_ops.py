@@ -18,6 +18,7 @@ from torch import Tensor
 
 from aproarray import _arrays, _dispatch, _edges, _validate
 from aproarray._backend import RootedTrees
+from aproarray.cpu import _rooted
 from aproarray.related._windows import mean_field_steps
 
 Parameters = ParamSpec("Parameters")
@@ -127,6 +128,13 @@ def _in_memory(tensor: Tensor, low: int, stop: int, name: str) -> None:
             raise ValueError(f"{name} must be of {stop} pixels, got numbers from {least} to {most}")
 
 
+def _known_order(order: Tensor, n_nodes: int) -> None:
+    """Check that a CPU tensor's lines (B, N) hold each pixel once: others would get no result."""
+    if order.device.type == "cpu" and not all(map(_rooted.is_permutation, order.numpy())):
+        _in_memory(order, 0, n_nodes, "order")
+        raise ValueError(f"order must hold each of {n_nodes} pixels once, got one of them twice")
+
+
 def _known_edges(gap_edges: Tensor, n_nodes: int) -> None:
     _in_memory(gap_edges, -1, n_nodes, "gap_edges")
     if gap_edges.device.type == "cpu" and not torch.equal(gap_edges[..., 0] < 0, gap_edges[..., 1] < 0):
@@ -221,6 +229,12 @@ def reweigh(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> tuple[Te
     with _backend(features) as (backend, workers):
         trees, _ = backend.reweighed_trees(_array(gap_edges), _index(tree_index), _array(flat), workers)
         order, gaps, new_edges = _tensors(trees)
+    if new_edges.device.type == "cpu":
+        given, kept = ((edges[..., 0] >= 0).sum(1) for edges in (gap_edges, new_edges))
+        if not torch.equal(kept, given[tree_index.cpu()]):
+            raise ValueError(
+                "gap_edges must be the edges of a tree or a forest, but some of them close a circle"
+            )
     return order, _marked(gaps, features), new_edges
 
 
@@ -274,7 +288,7 @@ def global_propagate(
     z is that of the trees that have items; the rest is left as it comes.
     """
     result, normalizers = _new_like(values), torch.empty_like(order, dtype=values.dtype)
-    _in_memory(order, 0, values.shape[2], "order")
+    _known_order(order, values.shape[2])
     with _backend(values) as (backend, workers):
         backend.global_propagate(
             _pixels_first(values), _pixels_first(result), _array(order), _array(gaps), _index(tree_index),
@@ -372,7 +386,7 @@ def _shapes_of_root_trees(order: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor
 @_operator(_shapes_of_root_trees)
 def root_trees(order: Tensor, gap_edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return trees (B, N) breadth first: nodes, places of parents, gaps of the edges to them; roots (B,)."""
-    _in_memory(order, 0, order.shape[1], "order")
+    _known_order(order, order.shape[1])
     _known_edges(gap_edges, order.shape[1])
     with _backend(order) as (backend, workers):
         trees = backend.rooted_trees(_array(order), _array(gap_edges), workers)
@@ -437,7 +451,7 @@ def _exponents_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor |
 exponents.register_autograd(_exponents_gradient, setup_context=_exponents_setup)
 
 
-def _rooted(nodes: Tensor, parents: Tensor, gaps: Tensor, n_roots: Tensor) -> RootedTrees:
+def _forests(nodes: Tensor, parents: Tensor, gaps: Tensor, n_roots: Tensor) -> RootedTrees:
     return RootedTrees(*map(_array, (nodes, parents, gaps, n_roots)))
 
 
@@ -469,7 +483,7 @@ def tree_filter(
     result, normalizers = _new_like(values), _tree_normalizers(nodes, exponents, normalised)
     with _backend(values) as (backend, workers):
         backend.tree_filter(
-            _pixels_first(values), _pixels_first(result), _rooted(nodes, parents, gaps, n_roots),
+            _pixels_first(values), _pixels_first(result), _forests(nodes, parents, gaps, n_roots),
             _array(exponents), _index(tree_index), _index(set_of), 1.0, workers,
             sums=_array(normalizers) if normalised else None,
         )  # fmt: skip
@@ -498,7 +512,7 @@ def tree_filter_backward(
     by_values = _new_like(grad)
     by_exponents = _by_exponents(exponents, values)
     with _backend(grad) as (backend, workers):
-        trees = _rooted(nodes, parents, gaps, n_roots)
+        trees = _forests(nodes, parents, gaps, n_roots)
         sets = _array(exponents), _index(tree_index), _index(set_of)
         z = _array(normalizers) if normalizers.shape[1] else None
         backend.tree_filter(

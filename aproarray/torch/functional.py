@@ -448,7 +448,7 @@ def _over_tree(values: Tensor, tree: Tree, features: Tensor | None, tree_index: 
     )  # fmt: skip
     batched = tree.gaps.ndim > 1
     shape = tuple(tree.order.shape[1:] if batched else tree.order.shape)
-    order, gaps, gap_edges = tree.order.flatten(-len(shape)), tree.gaps, tree.gap_edges
+    order, gaps, gap_edges = (part.contiguous() for part in (tree.order.flatten(-len(shape)), *tree[1:]))
     if not batched:
         order, gaps, gap_edges = order[None], gaps[None], gap_edges[None]
     if tree_index is None:
