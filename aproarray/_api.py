@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aproarray import _arrays, _calls, _dispatch, _edges, _validate
+from aproarray._arrays import ForeignArray
 from aproarray._tree import SpanningTree, masks_of, reweigh
 
 Array = NDArray[Any]
@@ -102,7 +103,30 @@ def mst(
     return SpanningTree(layout.spatial, order, gaps, gap_edges, tree_mask)
 
 
-@_arrays.takes_dlpack(gradients="aproarray.torch.global_propagate")
+class _GlobalOptions(TypedDict, total=False):
+    """The options of `global_propagate`, for its overloads."""
+
+    zeta: Required[float | ArrayLike]
+    features: ArrayLike | None
+    tree_index: ArrayLike | None
+    channel_axis: int | None
+    workers: int | None
+    out: Any
+    check_finite: bool
+
+
+@overload
+def global_propagate(values: Array, tree: SpanningTree, **options: Unpack[_GlobalOptions]) -> Array: ...
+@overload
+def global_propagate(
+    values: ForeignArray, tree: SpanningTree, **options: Unpack[_GlobalOptions]
+) -> ForeignArray: ...
+@overload
+def global_propagate(values: ArrayLike, tree: SpanningTree, **options: Unpack[_GlobalOptions]) -> Array: ...
+
+
+# It brings arrays of other libraries in and out.
+@_arrays.takes_dlpack(gradients="aproarray.torch.global_propagate")  # type: ignore[misc]
 def global_propagate(
     values: ArrayLike,
     tree: SpanningTree,
@@ -112,9 +136,9 @@ def global_propagate(
     tree_index: ArrayLike | None = None,
     channel_axis: int | None = -1,
     workers: int | None = None,
-    out: Array | None = None,
+    out: Any = None,
     check_finite: bool = True,
-) -> Array:
+) -> Any:
     """Average values over all pixels, each weighted by how alike the tree says they are.
 
     ``y_i = sum_j K_ij phi_j / sum_j K_ij`` with ``K_ij = exp(-d_ij / zeta^2)``, d_ij being the largest
@@ -218,7 +242,32 @@ def global_propagate(
     return result.finish()
 
 
-@_arrays.takes_dlpack(gradients="aproarray.torch.local_propagate")
+class _LocalOptions(TypedDict, total=False):
+    """The options of `local_propagate`, for its overloads."""
+
+    zeta: Required[float]
+    kernel_size: int
+    iterations: int
+    mask: ArrayLike | None
+    channel_axis: int | None
+    spatial_ndim: int
+    workers: int | None
+    out: Any
+    check_finite: bool
+
+
+@overload
+def local_propagate(values: Array, image: ArrayLike, **options: Unpack[_LocalOptions]) -> Array: ...
+@overload
+def local_propagate(
+    values: ForeignArray, image: ForeignArray | ArrayLike, **options: Unpack[_LocalOptions]
+) -> ForeignArray: ...
+@overload
+def local_propagate(values: ArrayLike, image: ArrayLike, **options: Unpack[_LocalOptions]) -> Array: ...
+
+
+# It brings arrays of other libraries in and out.
+@_arrays.takes_dlpack(gradients="aproarray.torch.local_propagate")  # type: ignore[misc]
 def local_propagate(
     values: ArrayLike,
     image: ArrayLike,
@@ -230,9 +279,9 @@ def local_propagate(
     channel_axis: int | None = -1,
     spatial_ndim: int = 2,
     workers: int | None = None,
-    out: Array | None = None,
+    out: Any = None,
     check_finite: bool = True,
-) -> Array:
+) -> Any:
     """Average values over a small window, weighted by likeness to its centre, again and again.
 
     ``phi_i <- sum_j W_ij phi_j / sum_j W_ij`` with ``W_ij = exp(-|I_i - I_j|^2 / zeta^2)`` over the window

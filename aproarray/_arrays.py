@@ -12,29 +12,65 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast, overload
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
 import numpy as np
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
+
+class DLPackArray(Protocol):
+    """An array of a library that speaks DLPack: CuPy, torch, JAX."""
+
+    def __dlpack__(self, *args: Any, **options: Any) -> Any:
+        """Export the array."""
+
+
+# The kind of array that goes in and comes out.
+ForeignArray = TypeVar("ForeignArray", bound=DLPackArray)
+
 # Device types of the DLPack standard.
 _DLPACK_CPU, _DLPACK_CUDA = 1, 2
 
 
 def library_of(array: Any) -> str:
-    """Return the library that an array-like belongs to."""
+    """Return the library whose arrays this is computed with: "numpy" for whatever `numpy.asarray` takes."""
     if is_cupy(array):
         return "cupy"
-    if isinstance(array, np.ndarray | np.generic | list | tuple | int | float | complex):
+    if isinstance(array, np.ndarray | np.generic | list | tuple | int | float | complex | memoryview):
         return "numpy"
     if _is_tensor(array):
         return "torch"
-    library = type(array).__module__.partition(".")[0]
-    return "jax" if library == "jaxlib" else library
+    library = type(array).__module__.partition(".")[0].replace("jaxlib", "jax")
+    if not speaks_dlpack(array) and _numpy_takes(array):
+        return "numpy"
+    return library
+
+
+def _numpy_takes(array: Any) -> bool:
+    """Return whether `numpy.asarray` reads the numbers of an object that is no array."""
+    if any(hasattr(array, name) for name in ("__array__", "__array_interface__", "__array_struct__")):
+        return True
+    if isinstance(array, str | bytes | bytearray):
+        return False
+    if isinstance(array, Sequence):
+        return True
+    try:
+        memoryview(array)
+    except TypeError:
+        return False
+    return True
+
+
+def speaks_dlpack(array: Any) -> bool:
+    """Return whether an array of another library can come in, and a result go back to it, by DLPack."""
+    if not hasattr(type(array), "__dlpack__"):
+        return False
+    library = sys.modules.get(type(array).__module__.partition(".")[0])
+    return hasattr(array, "__array_namespace__") or hasattr(library, "from_dlpack")
 
 
 def _is_tensor(array: Any) -> bool:
@@ -48,8 +84,20 @@ def kind_of(array: Any) -> str:
     return f"{type(array).__module__}.{type(array).__qualname__}".removeprefix("builtins.")
 
 
+def is_foreign(value: Any) -> bool:
+    """Return whether a value is an array of a library that has no backend of its own."""
+    return library_of(value) not in ("numpy", "cupy") and (_is_tensor(value) or speaks_dlpack(value))
+
+
 def one_library(given: dict[str, Any]) -> str | None:
     """Return the library that all arrays of a call belong to."""
+    for name, array in given.items():
+        if not (is_cupy(array) or library_of(array) == "numpy" or is_foreign(array)):
+            article = "an" if kind_of(array)[0] in "aeiou" else "a"
+            raise TypeError(
+                f"{name} must be an array (of NumPy or CuPy, or what numpy.asarray or DLPack takes), got "
+                f"{article} {kind_of(array)}"
+            )
     libraries = {library_of(array) for array in given.values()}
     if len(libraries) > 1:
         kinds = ", ".join(f"{name} is a {kind_of(array)}" for name, array in given.items())
@@ -66,11 +114,6 @@ def is_cupy(array: Any) -> bool:
 def on_host(array: Any) -> Any:
     """Return a CuPy array as a NumPy array, which waits for the device, and anything else as it is."""
     return array.get() if is_cupy(array) else array
-
-
-def _is_foreign(value: Any) -> bool:
-    """Return whether a value is an array of a library that has no backend of its own."""
-    return hasattr(type(value), "__dlpack__") and library_of(value) not in ("numpy", "cupy")
 
 
 @overload
@@ -121,7 +164,7 @@ def _taking_dlpack(verb: Callable[Parameters, Result], gradients: str | None) ->
     @functools.wraps(verb)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         given = dict(zip(names, args, strict=False)) | kwargs
-        foreign = {name: value for name, value in given.items() if _is_foreign(value)}
+        foreign = {name: value for name, value in given.items() if is_foreign(value)}
         if not foreign:
             return verb(*args, **kwargs)
         dynamo = sys.modules.get("torch._dynamo")  # which cannot follow what happens here

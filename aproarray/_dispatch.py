@@ -30,8 +30,14 @@ def backend(**arrays: Any) -> ModuleType:
         _on_current_device(given)
         return importlib.import_module("aproarray.gpu")
     for name, array in given.items():
+        if hasattr(array, "__dask_graph__") and array.__dask_graph__() is not None:
+            raise TypeError(
+                f"{name} holds a dask array ({_arrays.kind_of(array)}), which is not in memory: pass "
+                f"{name}.compute() if it fits there, or call this on overlapping blocks by "
+                "dask.array.map_overlap"
+            )
         if library != "numpy":
-            raise TypeError(f"{name} must be a NumPy or CuPy array, got a {_arrays.kind_of(array)}")
+            raise TypeError(f"{name} must be a NumPy or CuPy array here, got a {_arrays.kind_of(array)}")
         if isinstance(array, np.ma.MaskedArray):
             raise TypeError(
                 f"{name} is a numpy.ma.MaskedArray, whose mask would be lost: pass {name}.data, and "

@@ -89,33 +89,31 @@ def test_masked_arrays_are_refused_with_what_to_do(where):
 @pytest.mark.parametrize("library", ["torch", "cupy", "jax.numpy", "pandas.core.frame"])
 @pytest.mark.parametrize("act", [mst, lambda x: lp(x, x)])
 def test_other_libraries_are_named(library, act):
-    expect(TypeError, rf"must be a NumPy or CuPy array, got a {library}\.Tensor", act, foreign(library))
+    expect(TypeError, rf"must be an array \(of NumPy .*, got an? {library}\.Tensor", act, foreign(library))
 
 
 @pytest.mark.parametrize(
     ("act", "message"),
     [
         (lambda x: mst(mask=x), r"image is a numpy.ndarray, mask is a torch.Tensor"),
-        (lambda x: gp(x), r"values is a torch.Tensor, tree is a numpy.ndarray"),
-        (lambda x: gp(features=x), r"tree is a numpy.ndarray, features is a torch.Tensor"),
-        (lambda x: gp(out=x), r"values is a numpy.ndarray, .* out is a torch.Tensor"),
+        (lambda x: gp(features=x), r"values is a numpy.ndarray, features is a torch.Tensor"),
+        (lambda x: gp(out=x), r"values is a numpy.ndarray, out is a torch.Tensor"),
         (lambda x: gp(tree=BATCH, tree_index=x), r"tree_index is a torch.Tensor"),
         (lambda x: lp(image=x), r"values is a numpy.ndarray, image is a torch.Tensor"),
         (lambda x: lp(mask=x), r"mask is a torch.Tensor"),
-        (lambda x: from_edges(weights=x), r"edges is a tuple, weights is a torch.Tensor"),
-        (TREE.reweight, r"features is a torch.Tensor"),
     ],
 )
 def test_libraries_are_not_mixed(act, message):
+    torch = pytest.importorskip("torch")
     expect(
-        TypeError, "all arrays of one call must be of one library, but .*" + message, act, foreign("torch")
+        TypeError, "all arrays of one call must be of one library, but .*" + message, act, torch.zeros(3, 4)
     )
 
 
-@pytest.mark.parametrize("array", ["abc", b"abc", None, object(), {1: 2}, {1.0}, range(3), 1j])
+@pytest.mark.parametrize("array", ["abc", b"abc", None, object(), {1: 2}, {1.0}, 1j])
 @pytest.mark.parametrize("act", [mst, gp, lp])
 def test_what_is_no_array(act, array):
-    with pytest.raises(TypeError, match=r"got (a|dtype) .*|must be of one library, but values is a"):
+    with pytest.raises(TypeError, match=r"got (an?|dtype) "):
         act(array)
 
 

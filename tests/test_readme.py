@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
@@ -18,8 +19,17 @@ def test_python_of_the_readme_runs():
         exec(compile(block, str(README), "exec"), names)
     labels = names["labels"]
     assert labels.shape == (512, 512)
-    assert labels[140, 220] == 0
-    assert labels[40, 320] == 1
+    assert labels[140, 220] == 1
+    assert labels[40, 320] == 2
+    assert 0 < np.mean(labels == 0) < 0.001  # as the README says
+    small = names["aproarray"].global_propagate(names["seeds"], names["tree"], zeta=0.58)
+    small = names["aproarray"].local_propagate(small, names["image"], zeta=8.6)
+    assert round(np.mean(~small.any(-1)), 2) == 0.72
+    as_floats = blocks[0].replace("skimage.data.astronaut()", "skimage.data.astronaut() / np.float32(255)")
+    as_floats = as_floats.replace("zeta=7.6", "zeta=7.6 / 255").replace("zeta=8.6", "zeta=8.6 / 255")
+    others: dict = {}
+    exec(compile(as_floats, str(README), "exec"), others)
+    assert np.mean(others["labels"] == labels) > 0.999
     assert names["one"].shape == (4, 21, 60, 80)
     assert names["soft"].shape == (10, 60, 80)
     assert names["zones"].shape == (60, 80)
