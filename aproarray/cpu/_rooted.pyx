@@ -122,8 +122,8 @@ def root_trees(
             place += 1
     if not is_forest or last < n:
         raise ValueError(
-            f"gap_edges must be the edges of a tree, or of a forest whose trees begin in order where an edge is "
-            f"missing; those of this tree of {n} pixels close a circle or leave pixels out"
+            f"gap_edges must be the edges of a tree, or of a forest whose trees begin in order where an edge "
+            f"is missing; those of this tree of {n} pixels close a circle or leave pixels out"
         )
     return n_roots
 
@@ -235,8 +235,8 @@ def filter_columns(
 ):
     """Fill out (N, count) with S values, S_ii being self_weight.
 
-    With normalizers (n), which are S 1 by places, it is divided by them or, transposed, the values are. `rows`
-    (n count) is room to work in.
+    With normalizers (n), which are S 1 by places, it is divided by them or, transposed, the values are.
+    `rows` (n count) is room to work in.
     """
     cdef Py_ssize_t place, node, n = nodes.shape[0]
     cdef int c, count = <int> values.shape[1]
@@ -267,8 +267,8 @@ def weight_gradient(
 ):
     """Add to out (N-1) what grad (N, count) = dL/dresult says of -log w of every gap, result being S values.
 
-    With normalizers (n), result is S values / S 1. With a the gradient divided by S 1, b = sum_c a_c result_c, and
-    A and O the sums below and above an edge, as its ends see them:
+    With normalizers (n), result is S values / S 1. With a the gradient divided by S 1, b = sum_c a_c result_c,
+    and A and O the sums below and above an edge, as its ends see them:
 
         dL/dw = sum_c (A[a_c] O[phi_c] + O[a_c] A[phi_c]) - A[b] O[1] - O[b] A[1]
 
