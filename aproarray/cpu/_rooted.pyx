@@ -267,8 +267,8 @@ def weight_gradient(
 ):
     """Add to out (N-1) what grad (N, count) = dL/dresult says of -log w of every gap, result being S values.
 
-    With normalizers (n), result is S values / S 1. With a the gradient divided by S 1, b = sum_c a_c result_c,
-    and A and O the sums below and above an edge, as its ends see them:
+    With normalizers (n), result is S values / S 1. With a the gradient divided by S 1,
+    b = sum_c a_c result_c, and A and O the sums below and above an edge, as its ends see them:
 
         dL/dw = sum_c (A[a_c] O[phi_c] + O[a_c] A[phi_c]) - A[b] O[1] - O[b] A[1]
 
