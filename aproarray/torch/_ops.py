@@ -1,7 +1,8 @@
 """The operators that torch sees: what a backend computes, its shapes for torch.compile, its gradients.
 
 Layouts are flat: values (I, C, N), N pixels; trees (B, N), (B, N-1), (B, N-1, 2). Items and features name
-their tree or image by index. Nothing here checks arguments: that is `functional`'s.
+their tree or image by index. `functional` checks kinds and shapes. Numbers that kernels trust are looked at
+here, where torch.compile keeps the look.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from types import ModuleType
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, get_args, get_type_hints
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from aproarray import _arrays, _dispatch, _edges, _validate
-from aproarray._backend import RootedTrees
+from aproarray._backend import Backend, RootedTrees
 from aproarray.cpu import _rooted
 from aproarray.related._windows import mean_field_steps
 
@@ -108,7 +108,7 @@ def _index(tensor: Tensor) -> Any:
 
 
 @contextlib.contextmanager
-def _backend(tensor: Tensor) -> Iterator[tuple[ModuleType, int]]:
+def _backend(tensor: Tensor) -> Iterator[tuple[Backend, int]]:
     """Enter a tensor's device; its backend, and the threads it may use: torch's own number, at most."""
     with _arrays.on_device_of(tensor.detach()):
         backend = _dispatch.backend(tensor=_array(tensor))
@@ -191,8 +191,18 @@ def _new_trees(like: Tensor, n_trees: int, n_nodes: int, n_ids: int) -> tuple[Te
     )
 
 
+def _tensor(array: Any) -> Tensor:
+    """Return the backend's array as a tensor; on a device, copied to torch's own memory.
+
+    CuPy gives memory to another array as soon as its stream may write there. Torch's streams, and
+    `Tensor.record_stream`, are nothing to it.
+    """
+    tensor: Tensor = torch.utils.dlpack.from_dlpack(array)
+    return tensor.clone() if tensor.is_cuda else tensor
+
+
 def _tensors(trees: Any) -> tuple[Tensor, Tensor, Tensor]:
-    order, gaps, gap_edges = (torch.utils.dlpack.from_dlpack(array) for array in trees)
+    order, gaps, gap_edges = map(_tensor, trees)
     return order, gaps, gap_edges
 
 
@@ -390,7 +400,7 @@ def root_trees(order: Tensor, gap_edges: Tensor) -> tuple[Tensor, Tensor, Tensor
     _known_edges(gap_edges, order.shape[1])
     with _backend(order) as (backend, workers):
         trees = backend.rooted_trees(_array(order), _array(gap_edges), workers)
-        nodes, parents, gaps, n_roots = (torch.utils.dlpack.from_dlpack(array) for array in trees)
+        nodes, parents, gaps, n_roots = map(_tensor, trees)
     return nodes, parents, gaps, n_roots
 
 
@@ -409,7 +419,7 @@ def edge_distances(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> T
         distances, _ = backend.edge_distances(
             _pixels_first(features), _array(gap_edges), _index(tree_index), workers
         )
-        return _marked(torch.utils.dlpack.from_dlpack(distances).double(), features)
+        return _marked(_tensor(distances).double(), features)
 
 
 def _distances_setup(ctx: Any, inputs: Any, output: Any) -> None:
