@@ -13,7 +13,7 @@ from aproarray import _files
 from aproarray.__main__ import main
 
 Image = pytest.importorskip("PIL.Image")
-pytest.importorskip("tifffile")
+tifffile = pytest.importorskip("tifffile")
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,23 @@ def scene():
 @pytest.fixture
 def files(scene, tmp_path):
     image, scribbles, _ = scene
-    _files.write(tmp_path / "image.png", image)
-    _files.write(tmp_path / "scribbles.png", scribbles)
+    save(tmp_path / "image.png", image)
+    save(tmp_path / "scribbles.png", scribbles)
     return tmp_path
+
+
+def contents(path):
+    return _files.read(path).values
+
+
+def save(path, array):
+    rgb = array.ndim == 3 and array.shape[-1] in (3, 4)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, array, photometric="rgb" if rgb else "minisblack")
+    elif path.suffix == ".npy":
+        np.save(path, array)
+    else:
+        Image.fromarray(array).save(path)
 
 
 COLOURS = np.array([[0, 0, 0], [0, 0, 255], [255, 0, 0]], np.uint8)  # 1 is blue: colours are sorted
@@ -41,9 +55,9 @@ COLOURS = np.array([[0, 0, 0], [0, 0, 255], [255, 0, 0]], np.uint8)  # 1 is blue
 def test_numbers_in_numbers_out(files, scene, suffix):
     image, scribbles, truth = scene
     marks, out = files / f"marks{suffix}", files / f"out{suffix}"
-    _files.write(marks, scribbles)
+    save(marks, scribbles)
     assert main(["propagate", str(files / "image.png"), str(marks), "-o", str(out)]) == 0
-    labels = _files.read(out)
+    labels = contents(out)
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, aproarray.propagate_labels(image, scribbles))
     assert (labels == truth).mean() > 0.97
@@ -56,15 +70,15 @@ def test_colours_are_classes(files, scene, alpha):
     if alpha:
         coloured[scribbles == 0] = 200  # whatever colour, it is transparent
         coloured = np.dstack([coloured, np.where(scribbles > 0, 255, 0).astype(np.uint8)])
-    _files.write(files / "coloured.png", coloured)
+    save(files / "coloured.png", coloured)
     expected = aproarray.propagate_labels(image, scribbles)
     command = ["propagate", str(files / "image.png"), str(files / "coloured.png"), "-o"]
     assert main([*command, str(files / "out.png")]) == 0
-    assert np.array_equal(_files.read(files / "out.png"), COLOURS[expected])
+    assert np.array_equal(contents(files / "out.png"), COLOURS[expected])
     assert main([*command, str(files / "out.npy")]) == 0
     assert np.array_equal(np.load(files / "out.npy"), expected)
     assert main([*command, str(files / "overlay.png"), "--overlay"]) == 0
-    painted = _files.read(files / "overlay.png").astype(int)
+    painted = contents(files / "overlay.png").astype(int)
     assert painted.shape == (40, 50, 3)
     assert painted[0, 0, 2] > image[0, 0, 2]  # bluer
     assert painted[20, 25, 0] > painted[20, 25, 2]
@@ -73,12 +87,12 @@ def test_colours_are_classes(files, scene, alpha):
 def test_grey_image_with_alpha_and_16_bits(files, scene):
     image, scribbles, truth = scene
     grey = np.dstack([image[..., 0], np.full((40, 50), 255, np.uint8)])
-    _files.write(files / "grey.png", grey)
+    save(files / "grey.png", grey)
     out = files / "labels.png"
     marks = scribbles.astype(np.uint16) * 1000
     np.save(files / "marks.npy", marks)
     assert main(["propagate", str(files / "grey.png"), str(files / "marks.npy"), "-o", str(out)]) == 0
-    assert (_files.read(out) == truth * 1000).mean() > 0.97
+    assert (contents(out) == truth * 1000).mean() > 0.97
 
 
 def test_palettes(files, scene):
@@ -97,9 +111,9 @@ def test_folders_and_patterns(files, scene, capsys):
     (files / "in").mkdir()
     (files / "marks").mkdir()
     for name in ("a", "b", "c"):
-        _files.write(files / "in" / f"{name}.png", image)
+        save(files / "in" / f"{name}.png", image)
     for name in ("a", "b"):
-        _files.write(files / "marks" / f"{name}.png", scribbles)
+        save(files / "marks" / f"{name}.png", scribbles)
     out = files / "out"
     command = ["propagate", str(files / "in"), str(files / "marks"), "-o", str(out), "--json"]
     assert main(command) == 1  # c has no marks, and the others are done
@@ -122,9 +136,11 @@ def test_refine(files, scene):
     np.save(files / "scores.npy", scores)
     command = ["refine", str(files / "image.png"), str(files / "scores.npy"), "-o"]
     assert main([*command, str(files / "refined.npy")]) == 0
-    np.testing.assert_array_equal(np.load(files / "refined.npy"), aproarray.refine(scores, image))
+    np.testing.assert_array_equal(
+        np.load(files / "refined.npy"), aproarray.refine(image=image, scores=scores)
+    )
     assert main([*command, str(files / "refined.png"), "--mode", "global-local"]) == 0
-    assert (_files.read(files / "refined.png") == truth - 1).mean() > 0.9
+    assert (contents(files / "refined.png") == truth - 1).mean() > 0.9
 
 
 def test_affinity(files, scene):
@@ -134,7 +150,7 @@ def test_affinity(files, scene):
     expected = aproarray.affinity_map(image, (20, 25))
     np.testing.assert_array_equal(np.load(files / "map.npy"), expected)
     assert main([*command, str(files / "map.png")]) == 0
-    assert np.abs(_files.read(files / "map.png") / 255 - expected).max() < 0.01
+    assert np.abs(contents(files / "map.png") / 255 - expected).max() < 0.01
     assert main([*command, str(files / "local.png"), "--kind", "local"]) == 0
 
 
@@ -145,7 +161,7 @@ def test_no_input_is_written_over(files, scene, capsys):
     linked.mkdir()
     for name in ("b.jpg", "b.png", "c.bmp"):
         Image.fromarray(image).save(folder / name)
-    _files.write(files / "c.png", scribbles)
+    save(files / "c.png", scribbles)
     (linked / "c.png").hardlink_to(folder / "b.png")
     before = {path: path.read_bytes() for path in files.rglob("*.*")}
     for images, marks, out, over in (
@@ -192,7 +208,7 @@ def test_damaged_files_are_errors_that_name_them(files, scene, capsys):
     folder.mkdir()
     for suffix in (".npy", ".png", ".jpg", ".tif", ".bmp"):
         path = files / f"whole{suffix}"
-        _files.write(path, scene[0])
+        save(path, scene[0])
         (folder / f"empty_{suffix[1:]}{suffix}").touch()
         (folder / f"text_{suffix[1:]}{suffix}").write_text("no picture, but as long as a header")
         (folder / f"short_{suffix[1:]}{suffix}").write_bytes(path.read_bytes()[:60])
@@ -203,7 +219,7 @@ def test_damaged_files_are_errors_that_name_them(files, scene, capsys):
     (folder / "zip.npy").write_bytes(b"PK\x03\x04")
     np.save(folder / "objects.npy", np.array([None]), allow_pickle=True)
     damaged = sorted(path.name for path in folder.iterdir())
-    _files.write(folder / "whole.png", scene[0])
+    save(folder / "whole.png", scene[0])
 
     assert main(["affinity", str(folder), "--at", "1", "2", "-o", str(files / "out"), "--json"]) == 1
     reports = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -227,10 +243,10 @@ def test_affinity_in_volumes(files, scene, capsys):
     volume = np.random.default_rng(0).integers(0, 255, (7, 8, 9), np.uint8)
     for suffix in (".npy", ".tif"):
         image, out = files / f"volume{suffix}", files / f"map{suffix}"
-        _files.write(image, volume)
+        save(image, volume)
         command = ["affinity", str(image), "--at", "1", "2", "3", "-o"]
         assert main([*command, str(out)]) == 0
-        assert _files.read(out).shape == (7, 8, 9)
+        assert contents(out).shape == (7, 8, 9)
         assert main([*command, str(files / "map.png")]) == 1
         message = "an array of shape (7, 8, 9) does not fit a .png: write it to .tif or .npy"
         assert message in capsys.readouterr().err
@@ -249,7 +265,7 @@ def test_affinity_takes_no_picture_for_a_volume(files, scene, capsys, suffix, ch
     if channels == 4:
         image = np.dstack([image, np.full((40, 50), 255, np.uint8)])
     path = files / f"picture{suffix}"
-    _files.write(path, image)
+    save(path, image)
     for pixel in (["1"], ["1", "2", "1"]):
         assert main(["affinity", str(path), "--at", *pixel, "-o", str(files / "map.npy")]) == 1
         assert f"has 2 indices, got {len(pixel)}" in capsys.readouterr().err
@@ -272,7 +288,7 @@ def test_affinity_takes_no_picture_for_a_volume(files, scene, capsys, suffix, ch
         ),
         (["propagate", "image.png", "photo.png", "-o", "out.png"], "colours, expected a class each"),
         (["propagate", "text.png", "scribbles.png", "-o", "out.png"], "text.png"),
-        (["propagate", "image.png", "many.npy", "-o", "out.png"], "write them to .npy"),
+        (["propagate", "image.png", "many.npy", "-o", "out.png"], "write them to .tif or .npy"),
         (["refine", "image.png", "bad.npy", "-o", "out.png"], "scores"),
         (["affinity", "image.png", "--at", "50", "0", "-o", "out.png"], "[0] must be"),
     ],
@@ -280,8 +296,8 @@ def test_affinity_takes_no_picture_for_a_volume(files, scene, capsys, suffix, ch
 @pytest.mark.parametrize("as_json", [False, True])
 def test_failures_are_one_line(arguments, message, as_json, files, monkeypatch, capsys):
     monkeypatch.chdir(files)
-    _files.write(Path("small.png"), np.zeros((4, 5), np.uint8))
-    _files.write(Path("photo.png"), np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8))
+    save(Path("small.png"), np.zeros((4, 5), np.uint8))
+    save(Path("photo.png"), np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8))
     np.save("bad.npy", np.zeros((2, 2, 2, 2)))
     np.save("many.npy", np.full((40, 50), 70000))
     (files / "text.png").write_text("no picture")
