@@ -84,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         help="from scribbles or points to masks",
         description="Propagate the labels of scribbles to all pixels. SCRIBBLES is a picture or an array of "
         "that size: integers (0: unlabelled; below 0: takes no part), or colours, each of which is a class. "
-        "The background of painted scribbles is black, transparent, white, or else the colour of the border; it "
-        "is unlabelled. The smooth borders of strokes are left out. A .png of coloured scribbles gets their "
+        "Their background is black, transparent, white, or else the colour of the border; it "
+        "is unlabelled. Smooth borders of strokes are left out. A .png of coloured scribbles gets their "
         "colours, other outputs get class numbers: --json says which number a colour has, for all images of "
         "the call.",
     )

@@ -45,8 +45,8 @@ class Raster:
     """Spatial axes, then channels if there are any. An alpha channel is not among them."""
     channels: bool | None = None
     """Whether the last axis holds channels; None: the file does not say."""
-    opaque: NDArray[np.bool_] | None = None
-    """Of the spatial shape: False where the picture is more transparent than not."""
+    alpha: NDArray[np.uint8] | None = None
+    """Of the spatial shape: 0 where the picture is transparent, 255 where it hides what is below."""
     palette: NDArray[np.uint8] | None = None
     """(K, 4), the RGBA colours of the indices that `values` then holds."""
     nodata: float | None = None
@@ -55,6 +55,16 @@ class Raster:
     """Extents of a voxel, in millimetres."""
     affine: Array | None = None
     """From a voxel's index to the scanner's coordinates (NIfTI)."""
+
+    @property
+    def opaque(self) -> NDArray[np.bool_] | None:
+        """Where the picture is not more transparent than opaque; None: everywhere."""
+        return None if self.alpha is None else self.alpha >= 128
+
+    @property
+    def soft(self) -> bool:
+        """Whether some pixels are neither transparent nor opaque: the borders of smooth strokes."""
+        return self.alpha is not None and bool(((self.alpha > 0) & (self.alpha < 255)).any())
 
     @property
     def spatial_shapes(self) -> list[tuple[int, ...]]:
@@ -157,9 +167,9 @@ def _read_tiff(path: Path, any_size: bool) -> Raster:
                 raise
             return _read_tiff_by_pillow(path, series, any_size, error)
         spatial, axes = _channels_last(values, series.axes)
-        opaque = None
+        alpha = None
         if "S" in series.axes:
-            spatial, opaque = _without_alpha(spatial, [int(extra) for extra in page.extrasamples])
+            spatial, alpha = _without_alpha(spatial, [int(extra) for extra in page.extrasamples])
         nodata = _nodata(page)
         palette = None
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
@@ -169,11 +179,11 @@ def _read_tiff(path: Path, any_size: bool) -> Raster:
         if "Y" in axes and "X" in axes:
             at = axes.index("Y"), axes.index("X")
             spatial = _upright(spatial, orientation, *at)
-            opaque = None if opaque is None else _upright(opaque, orientation, *at)
+            alpha = None if alpha is None else _upright(alpha, orientation, *at)
         channels: bool | None = any(axis in "SC" for axis in series.axes)
         if not channels and "Q" in series.axes and spatial.ndim > 2:
             channels = None  # an array that was saved without a word about its axes
-        return Raster(path, spatial, channels, opaque, palette, nodata)
+        return Raster(path, spatial, channels, alpha, palette, nodata)
 
 
 def _nodata(page: Any) -> float | None:
@@ -195,16 +205,15 @@ def _channels_last(values: Array, axes: str) -> tuple[Array, str]:
     return values.reshape(*values.shape[: len(rest)], -1), rest
 
 
-def _without_alpha(values: Array, extra_samples: list[int]) -> tuple[Array, NDArray[np.bool_] | None]:
-    """Return the samples that are no alpha, and where alpha is at least half."""
+def _without_alpha(values: Array, extra_samples: list[int]) -> tuple[Array, NDArray[np.uint8] | None]:
+    """Return the samples that are no alpha, and alpha."""
     first = values.shape[-1] - len(extra_samples)
     alphas = [first + at for at, kind in enumerate(extra_samples) if kind in (1, 2)]  # TIFF 6.0, page 31
     if not alphas:
         return values, None
     alpha = values[..., alphas[0]]
     full = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
-    rest = np.delete(values, alphas, axis=-1)
-    return rest, alpha >= full / 2
+    return np.delete(values, alphas, axis=-1), np.asarray(np.rint(alpha * (255 / full)), np.uint8)
 
 
 def _upright(values: Array, orientation: int, y: int, x: int) -> Array:
@@ -245,7 +254,7 @@ def _read_tiff_by_pillow(path: Path, series: Any, any_size: bool, error: ValueEr
         raise advice from error  # Pillow leaves out bands that it has no colour for
     if page.bitspersample in (2, 4) and raster.palette is None:  # Pillow stretches these to 8 bits
         step = 255 // (2**page.bitspersample - 1)
-        raster = Raster(path, raster.values // step, raster.channels, raster.opaque, None, raster.nodata)
+        raster = Raster(path, raster.values // step, raster.channels, raster.alpha, None, raster.nodata)
     return raster
 
 
@@ -284,12 +293,12 @@ def _picture(path: Path, picture: Any, nodata: float | None = None) -> Raster:
         picture = picture.convert("RGBA" if picture.mode == "RGB" else "LA")
     elif picture.mode in converted:
         picture = picture.convert(converted[picture.mode])
-    values, opaque = np.array(picture), None
+    values, alpha = np.array(picture), None
     if picture.mode in ("RGBA", "LA"):
-        values, opaque = values[..., :-1], values[..., -1] >= 128
+        values, alpha = values[..., :-1], values[..., -1]
     if picture.mode == "LA":
         values = values[..., 0]
-    return Raster(path, values, values.ndim == 3, opaque, nodata=nodata)
+    return Raster(path, values, values.ndim == 3, alpha, nodata=nodata)
 
 
 def _palette(picture: Any) -> NDArray[np.uint8]:

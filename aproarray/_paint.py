@@ -26,7 +26,11 @@ _MOST_CLASSES = 256
 _UNSEEN = 8  # nobody sees the difference
 _NEAR = 32  # one paint, where the strokes are smooth
 _STRAIGHT = 6  # from the line between two colours to a mixture of them that was rounded
+_OFF = 24  # the same, where the picture was resampled besides
 _FAINT = 48  # a stroke so near the background is a trace of one
+_TRACES_REACH = 4  # pixels that resampling carries traces of a stroke
+# More colours than this that are nowhere pure are no strokes.
+_MOST_THIN = 16
 
 
 class Strokes(NamedTuple):
@@ -132,7 +136,9 @@ def _of_numbers(
 ) -> Strokes:
     path = raster.path
     if isinstance(unlabelled, tuple):
-        raise FileError(f"{path} holds numbers: --unlabelled must be a number, got a colour")
+        if values.dtype != np.uint8 or values.ndim != 2:
+            raise FileError(f"{path} holds numbers: --unlabelled must be a number, got a colour")
+        return _of_paint(raster, np.repeat(values[..., None], 3, axis=-1), opaque, unlabelled)
     missing = np.zeros(values.shape, bool) if opaque is None else ~opaque
     if values.dtype.kind == "f":
         missing |= np.isnan(values)
@@ -172,8 +178,8 @@ def _refuse_what_is_no_number(path: Path, values: Array, missing: NDArray[np.boo
     if blends >= _SMOOTH:
         raise FileError(
             f"{path} has grey strokes with smooth borders, {blends} of whose levels are mixtures and no "
-            "labels: paint them without smoothing, or in colours; "
-            "give --unlabelled 0 if all levels are labels"
+            "labels: paint them without smoothing, or give --unlabelled black to take the others for paint, "
+            "--unlabelled 0 to take all levels for labels"
         )
 
 
@@ -190,14 +196,15 @@ def _of_paint(
         )
     seen = np.ones(rgb.shape[:2], bool) if opaque is None else opaque
     background = _background(raster, rgb, seen, unlabelled)
-    picture = _Colours(rgb, seen, background)
+    picture = _Colours(rgb, seen, background, hidden=unlabelled is None and _is_hidden(seen))
     if len(picture.colours) > _MOST_COLOURS:
         raise FileError(_listing(path, picture.colours, picture.counts))
     paints = picture.paints()
     if len(paints) > _MOST_CLASSES:
         raise FileError(_listing(path, picture.colours[paints], picture.counts[paints]))
-    smooth = picture.blends.sum() >= _SMOOTH
+    smooth = picture.blends.sum() >= _SMOOTH or raster.soft
     if smooth:
+        _refuse_noise(path, picture)
         paints = _merged(picture, paints)
     else:
         _refuse_near(path, picture.colours[paints], picture.counts[paints])
@@ -219,16 +226,18 @@ def _of_paint(
 class _Colours:
     """The colours of a picture, and how each of them lies in it."""
 
-    def __init__(self, rgb: Array, seen: NDArray[np.bool_], background: Colour):
+    def __init__(self, rgb: Array, seen: NDArray[np.bool_], background: Colour, hidden: bool = False):
+        """Count the colours of the pixels that are seen; if the background is hidden, all of these are paint."""
         self.background = np.array(background, np.int16)
         self.rgb = np.where(seen[..., None], rgb, np.array(background, np.uint8)).astype(np.int16)
         codes = _codes(self.rgb)
-        self.painted = codes != _codes(self.background)
+        self.painted = seen if hidden else codes != _codes(self.background)
         found, index, counts = np.unique(codes[self.painted], return_inverse=True, return_counts=True)
         self.colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=-1).astype(np.int16)
         """(K, 3), in ascending order, without the background."""
         self.distances = np.linalg.norm(self.colours - self.background.astype(float), axis=-1)
         """(K,), from the background."""
+        self.distances[self.distances == 0] = _FAINT + 1  # opaque paint over a hidden colour that is the same
         self.counts = counts
         self.index: NDArray[np.intp] = np.full(codes.shape, len(found))
         """The number of each pixel's colour, K for the background."""
@@ -304,6 +313,24 @@ def _merged(picture: _Colours, paints: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.array(sorted(kept), np.intp)
 
 
+def _refuse_noise(path: Path, picture: _Colours) -> None:
+    """Refuse a background that is not plain: JPEG leaves traces far from all strokes, and changes colours."""
+    distances = np.append(picture.distances, 0)[picture.index]
+    near = distances > _OFF
+    for axis in (0, 1):
+        for _ in range(_TRACES_REACH):
+            beside = near.copy()
+            one, other = (slice(1, None), slice(None)), (slice(None, -1), slice(None))
+            if axis:
+                one, other = one[::-1], other[::-1]
+            beside[one] |= near[other]
+            beside[other] |= near[one]
+            near = beside
+    traces = (distances > 0) & ~near
+    if 10 * traces.sum() > (distances > _OFF).sum():
+        raise FileError(_listing(path, picture.colours, picture.counts))
+
+
 def _refuse_near(path: Path, colours: Array, counts: Array) -> None:
     """Refuse colours that nobody can tell apart."""
     for at in range(len(colours)):
@@ -319,53 +346,92 @@ def _refuse_near(path: Path, colours: Array, counts: Array) -> None:
 
 
 def _with_thin_strokes(path: Path, picture: _Colours, labels: Array, colours: Array) -> tuple[Array, Array]:
-    """Give strokes that hold none of the chosen colours the one that all of their mixtures tend to.
+    """Add the colours of strokes so thin that all of their pixels are mixtures, and label these strokes.
 
-    A smoothed line of one pixel's width is a mixture with the background nearly everywhere.
+    The colour that is farthest from the background cannot be a mixture of others: it is taken for pure, until
+    all colours are explained as mixtures.
     """
+    background = picture.background.astype(float)
+    away, paints = picture.colours - background, colours - background
+    unexplained = (picture.distances > _FAINT) & ~_mixed(away, paints)
+    odd = 0
+    while unexplained.any():
+        purest = np.flatnonzero(unexplained)[picture.distances[unexplained].argmax()]
+        more = np.concatenate([paints, away[purest : purest + 1]])
+        left = unexplained & ~_mixed(away, more)
+        if len(more) > _MOST_THIN or odd > 0.03 * picture.counts.sum():
+            raise FileError(_listing(path, picture.colours, picture.counts))
+        if picture.counts[unexplained & ~left].sum() < _SMOOTH:
+            odd += picture.counts[purest]
+            left[purest] = False
+        else:
+            paints = more
+        unexplained = left
+
+    shares = (away @ paints.T) / np.maximum((paints**2).sum(-1), 1)
+    off = np.linalg.norm(away[:, None] - shares[..., None] * paints, axis=-1)
+    off[(shares < 0.5) | (shares > 1.5)] = np.inf
+    of_colour = np.zeros(len(away) + 1, np.intp)
+    if len(paints):
+        of_colour[:-1] = np.where(off.min(1) <= _OFF, off.argmin(1) + 1, 0)
+    peaks = (labels == 0) & picture.painted & ~picture.between
+    labels = np.where(peaks, of_colour[picture.index], labels)
     zones = mst(np.zeros(labels.shape, np.uint8), mask=picture.painted, connectivity=2).cut(0)
-    zones = np.where(picture.painted, zones, -1)
-    held = np.unique(zones[labels > 0])
-    left = np.isin(zones, held, invert=True) & picture.painted
-    y, x = np.nonzero(left)
-    if not len(y):
-        return labels, colours
-    order = np.argsort(zones[y, x], kind="stable")
-    y, x = y[order], x[order]
-    starts = np.unique(zones[y, x], return_index=True)[1][1:]
-    for rows, columns in zip(np.split(y, starts), np.split(x, starts), strict=True):
-        away = (picture.rgb[rows, columns] - picture.background).astype(float)
-        length = np.linalg.norm(away, axis=-1)
-        if length.max() <= _FAINT:
-            continue
-        purest = away[length.argmax()]
-        share = away @ purest / (purest @ purest)
-        if (np.linalg.norm(away - share[:, None] * purest, axis=-1) > 4 * _STRAIGHT).any():
-            found = picture.index[rows, columns]
-            raise FileError(_listing(path, picture.colours[found], np.ones(len(found), int)))
-        paint = _on_one_ray(purest, colours - picture.background.astype(float))
-        if paint is None:
-            paint = len(colours)
-            colours = np.concatenate([colours, [picture.background + purest.astype(np.int16)]])
-        labels[rows, columns] = np.where(share >= 0.5, paint + 1, 0)
-    return labels, colours
+    for added in range(len(colours) + 1, len(paints) + 1):
+        own = labels == added
+        if own.sum() <= _SMOOTH and np.isin(zones[own], zones[(labels > 0) & ~own]).all():
+            labels[own] = 0  # where strokes cross
+    _refuse_lost_strokes(path, picture, labels, zones)
+    return _in_use(labels, paints + background)
+
+
+def _in_use(labels: Array, colours: Array) -> tuple[Array, Array]:
+    """Return labels, and their colours, without those that no pixel has."""
+    used = np.unique(labels[labels > 0])
+    ranks = np.zeros(len(colours) + 1, np.intp)
+    ranks[used] = np.arange(1, len(used) + 1)
+    return ranks[labels], colours[used - 1]
+
+
+def _refuse_lost_strokes(path: Path, picture: _Colours, labels: Array, zones: Array) -> None:
+    """Refuse a stroke of which no pixel has a label, unless it is so faint that nobody sees it."""
+    strong = picture.painted & (np.append(picture.distances, 0)[picture.index] > _FAINT)
+    lost = strong & ~np.isin(zones, zones[labels > 0])
+    if lost.any():
+        row, column = np.argwhere(lost)[0]
+        raise FileError(
+            f"{path} has a stroke at row {row}, column {column} too thin and pale to tell its colour, "
+            f"{hexadecimal(picture.rgb[row, column])}: paint it without smoothing"
+        )
+
+
+def _mixed(away: Array, paints: Array) -> NDArray[np.bool_]:
+    """Return which colours are mixtures of the background and up to two paints, all relative to the first."""
+    mixed = np.zeros(len(away), bool)
+    for first in range(len(paints)):
+        for second in range(first, len(paints)):
+            pair = paints[[first] if first == second else [first, second]]
+            parts = away @ np.linalg.pinv(pair)
+            inside = (parts >= -0.1).all(-1) & (parts.sum(-1) <= 1.25)
+            mixed |= inside & (np.linalg.norm(away - parts @ pair, axis=-1) <= _OFF)
+    return mixed
 
 
 def _on_one_ray(away: Array, others: Array) -> int | None:
     """Return which of other colours is the same but for a lack of paint, all relative to the background."""
     if not len(others):
         return None
-    share = (others @ away) / (others**2).sum(-1)
+    share = (others @ away) / np.maximum((others**2).sum(-1), 1)
     off = np.linalg.norm(away - share[:, None] * others, axis=-1)
     off[(share < 0.5) | (share > 1.5)] = np.inf
-    return int(off.argmin()) if off.min() <= 4 * _STRAIGHT else None
+    return int(off.argmin()) if off.min() <= _OFF else None
 
 
 def _background(raster: Raster, rgb: Array, seen: NDArray[np.bool_], unlabelled: Colour | None) -> Colour:
     """Return the colour of what is not painted; that of hidden pixels, where most of them are."""
     if unlabelled is not None:
         return unlabelled
-    if not seen.all() and 2 * np.count_nonzero(~_border(seen)) >= len(_border(seen)):
+    if _is_hidden(seen):
         return _commonest(rgb[~seen])
     if not seen.any():
         return 0, 0, 0
@@ -380,6 +446,11 @@ def _background(raster: Raster, rgb: Array, seen: NDArray[np.bool_], unlabelled:
             f"class? Give --unlabelled '{name}' or --unlabelled black"
         )
     return most
+
+
+def _is_hidden(seen: NDArray[np.bool_]) -> bool:
+    """Return whether the background is transparent: most of the border is."""
+    return bool(2 * np.count_nonzero(_border(seen)) <= len(_border(seen)) and len(_border(seen)))
 
 
 def _border(values: Array) -> Array:
