@@ -162,7 +162,7 @@ def _read_tiff(path: Path, any_size: bool) -> Raster:
         page = series.keyframe
         try:
             values = np.asarray(series.asarray())
-        except ValueError as error:
+        except (NotImplementedError, ValueError) as error:
             if "imagecodecs" not in str(error):
                 raise
             return _read_tiff_by_pillow(path, series, any_size, error)
@@ -227,7 +227,7 @@ def _upright(values: Array, orientation: int, y: int, x: int) -> Array:
     return values
 
 
-def _read_tiff_by_pillow(path: Path, series: Any, any_size: bool, error: ValueError) -> Raster:
+def _read_tiff_by_pillow(path: Path, series: Any, any_size: bool, error: Exception) -> Raster:
     """Read what tifffile needs imagecodecs for, where Pillow reads all of it."""
     page = series.keyframe
     advice = FileError(f"{path} cannot be read: {error}: pip install imagecodecs")

@@ -73,6 +73,8 @@ def strokes(raster: Raster, image: Raster | None = None, unlabelled: int | Colou
     """
     spatial_shapes = raster.spatial_shapes if image is None else image.spatial_shapes
     values = raster.values
+    if values.size == 0:
+        raise FileError(f"{raster.path} of shape {values.shape} holds no pixels")
     coloured = raster.channels is True or (
         raster.channels is None
         and values.dtype == np.uint8
@@ -227,7 +229,7 @@ class _Colours:
     """The colours of a picture, and how each of them lies in it."""
 
     def __init__(self, rgb: Array, seen: NDArray[np.bool_], background: Colour, hidden: bool = False):
-        """Count the colours of the pixels that are seen; if the background is hidden, all of these are paint."""
+        """Count the colours of the pixels that are seen; if the background is hidden, these are all paint."""
         self.background = np.array(background, np.int16)
         self.rgb = np.where(seen[..., None], rgb, np.array(background, np.uint8)).astype(np.int16)
         codes = _codes(self.rgb)
@@ -450,7 +452,7 @@ def _background(raster: Raster, rgb: Array, seen: NDArray[np.bool_], unlabelled:
 
 def _is_hidden(seen: NDArray[np.bool_]) -> bool:
     """Return whether the background is transparent: most of the border is."""
-    return bool(2 * np.count_nonzero(_border(seen)) <= len(_border(seen)) and len(_border(seen)))
+    return 2 * np.count_nonzero(_border(seen)) <= len(_border(seen))
 
 
 def _border(values: Array) -> Array:
