@@ -452,7 +452,7 @@ def _background(raster: Raster, rgb: Array, seen: NDArray[np.bool_], unlabelled:
 
 def _is_hidden(seen: NDArray[np.bool_]) -> bool:
     """Return whether the background is transparent: most of the border is."""
-    return 2 * np.count_nonzero(_border(seen)) <= len(_border(seen))
+    return bool(2 * np.count_nonzero(_border(seen)) <= len(_border(seen)))
 
 
 def _border(values: Array) -> Array:
