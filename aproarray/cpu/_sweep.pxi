@@ -1,9 +1,8 @@
 """Global propagation over the linear order: two sweeps with a stack each, up to 32 columns at a time.
 
-A *column* is one channel of one item: what is propagated over a tree. The columns of a block lie side
-by side; where they do not, they are gathered into rows, and scattered back.
-Only affinities enter here, kappa = exp(-gap / zeta^2): the affinity of two pixels is the smallest kappa
-between their positions.
+A *column* is one channel of one item. The columns of a block lie side by side; where they do not, they are
+gathered into rows, and scattered back. Only affinities enter here: kappa = exp(-gap / zeta^2). The affinity
+of two pixels is the smallest kappa between their positions.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -50,7 +49,7 @@ ctypedef fused lanes_t:
     Lanes24
     Lanes32
 
-# What a sweep does with the sums' weights z; a type, so that the compiler makes a loop of each.
+# How a sweep uses the sums' weights z. These are types, so that the compiler makes a loop of each.
 cdef struct Averaging:  # divide results by z
     char nothing
 
@@ -90,7 +89,7 @@ cdef struct Block:
 
 
 cdef struct Entry:
-    # What a stack entry is but for its sums: an affinity, and the number of pixels as S and T.
+    # A stack entry without its sums: an affinity, and the numbers of pixels that S and T sum over.
     double kappa
     double n
     double n_seen
@@ -102,7 +101,7 @@ cdef struct Entries:
     Py_ssize_t top
     size_t entry_bytes
     size_t sum_bytes
-    bint finite  # what the sweep has completed
+    bint finite  # all means that the sweep has completed
     void *entries  # Entry or, of few columns, whose number of pixels is a lane, the affinity alone
     void *sums  # lanes_t[2 * capacity] or few_t[2 * capacity]: S, then T, of every entry
 
@@ -135,7 +134,7 @@ cdef int lanes_for(int columns) noexcept nogil:
 
 
 cdef class Stack:
-    """What a sweep over `columns` columns knows of the pixels behind it; at first, that there are none."""
+    """The sums of a sweep over `columns` columns: of all pixels that it has passed, at first of none."""
 
     cdef Entries data
 
@@ -204,12 +203,11 @@ cdef bint sweep_many(
 ) noexcept nogil:
     """Move a sweep over its range of the line. False: out of memory.
 
-    T, on top of the stack, is the sum over all pixels behind, each weighted by its affinity to the pixel
-    ahead. Moving over a gap, entries that it outweighs are one with it from then on. Only terms of one kind
-    are added, nothing is ever subtracted. The sweep that comes to a pixel first leaves the mean over what
-    lies behind it in the result (a sum might overflow float32) and its weight in `counts`; the second adds
-    the rest, to both. Transposed, `counts` holds these z from the start: values are divided by them and
-    sums stay sums.
+    T, on top of the stack, is the sum over all pixels passed, each weighted by its affinity to the next
+    pixel. At a gap, the entries whose gaps are no larger are merged into one. Only terms of one sign are
+    added; nothing is ever subtracted. The first sweep to reach a pixel leaves the mean so far in the result
+    (a sum might overflow float32), and its weight in `counts`. The second sweep completes both. Transposed,
+    `counts` holds the final z from the start: values are divided by it, and sums stay sums.
     """
     cdef Entries *stack = side.stack
     cdef Py_ssize_t p = side.place, step = side.step, pixel, top = stack.top, at, popped
@@ -267,7 +265,7 @@ cdef bint sweep_many(
             break
         affinity = kappa[min(p, p + step)]
         p += step
-        if affinity == 0:  # nothing behind is seen from ahead
+        if affinity == 0:  # no pixel passed is seen from here on
             top = 0
             continue
         # Whether there is anything to pop cannot be predicted: pop the sentinel's zeros if not.

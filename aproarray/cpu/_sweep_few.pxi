@@ -1,9 +1,9 @@
 # Sweeps over one to three columns.
 #
-# Such a sweep is made of steps, each of which pops an entry, or pushes one and moves on to the next pixel.
-# Which of the two cannot be predicted, and is not a branch: what either would make is computed, and one is
-# taken. A step waits for the one before most of its time, so that a sweep forward and one backward
-# take turns. Pixels are read and written apart from that, a chunk at a time.
+# Such a sweep is made of steps. A step pops an entry, or it pushes one and moves on to the next pixel. Nobody
+# can predict which, so there is no branch: both outcomes are computed, and a mask selects one. A step waits
+# for the step before it most of its time. A sweep forward and a sweep backward therefore take turns. Pixels
+# are read and written in chunks, apart from these steps.
 
 cdef extern from *:
     """
@@ -76,7 +76,7 @@ cdef inline void pop_or_push(
     cdef int64_t pop, bits, top_bits
     cdef pair_t sum
     cdef few_t *entry = sums[0]
-    if affinity == 0:  # nothing behind is seen from ahead
+    if affinity == 0:  # no pixel passed is seen from here on
         while top[0][0] >= 0:
             top[0] -= 1
             sums[0] -= 2
@@ -100,7 +100,7 @@ cdef inline void pop_or_push(
 
 
 cdef struct Chunk:
-    # Pixels of a sweep from `place` on, and the gaps between them and behind the last one.
+    # Pixels of a sweep from `place` on, and the gaps between them and after the last one.
     Py_ssize_t place
     Py_ssize_t length
     Py_ssize_t n_gaps
@@ -204,7 +204,7 @@ cdef bint next_chunk(
     write_chunk(block, order, counts, side, chunk, later, values, seen, mode)
     chunk.place += chunk.length * side.step
     chunk.length = min(<Py_ssize_t> CHUNK, (side.end - chunk.place) * side.step)
-    # The last pixel of the line has no gap behind it.
+    # The last pixel of the line has no gap after it.
     chunk.n_gaps = min(chunk.length, n - 1 - chunk.place if side.step > 0 else chunk.place)
     read_chunk(block, order, kappa, n, counts, side, chunk, values, gap_kappa, mode)
     return reserve(side.stack, CHUNK + 1)
