@@ -20,7 +20,7 @@ import aproarray
 _INSTALL = {
     "PIL": "Pillow: pip install 'aproarray[cli]'",
     "tifffile": "tifffile: pip install 'aproarray[cli]'",
-    "nibabel": "nibabel: pip install nibabel",
+    "nibabel": "nibabel: pip install 'aproarray[nifti]'",
 }
 _INTERRUPTED = 130  # 128 and the number of the signal, as shells have it
 _BROKEN_PIPE = 141
@@ -316,7 +316,10 @@ def _refine(options: argparse.Namespace) -> int:
         n_spatial = len(raster.spatial_shapes[-1])
         mask = _mask(options, raster, image, n_spatial, paths[1:])
         if scores.ndim > n_spatial:
+            if not -scores.ndim <= options.class_axis < scores.ndim:
+                raise _files.FileError(f"{paths[0]} of shape {scores.shape} has no axis {options.class_axis}")
             scores = np.moveaxis(scores, options.class_axis, -1)
+        _check_scores(paths[0], scores.shape[:n_spatial], image.shape[:n_spatial])
         refined = refine(image=image, scores=scores, mode=options.mode, spatial_ndim=n_spatial, mask=mask)
         with_classes = refined.ndim > n_spatial
         if _files.suffix(out) == ".npy":
@@ -326,6 +329,22 @@ def _refine(options: argparse.Namespace) -> int:
         return {"shape": list(refined.shape)}
 
     return _batch.run(options, [companion, *_mask_companion(options)], lambda _: work)
+
+
+def _check_scores(path: Path, shape: tuple[int, ...], image_shape: tuple[int, ...]) -> None:
+    """Refuse scores that are no patches of the image, square ones of which the last may be cut off or whole."""
+    import numpy as np
+
+    from aproarray import _files
+
+    extents = list(zip(image_shape, shape, strict=False))
+    least = max((extent / (n + 1) for extent, n in extents), default=0)
+    most = min((extent / (n - 1) for extent, n in extents if n > 1), default=np.inf)
+    if least >= most or any(n > extent for extent, n in extents):
+        raise _files.FileError(
+            f"{path} holds scores of {shape} pixels, which are no patches of an image of {image_shape}: is it "
+            "the image, or are the classes on another axis (--class-axis 0)?"
+        )
 
 
 def _affinity(options: argparse.Namespace) -> int:

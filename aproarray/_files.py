@@ -140,6 +140,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        reason = reason.replace(f" {str(path)!r}", "")
         raise FileError(f"{path} cannot be read: {reason}") from error
 
 
