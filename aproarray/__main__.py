@@ -260,7 +260,7 @@ def _propagate(options: argparse.Namespace) -> int:
             )
             labels = strokes.as_in_file(found)
             if options.overlay:
-                painted = _paint.overlay(image, labels, strokes.colours, mask)
+                painted = _paint.overlay(image, found, strokes.colours, mask)
                 _files.write(out, painted, coloured=True)
             else:
                 _files.write_labels(out, labels, colours=strokes.colours, like=raster)
@@ -332,7 +332,7 @@ def _refine(options: argparse.Namespace) -> int:
 
 
 def _check_scores(path: Path, shape: tuple[int, ...], image_shape: tuple[int, ...]) -> None:
-    """Refuse scores that are no patches of the image, square ones of which the last may be cut off or whole."""
+    """Refuse scores that are no patches of the image: square ones, of which the last may be cut off."""
     import numpy as np
 
     from aproarray import _files
@@ -342,8 +342,8 @@ def _check_scores(path: Path, shape: tuple[int, ...], image_shape: tuple[int, ..
     most = min((extent / (n - 1) for extent, n in extents if n > 1), default=np.inf)
     if least >= most or any(n > extent for extent, n in extents):
         raise _files.FileError(
-            f"{path} holds scores of {shape} pixels, which are no patches of an image of {image_shape}: is it "
-            "the image, or are the classes on another axis (--class-axis 0)?"
+            f"{path} holds scores of {shape} pixels, which are no patches of an image of {image_shape}: is "
+            "it the image, or are the classes on another axis (--class-axis 0)?"
         )
 
 

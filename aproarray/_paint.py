@@ -7,6 +7,7 @@ colours in a picture may be mixtures, which nobody chose.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ Array = NDArray[Any]
 Colour = tuple[int, int, int]
 
 # More colours than this are a photograph, or were saved as JPEG.
-_MOST_COLOURS = 4096
+_MOST_COLOURS = 1 << 14
 _MOST_CLASSES = 256
 # Distances between colours, of 255 levels in each of three channels.
 _UNSEEN = 8  # nobody sees the difference
@@ -28,7 +29,8 @@ _NEAR = 32  # one paint, where the strokes are smooth
 _STRAIGHT = 6  # from the line between two colours to a mixture of them that was rounded
 _OFF = 24  # the same, where the picture was resampled besides
 _FAINT = 48  # a stroke so near the background is a trace of one
-_TRACES_REACH = 4  # pixels that resampling carries traces of a stroke
+_OVERSHOT = 1.4  # what the shares of a mixture sum to at most: resampling can exceed 1
+_TRACES_REACH = 6  # pixels that resampling carries traces of a stroke
 # More colours than this that are nowhere pure are no strokes.
 _MOST_THIN = 16
 
@@ -234,25 +236,27 @@ class _Colours:
         self.rgb = np.where(seen[..., None], rgb, np.array(background, np.uint8)).astype(np.int16)
         codes = _codes(self.rgb)
         self.painted = seen if hidden else codes != _codes(self.background)
-        found, index, counts = np.unique(codes[self.painted], return_inverse=True, return_counts=True)
+        of_code = np.bincount(codes[self.painted], minlength=1 << 24)  # faster than sorting
+        found = np.flatnonzero(of_code)
+        counts = of_code[found]
+        of_code[found] = np.arange(len(found))
         self.colours = np.stack([found >> 16, found >> 8 & 255, found & 255], axis=-1).astype(np.int16)
         """(K, 3), in ascending order, without the background."""
         self.distances = np.linalg.norm(self.colours - self.background.astype(float), axis=-1)
         """(K,), from the background."""
         self.distances[self.distances == 0] = _FAINT + 1  # opaque paint over a hidden colour that is the same
         self.counts = counts
-        self.index: NDArray[np.intp] = np.full(codes.shape, len(found))
+        self.index = np.where(self.painted, of_code[codes], len(found)).astype(np.int32)
         """The number of each pixel's colour, K for the background."""
-        self.index[self.painted] = index
         self.between = np.zeros(codes.shape, bool)
         """Where a pixel's colour is a mixture of those at either side of it."""
         self.alone = np.zeros(codes.shape, bool)
         """Where none of a pixel's eight neighbours has its colour, and some are painted."""
         self.solid = np.zeros(len(found) + 1, bool)
-        """Which colours fill a square of 2 x 2 pixels somewhere."""
+        """Which colours fill a square of 3 x 3 pixels somewhere."""
         if len(found) <= _MOST_COLOURS:
             self._look_around()
-        between = np.bincount(index, self.between[self.painted], minlength=len(found))
+        between = np.bincount(self.index[self.between], minlength=len(found))[: len(found)]
         self.blends = between > 0.8 * counts
         """Colours that are mixtures nearly wherever they are."""
 
@@ -269,13 +273,7 @@ class _Colours:
                     plain &= (near == len(self.colours)) | (near == -1)
                     uniform &= near == self.index
         self.alone = self.painted & ~same & ~plain
-        square = self.index[1:, 1:]
-        full = (
-            (square == self.index[:-1, 1:])
-            & (square == self.index[1:, :-1])
-            & (square == self.index[:-1, :-1])
-        )
-        self.solid[square[full]] = True
+        self.solid[self.index[uniform & self.painted]] = True
         y, x = np.nonzero(self.painted & ~uniform)
         around = np.pad(self.rgb, ((2, 2), (2, 2), (0, 0)), mode="edge").astype(np.float32)
         y, x = y + 2, x + 2
@@ -303,15 +301,20 @@ class _Colours:
 
 
 def _merged(picture: _Colours, paints: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the commonest of near colours, without traces and paler lines of one paint."""
+    """Return the commonest of near colours, without traces, and without mixtures that cover no area."""
+    away = picture.colours - picture.background.astype(float)
     kept: list[int] = []
-    background = picture.background.astype(float)
-    for paint in paints[np.argsort(-picture.counts[paints], kind="stable")]:
-        colour, others = picture.colours[paint], picture.colours[kept]
-        near = (np.linalg.norm(others - colour.astype(float), axis=-1) <= _NEAR).any()
-        thin = not picture.solid[paint] and _on_one_ray(colour - background, others - background) is not None
-        if picture.distances[paint] > _NEAR and not near and not thin:
-            kept.append(int(paint))
+
+    def keep(candidates: NDArray[np.intp], thin: bool) -> None:
+        for at in candidates[np.argsort(-picture.counts[candidates], kind="stable")]:
+            near = np.linalg.norm(away[kept] - away[at], axis=-1) <= _NEAR
+            if not near.any() and not (thin and _mixed(away[at : at + 1], away[kept])[0]):
+                kept.append(int(at))
+
+    paints = paints[picture.distances[paints] > _NEAR]
+    keep(paints[picture.solid[paints]], thin=False)
+    paints = paints[~picture.solid[paints]]
+    keep(paints[~_mixed(away[paints], away[kept])], thin=True)
     return np.array(sorted(kept), np.intp)
 
 
@@ -379,10 +382,15 @@ def _with_thin_strokes(path: Path, picture: _Colours, labels: Array, colours: Ar
     peaks = (labels == 0) & picture.painted & ~picture.between
     labels = np.where(peaks, of_colour[picture.index], labels)
     zones = mst(np.zeros(labels.shape, np.uint8), mask=picture.painted, connectivity=2).cut(0)
-    for added in range(len(colours) + 1, len(paints) + 1):
-        own = labels == added
-        if own.sum() <= _SMOOTH and np.isin(zones[own], zones[(labels > 0) & ~own]).all():
-            labels[own] = 0  # where strokes cross
+    few = np.bincount(labels[labels > 0]).max(initial=0) / 100
+    for added in range(len(colours), len(paints)):
+        own = labels == added + 1
+        crossing = np.isin(zones[own], zones[(labels > 0) & ~own]).all()
+        others = np.delete(paints, added, axis=0)
+        if crossing and (
+            own.sum() <= _SMOOTH or (own.sum() < few and _mixed(paints[added : added + 1], others, 3)[0])
+        ):
+            labels[own] = 0  # strokes that cross are mixed with one another
     _refuse_lost_strokes(path, picture, labels, zones)
     return _in_use(labels, paints + background)
 
@@ -407,26 +415,14 @@ def _refuse_lost_strokes(path: Path, picture: _Colours, labels: Array, zones: Ar
         )
 
 
-def _mixed(away: Array, paints: Array) -> NDArray[np.bool_]:
-    """Return which colours are mixtures of the background and up to two paints, all relative to the first."""
+def _mixed(away: Array, paints: Array, most: int = 2) -> NDArray[np.bool_]:
+    """Return which colours are mixtures of the background and a few paints, all relative to it."""
     mixed = np.zeros(len(away), bool)
-    for first in range(len(paints)):
-        for second in range(first, len(paints)):
-            pair = paints[[first] if first == second else [first, second]]
-            parts = away @ np.linalg.pinv(pair)
-            inside = (parts >= -0.1).all(-1) & (parts.sum(-1) <= 1.25)
-            mixed |= inside & (np.linalg.norm(away - parts @ pair, axis=-1) <= _OFF)
+    for several in itertools.combinations(range(len(paints)), min(most, len(paints))):
+        group = paints[list(several)]
+        parts = np.maximum(away @ np.linalg.pinv(group), 0)
+        mixed |= (parts.sum(-1) <= _OVERSHOT) & (np.linalg.norm(away - parts @ group, axis=-1) <= _OFF)
     return mixed
-
-
-def _on_one_ray(away: Array, others: Array) -> int | None:
-    """Return which of other colours is the same but for a lack of paint, all relative to the background."""
-    if not len(others):
-        return None
-    share = (others @ away) / np.maximum((others**2).sum(-1), 1)
-    off = np.linalg.norm(away - share[:, None] * others, axis=-1)
-    off[(share < 0.5) | (share > 1.5)] = np.inf
-    return int(off.argmin()) if off.min() <= _OFF else None
 
 
 def _background(raster: Raster, rgb: Array, seen: NDArray[np.bool_], unlabelled: Colour | None) -> Colour:
@@ -460,8 +456,7 @@ def _border(values: Array) -> Array:
 
 
 def _commonest(colours: Array) -> Colour:
-    found, counts = np.unique(_codes(colours), return_counts=True)
-    code = int(found[counts.argmax()])
+    code = int(np.bincount(_codes(colours).reshape(-1)).argmax())
     return code >> 16, code >> 8 & 255, code & 255
 
 
@@ -471,7 +466,8 @@ def _is_white(colour: Any) -> bool:
 
 def _codes(colours: Array) -> NDArray[np.int32]:
     """Return a number for each colour, by which they are sorted."""
-    return colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    red, green, blue = np.moveaxis(colours.astype(np.int32), -1, 0)
+    return np.asarray(red << 16 | green << 8 | blue)
 
 
 def hexadecimal(colour: Any) -> str:

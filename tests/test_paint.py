@@ -59,6 +59,26 @@ def test_smooth_strokes_are_one_class_each(background, width, resample, lines, t
     assert_same_classes(read(picture, tmp_path), draw(background, width + 4, lines))
 
 
+@pytest.mark.parametrize("resampled", ["shrunk", "enlarged", "rotated"])
+def test_many_crossing_strokes(resampled, tmp_path):
+    picture = Image.new("RGB", (1000, 750))
+    pen, rng = ImageDraw.Draw(picture), np.random.default_rng(0)
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
+    for number in range(40):
+        at = [tuple(corner) for corner in rng.integers(0, 750, (4, 2)).tolist()]
+        pen.line(at, fill=colours[number % 4], width=8)
+    if resampled == "rotated":
+        picture = picture.rotate(10, Image.Resampling.BICUBIC)
+    else:
+        size = (333, 250) if resampled == "shrunk" else (1500, 1125)
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    found = read(picture, tmp_path)
+    assert found.colours.tolist() == sorted(map(list, colours))
+    own = np.array(picture).astype(int)[found.numbers > 0]
+    off = np.linalg.norm(own - found.colours[found.numbers[found.numbers > 0] - 1], axis=-1)
+    assert np.mean(off < 32) > 0.95
+
+
 @pytest.mark.parametrize("hidden", [(0, 0, 0, 0), (255, 255, 255, 0)])
 @pytest.mark.parametrize("width", [1, 4])
 def test_smooth_strokes_on_nothing(hidden, width, tmp_path):
