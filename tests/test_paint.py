@@ -71,7 +71,7 @@ def test_many_crossing_strokes(resampled, tmp_path):
         picture = picture.rotate(10, Image.Resampling.BICUBIC)
     else:
         size = (333, 250) if resampled == "shrunk" else (1500, 1125)
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
     found = read(picture, tmp_path)
     assert found.colours.tolist() == sorted(map(list, colours))
     own = np.array(picture).astype(int)[found.numbers > 0]
