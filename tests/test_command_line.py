@@ -568,7 +568,7 @@ class TestInAShell:
         while not (files / "out").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         run.send_signal(signal.SIGINT)
-        _, message = run.communicate(timeout=60)
+        _, message = run.communicate(timeout=300)
         assert (run.returncode, message) == (130, "aproarray: interrupted\n")
         assert all(not path.name.startswith(".") for path in (files / "out").iterdir())
 
@@ -577,7 +577,7 @@ class TestInAShell:
         os.close(reader)
         run = shell("info", stdout=writer)
         os.close(writer)
-        assert run.communicate(timeout=60)[1] == ""
+        assert run.communicate(timeout=300)[1] == ""
         assert run.returncode == 141
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
@@ -587,7 +587,7 @@ class TestInAShell:
             command = [*command, files / "image.png", "--at", 1, 1, "-o", files / "out.png"]
         with open("/dev/full", "w") as full:
             run = shell(*command, stdout=full)
-            _, message = run.communicate(timeout=60)
+            _, message = run.communicate(timeout=300)
         assert run.returncode == 1
         assert message == "aproarray: error: cannot write to standard output: No space left on device\n"
 
@@ -616,7 +616,9 @@ def test_a_tree_that_is_not_compiled_says_how_to(entry, tmp_path):
     shutil.copytree(package, tmp_path / "aproarray", ignore=ignored)
     flag, _, rest = entry.partition(" ")
     arguments = [flag, rest] if flag == "-c" else [flag, *rest.split()]
-    run = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     assert run.returncode == 1
     last = run.stderr.splitlines()[-1]
     assert "is not compiled for this Python" in last

@@ -347,5 +347,7 @@ def test_compiled_windows_are_found_on_disk_by_the_next_process():
         "print(*_local_stream.stream_kernel(single, single).stats.cache_hits.values())"
     )
     root = Path(aproarray.__file__).parents[1]
-    found = subprocess.run([sys.executable, "-c", look], cwd=root, capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", look], cwd=root, capture_output=True, text=True, check=True, timeout=300
+    )
     assert found.stdout == "1\n"

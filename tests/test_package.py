@@ -31,6 +31,7 @@ def run(code):
         capture_output=True,
         text=True,
         check=True,
+        timeout=300,
     ).stdout
 
 
@@ -152,8 +153,6 @@ for locator in vars(caching).values():
         locator.from_function = classmethod(lambda cls, *arguments: None)
 import numpy as np, aproarray
 result = aproarray.local_propagate(np.eye(4), np.zeros((4, 4)), zeta=0.15, kernel_size=3, iterations=1)
-assert result[0, 0] == 0.5, result
+print(result[0, 0])
 """
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, timeout=120, cwd=Path(aproarray.__file__).parents[1]
-    )
+    assert run(code) == "0.5\n"

@@ -327,8 +327,9 @@ def test_trees_are_read_only(make):
 
 def test_callers_mask_stays_writeable():
     mask = np.ones((2, 3), bool)
-    aproarray.mst(np.zeros((2, 3)), mask=mask)
+    tree = aproarray.mst(np.zeros((2, 3)), mask=mask)
     mask[0, 0] = False
+    assert tree.mask[0, 0]
 
 
 def test_repr_says_what_the_tree_is():
