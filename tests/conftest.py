@@ -12,14 +12,12 @@ from pathlib import Path
 
 import emulated_compiler
 import emulated_cupy
-import numpy as np
-import pytest
 import on_device
+import pytest
 from hypothesis import HealthCheck, settings
 
-
-# torch, in this process and in those that tests start, computes small things fastest with one thread. Tests of
-# threads ask for theirs.
+# torch is fastest with one thread where things are small, here and in the processes that tests start.
+# Tests of threads ask for theirs.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # No deadlines: a property is not a benchmark, and the first call of a window compiles it.
@@ -37,14 +35,14 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Keep what the emulation compiles, for other processes and later runs; see whether a device is asked for."""
+    """Keep what the emulation compiles, for other processes and later runs, and see what is asked for."""
     on_device.asked_for = config.option.markexpr.strip() == "gpu"
     if hasattr(config, "cache"):
         emulated_compiler.keep(config.cache.mkdir("emulation"))
 
 
 def pytest_xdist_auto_num_workers(config):
-    """Run a few named files in this process, as debuggers and profilers like it; else take the CPUs, up to 4."""
+    """Run named files in this process, as debuggers and profilers like it, and else on up to 4 CPUs."""
     if all(Path(argument.partition("::")[0]).is_file() for argument in config.args):
         return 0
     return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -61,6 +59,5 @@ def pytest_collection_modifyitems(config, items):
 def _same_random_numbers(request):
     """Start every test from the same state, whichever tests ran before it."""
     emulated_cupy.shuffle(zlib.crc32(request.node.nodeid.encode()) & 0xFFFFFF)
-    np.random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)

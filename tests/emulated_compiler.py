@@ -1,4 +1,4 @@
-"""Compiles the kernels of the emulation by g++, each once for all processes and, where they are kept, runs."""
+"""Compiles the kernels of the emulation by g++, each once for all processes and all runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def library(source: str) -> ctypes.CDLL:
 
 @functools.cache
 def _folder() -> Path:
-    """Return the folder of this header, these flags and this compiler; remove others, and what nobody uses."""
+    """Return the folder of this header, these flags and this compiler. Remove others, and what is unused."""
     if _kept_in is None:
         temporary = tempfile.TemporaryDirectory(prefix="emulated_cupy_")
         weakref.finalize(_compile, temporary.cleanup)
