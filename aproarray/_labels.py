@@ -498,7 +498,7 @@ def _look_like_an_image(labels: Array) -> bool:
     if 2 * np.count_nonzero(labels) < labels.size or labels.shape[-1] < 2:
         return False
     same = int(np.count_nonzero(labels[..., 1:] == labels[..., :-1]))
-    return 2 * same < labels[..., 1:].size and len(np.unique(labels)) > 32
+    return 4 * same < 3 * labels[..., 1:].size and len(np.unique(labels)) > 32
 
 
 def _warn_of_missing_seeds(numbers: list[int]) -> None:
