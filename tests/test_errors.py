@@ -477,9 +477,7 @@ ASKS = {
     "mean_field": lambda image, **options: related.mean_field(
         np.zeros((8, 64, 64)), image, zeta=1, iterations=0, **options
     ),
-    "pamr": lambda image, **options: related.pamr(
-        np.zeros((8, 64, 64)), image, zeta=1, iterations=0, **options
-    ),
+    "pamr": lambda image, **options: related.pamr(np.zeros((8, 64, 64)), image, iterations=0, **options),
     "pairwise_affinity": lambda image, **options: related.pairwise_affinity(
         image, theta=1.0, dilation=1, **options
     ),
