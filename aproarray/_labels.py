@@ -532,13 +532,20 @@ class _Images(NamedTuple):
             yield one, None if self.masks is None else self.masks[item % len(self.masks)]
 
 
-def _images(image: ArrayLike, channel_axis: Any, spatial_ndim: int | None, mask: ArrayLike | None) -> _Images:
+def _images(
+    image: ArrayLike,
+    channel_axis: Any,
+    spatial_ndim: int | None,
+    mask: ArrayLike | None,
+    batches: bool = True,
+) -> _Images:
     """Check one image or a batch of them, and lay it out."""
     pixels = _validate.real_array(image, "image")
+    batches = batches and spatial_ndim is not None
     if spatial_ndim is None:
         spatial_ndim = max(pixels.ndim - (channel_axis is not None and pixels.ndim > 2), 1)
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
-    layout = _validate.image_layout(pixels.shape, spatial_ndim, channel_axis)
+    layout = _validate.image_layout(pixels.shape, spatial_ndim, channel_axis, batches)
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {pixels.shape}")
     flat = layout.flatten(pixels)
     _validate.finite(flat, "image", takes_part)
@@ -554,7 +561,7 @@ def _one_image(
     image: ArrayLike, channel_axis: Any, spatial_ndim: int, mask: ArrayLike | None
 ) -> tuple[Array, NDArray[np.bool_] | None]:
     """Check one image, and return it with its channels last, and its mask."""
-    images = _images(image, channel_axis, spatial_ndim, mask)
+    images = _images(image, channel_axis, spatial_ndim, mask, batches=False)
     if images.leading:
         raise ValueError(
             f"image of shape {np.shape(image)} has more than {spatial_ndim} spatial axes beside its "
@@ -690,13 +697,16 @@ def refine(
     stack = flat.reshape(len(flat), *layout.spatial, layout.n_channels)
     if images.masks is None:
         _validate.finite(flat, "scores")
-    results = np.empty((len(flat), *images.spatial, layout.n_channels), flat.dtype)
-    if results.size:
-        for item, (pixels, takes_part) in enumerate(images.each()):
-            resampled = _resampled(stack[item], images.spatial, takes_part)
+    shape = (*images.leading, *images.spatial, layout.n_channels)
+    if 0 in shape:
+        results = np.empty(shape, flat.dtype)
+    else:
+        each = []
+        for one, (pixels, takes_part) in zip(stack, images.each(), strict=True):
+            resampled = _resampled(one, images.spatial, takes_part)
             features = _features(pixels, takes_part, convert2lab)
-            results[item] = _refined(resampled, features, mode, iterations, takes_part, workers)
-    results = results.reshape(*images.leading, *images.spatial, layout.n_channels)
+            each.append(_refined(resampled, features, mode, iterations, takes_part, workers))
+        results = (each[0] if len(each) == 1 else np.stack(each)).reshape(shape)
     return results[..., 0] if layout.channel_axis is None else np.moveaxis(results, -1, layout.channel_axis)
 
 
@@ -756,8 +766,8 @@ def _scores_layout(shape: tuple[int, ...], images: _Images, class_axis: Any) -> 
     if (wrong := _wrong_extents(layout.spatial, images.spatial)) is not None:
         raise ValueError(
             f"scores of shape {shape} with class_axis={class_axis} are over {_by(layout.spatial)} pixels, "
-            f"{wrong} the image's {_by(images.spatial)}{_other_class_axis(shape, images)}"
-            + _how_to_resize(shape, layout, images)
+            f"{wrong} the image's {_by(images.spatial)}"
+            + (_other_class_axis(shape, images) or _how_to_resize(layout, images))
         )
     return layout
 
@@ -794,7 +804,7 @@ def _other_class_axis(shape: tuple[int, ...], images: _Images) -> str:
     return ""
 
 
-def _how_to_resize(shape: tuple[int, ...], layout: _validate.Layout, images: _Images) -> str:
+def _how_to_resize(layout: _validate.Layout, images: _Images) -> str:
     if any(mine > its for mine, its in zip(layout.spatial, images.spatial, strict=True)):
         return ". The image comes first, then scores of as many pixels or fewer"
     target = list(images.leading + images.spatial)

@@ -212,15 +212,19 @@ def layout(
 _MOST_CHANNELS = 4
 
 
-def image_layout(shape: Shape, spatial_ndim: int, channel_axis: Any, name: str = "image") -> Layout:
-    """Return where the axes are of an image; with channel_axis="auto", its last axis may be channels."""
+def image_layout(shape: Shape, spatial_ndim: int, channel_axis: Any, batches: bool = True) -> Layout:
+    """Return where the axes are of an image; with channel_axis="auto", its last axis may be channels.
+
+    An error that asks offers a batch as one of the readings, if `batches` are taken.
+    """
     if not is_auto(channel_axis):
-        return layout(shape, spatial_ndim, channel_axis, name)
+        return layout(shape, spatial_ndim, channel_axis, "image")
     if len(shape) > spatial_ndim and not 1 <= shape[-1] <= _MOST_CHANNELS:
         raise ValueError(
-            f"{name} of shape {shape} can be read in several ways. Pass " + _readings(shape, spatial_ndim)
+            f"image of shape {shape} can be read in several ways. Pass "
+            + " or ".join(_readings(shape, spatial_ndim, batches))
         )
-    return layout(shape, spatial_ndim, -1, name)
+    return layout(shape, spatial_ndim, -1, "image")
 
 
 def is_auto(channel_axis: Any) -> bool:
@@ -228,7 +232,7 @@ def is_auto(channel_axis: Any) -> bool:
     return isinstance(channel_axis, str) and channel_axis == "auto"
 
 
-def _readings(shape: Shape, spatial_ndim: int) -> str:
+def _readings(shape: Shape, spatial_ndim: int, batches: bool) -> list[str]:
     """Return the arguments that say what the axes of an image are, and what each of them makes of it."""
 
     def pixels(extents: Shape) -> str:
@@ -244,8 +248,9 @@ def _readings(shape: Shape, spatial_ndim: int) -> str:
         readings.append(f"channel_axis={first} ({pixels(rest)} with {shape[first]} channels)")
     if len(shape) == spatial_ndim + 1:
         readings.append(f"spatial_ndim={len(shape)} ({' x '.join(map(str, shape))} pixels, no channels)")
-    readings.append(f"channel_axis=None ({pixels(shape)}, no channels)")
-    return ", ".join(readings[:-1]) + " or " + readings[-1]
+    if batches:
+        readings.append(f"channel_axis=None ({pixels(shape)}, no channels)")
+    return readings
 
 
 def layout_over(
