@@ -222,7 +222,7 @@ def image_layout(shape: Shape, spatial_ndim: int, channel_axis: Any, batches: bo
     if len(shape) > spatial_ndim and not 1 <= shape[-1] <= _MOST_CHANNELS:
         raise ValueError(
             f"image of shape {shape} can be read in several ways. Pass "
-            + " or ".join(_readings(shape, spatial_ndim, batches))
+            + ", or ".join(_readings(shape, spatial_ndim, batches))
         )
     return layout(shape, spatial_ndim, -1, "image")
 

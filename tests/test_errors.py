@@ -494,20 +494,22 @@ def test_an_image_whose_axes_can_be_read_in_several_ways_asks(name):
     volume = np.zeros((8, 64, 64))
     message = (
         r"image of shape \(8, 64, 64\) can be read in several ways. Pass channel_axis=-1 \(8 x 64 pixels "
-        r"with 64 channels\) or spatial_ndim=3 \(8 x 64 x 64 pixels, no channels\)"
+        r"with 64 channels\), or spatial_ndim=3 \(8 x 64 x 64 pixels, no channels\)"
     )
     takes_batches = name not in ("LabelPropagator", "affinity_map")
-    message += r" or channel_axis=None \(8 images of 64 x 64 pixels, no channels\)$" if takes_batches else "$"
+    message += (
+        r", or channel_axis=None \(8 images of 64 x 64 pixels, no channels\)$" if takes_batches else "$"
+    )
     expect(ValueError, message, act, volume)
     for told in ({"channel_axis": -1}, {"spatial_ndim": 3}):
         act(volume, **told)
 
 
 def test_the_readings_of_an_image():
-    message = r"channel_axis=0 \(9 x 64 pixels with 3 channels\) or spatial_ndim=3"
+    message = r"channel_axis=0 \(9 x 64 pixels with 3 channels\), or spatial_ndim=3"
     expect(ValueError, message, mst, np.zeros((3, 9, 64)))
     message = (
-        r"channel_axis=1 \(2 images of 9 x 64 pixels with 3 channels\) or channel_axis=None \(2 x 3 images"
+        r"channel_axis=1 \(2 images of 9 x 64 pixels with 3 channels\), or channel_axis=None \(2 x 3 images"
     )
     expect(ValueError, message, mst, np.zeros((2, 3, 9, 64)))
     expect(ValueError, r"channel_axis=-1 \(5 pixels with 0 channels\)", mst, np.zeros((5, 0)), spatial_ndim=1)
