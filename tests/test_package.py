@@ -118,9 +118,8 @@ def test_everything_imported_is_declared():
 @pytest.mark.parametrize("damage", ["cut", "a folder"])
 def test_a_damaged_cache_is_not_used_and_mends(damage, tmp_path):
     code = (
-        "import numpy as np, aproarray;"
-        "result = aproarray.local_propagate(np.eye(4), np.zeros((4, 4)), zeta=1, iterations=1, kernel_size=3);"
-        "print(result[0, 0])"
+        "import numpy as np, aproarray; eye, image = np.eye(4), np.zeros((4, 4));"
+        "print(aproarray.local_propagate(eye, image, zeta=1, iterations=1, kernel_size=3)[0, 0])"
     )
 
     def call():

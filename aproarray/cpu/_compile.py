@@ -52,9 +52,9 @@ class _ForgivingCache:
             if not _warned:
                 _warned.append(True)
                 warnings.warn(
-                    f"Numba's cache in {self._cache.cache_path} cannot be used ({type(error).__name__}: {error}): "
-                    "window kernels are compiled anew, which takes some seconds. Delete the folder, or set "
-                    "NUMBA_CACHE_DIR to one that can be written to.",
+                    f"Numba's cache in {self._cache.cache_path} cannot be used ({type(error).__name__}: "
+                    f"{error}): window kernels are compiled anew, which takes some seconds. Delete it, "
+                    "or set NUMBA_CACHE_DIR to one that can be written to.",
                     RuntimeWarning,
                     stacklevel=2,
                 )
