@@ -1,7 +1,7 @@
 """SpanningTree: the minimum spanning tree of an image or a graph, laid out on a line.
 
-What a tree *is* lives here (its arrays, distances, cuts, conversions); how it is built and
-propagated over is the backends' business.
+This file holds a tree's arrays, distances, cuts and conversions. The backends build trees and propagate over
+them.
 """
 
 from __future__ import annotations
