@@ -176,7 +176,7 @@ def _refine(options: argparse.Namespace) -> int:
     from aproarray import _files, refine
 
     def work(image_path: Path, scores_path: Path, out: Path) -> dict[str, Any]:
-        scores = refine(_files.read(scores_path), _files.read_image(image_path), mode=options.mode)
+        scores = refine(_files.read_image(image_path), _files.read(scores_path), mode=options.mode)
         if out.suffix.lower() == ".npy":
             _files.write(out, scores)
         else:
@@ -194,7 +194,7 @@ def _affinity(options: argparse.Namespace) -> int:
         ndim = len(options.at)
         _files.check_spatial_ndim(image_path, image, ndim)
         _files.check_fits(out, image.shape[:ndim])
-        affinity = affinity_map(image, tuple(options.at), kind=options.kind, spatial_ndim=ndim)
+        affinity = affinity_map(image, options.at, kind=options.kind, channel_axis=-1, spatial_ndim=ndim)
         _files.write(out, affinity if out.suffix.lower() == ".npy" else _files.grey(affinity))
         return {"at": options.at}
 

@@ -122,7 +122,7 @@ def test_refine(files, scene):
     np.save(files / "scores.npy", scores)
     command = ["refine", str(files / "image.png"), str(files / "scores.npy"), "-o"]
     assert main([*command, str(files / "refined.npy")]) == 0
-    np.testing.assert_array_equal(np.load(files / "refined.npy"), aproarray.refine(scores, image))
+    np.testing.assert_array_equal(np.load(files / "refined.npy"), aproarray.refine(image, scores))
     assert main([*command, str(files / "refined.png"), "--mode", "global-local"]) == 0
     assert (_files.read(files / "refined.png") == truth - 1).mean() > 0.9
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-RELATED = README.parent / "docs" / "related.md"
+DOCS = README.parent / "docs"
+RELATED = DOCS / "related.md"
 
 
 @pytest.mark.skipif(not README.is_file(), reason="needs a checkout: the README is not installed")
