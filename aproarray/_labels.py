@@ -174,8 +174,10 @@ class _PreparedImage:
         self._spacing = spacing
         features, outliers = _features(pixels, takes_part, convert2lab, spacing)
         step = _relief.typical_step(features, takes_part, outliers, spacing)
-        # On a plain image every neighbour has the same vote, whatever the scale.
+        # On a plain image every neighbour has the same vote, whatever the scale. Votes would round off what is
+        # shared out by distance.
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
+        self._votes = 0 if spacing is not None and not step > 0 else _VOTES
         # Padded by pixels that take no part, so that a window is the same steps from every pixel.
         self._inner = tuple(slice(_RADIUS, _RADIUS + extent) for extent in self._shape)
         padded = tuple(extent + 2 * _RADIUS for extent in self._shape)
@@ -220,7 +222,7 @@ class _PreparedImage:
         flat = np.where(maps[1] == maps[2], maps[1], maps[0])
         shares = np.zeros((flat.size if with_shares else 0, len(values)), np.float32)
         backend.vote(
-            self._features, flat, zones, held, self._window, self._scale, _VOTES, shares, workers
+            self._features, flat, zones, held, self._window, self._scale, self._votes, shares, workers
         )
         chosen = flat.reshape(self._padded_shape)[self._inner]
         found = np.ones(self._shape, bool) if takes_part is None else takes_part
@@ -353,8 +355,8 @@ def propagate_labels(
         Bool, integer or float, at any scale (it is mapped from its own range to [0, 1]): the axes of
         `labels`, and optionally channels. An image of the shape of `labels` has no channels.
     labels : array_like of int
-        Seeds: above 0 a label, 0 unlabelled, below 0 a pixel that takes no part. Any number of axes. Floats
-        that are whole numbers are taken, too.
+        Seeds: above 0 a label, 0 unlabelled, below 0 a pixel that takes no part, as if `mask` left it out:
+        NaN is allowed there in the image. Any number of axes. Floats that are whole numbers are taken, too.
     return_full_prob : bool
         Whether to return shares of the vote for each label rather than labels.
     channel_axis : int, None or "auto"
@@ -371,6 +373,10 @@ def propagate_labels(
         Whether the channels are sRGB, to be compared as CIE L*a*b*. None: if there are three. A constant last
         one of two or four channels (opaque alpha) is left out first. Where it varies, it is a channel like
         the others; True makes a fourth channel alpha, which is left out.
+    spacing : sequence of float, optional
+        Distance of neighbouring pixels along each spatial axis, above 0, in any unit. None: all are equal.
+        Gradients are per unit then, smoothing and the window that votes reach as far along each axis, and of
+        equal edges the one nearest to its seed goes first: a plain volume is shared out by distance.
     workers : int or None
         Threads (None: the CPUs this process may use). The result does not depend on it.
 
@@ -403,11 +409,15 @@ def propagate_labels(
     docs/quality.md). At each, labels follow the minimum spanning forest rooted at the seeds, edges weighing
     the relief of their two pixels: every pixel gets the label of a seed at the smallest minimax distance, as
     in `global_propagate` when zeta goes to 0, and whatever its distance from all seeds. Plain areas are
-    shared out by the number of steps. Pixels take the label of two of the scales, or of the middle one where
+    shared out by the number of steps, or with `spacing` by distance. Pixels take the label of two of the scales, or of the middle one where
     all differ; then that of the largest vote over a 5 x 5 window, weighted by likeness as in
     `local_propagate`, with the seeds held.
 
-    O(N C) time and 30 C + 50 bytes per pixel at most, 50 more with a mask or negative labels, whatever the
+    The image's own range is that without outliers: at most one number in twenty at either end, past a gap of
+    three times the range of the others (hot and dead pixels, -9999 for no data). Outliers keep their order
+    beyond it on a logarithmic scale, single ones are moved to its end, and no mean counts them.
+
+    O(N C) time, O(N (C + log N)) with `spacing`, and 30 C + 50 bytes per pixel at most, 50 more with a mask or negative labels, whatever the
     number of labels, but for return_full_prob. docs/random_walker.md compares it with `random_walker`.
 
     References

@@ -38,13 +38,13 @@ _CONVERTED = 1 << 14
 
 
 def rgb_to_lab(rgb: Array) -> NDArray[np.float32]:
-    """Return CIE L*a*b* of sRGB values in [0, 1], (..., 3), as float32."""
+    """Return CIE L*a*b* of sRGB values, (..., 3), as float32: beyond [0, 1] by the same formulas."""
     rgb = np.asarray(rgb, np.float32)
     lab = np.empty(rgb.shape, np.float32)
     source, target = rgb.reshape(-1, 3), lab.reshape(-1, 3)
     for first in range(0, len(source), _CONVERTED):
         part = source[first : first + _CONVERTED]
-        linear = ((part + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
+        linear = ((np.maximum(part, 0) + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
         np.divide(part, np.float32(12.92), out=linear, where=part <= 0.04045)
         xyz = linear @ _RGB_TO_XYZ.T
         f = np.where(xyz > 0.008856, np.cbrt(xyz), np.float32(7.787) * xyz + np.float32(16 / 116))
@@ -102,16 +102,20 @@ def stretched(
 # Shares of the numbers that may be outliers at either end. The next one counts where one number fills the rest.
 _TAILS = (0.05, 0.005, 0.0005)
 _OUTLYING_PIXELS = 0.1  # at most: more are a channel of its own scale, say
+_GAP = 4  # Outliers are so many times farther off than any number before them.
+_GAPS = 3  # at most: numbers with more of them fall off over many scales, as those of a formula do
 
 
 def _ordinary_range(numbers: Array) -> tuple[Any, Any]:
     """Return the smallest and the largest of many numbers but for outliers, in their own dtype.
 
-    Outliers are at most one in twenty at either end, beyond a gap that is wider than the range up to there.
-    An object that shades off has no such gap, however bright and small it is.
+    Outliers are at most one in twenty at either end, beyond a gap that is wider than three times the range up
+    to there. An object that shades off has no such gap, however bright and small it is.
     """
     flat = numbers.reshape(-1)
     low, high = flat.min(), flat.max()
+    if _spread_out(flat, low, high):
+        return low, high
     for share in _TAILS:
         tail = int(share * flat.size)
         if tail == 0:
@@ -121,28 +125,41 @@ def _ordinary_range(numbers: Array) -> tuple[Any, Any]:
         if inner_low == inner_high:
             continue
         with np.errstate(over="ignore"):
-            range_ = float(_differences(inner_high, inner_low))
-            if float(_differences(high, inner_low)) > 2 * range_:
+            far = _GAP * float(_differences(inner_high, inner_low))
+            if float(_differences(high, inner_low)) > far:
                 above = np.sort(ranked[-1 - tail :])
-                high = above[_before_gap(_differences(above, inner_low))]
-            if float(_differences(inner_high, low)) > 2 * range_:
+                high = above[_last_before_gap(_differences(above, inner_low))]
+            if float(_differences(inner_high, low)) > far:
                 below = np.sort(ranked[: tail + 1])[::-1]
-                low = below[_before_gap(_differences(inner_high, below))]
+                low = below[_last_before_gap(_differences(inner_high, below))]
         break
     return low, high
 
 
-def _before_gap(distances: NDArray[np.float64]) -> int:
-    """Return where ascending distances first more than double at the next step, or the last place."""
-    gaps = np.flatnonzero(distances[1:] > 2 * distances[:-1])
-    return int(gaps[0]) if gaps.size else len(distances) - 1
+def _spread_out(flat: Array, low: Any, high: Any) -> bool:
+    """Return whether it is plain, without sorting, that no number is far enough beyond the others."""
+    if flat.dtype.kind == "f":
+        with np.errstate(all="ignore"):
+            range_ = float(high) - float(low)
+            marks = [flat.dtype.type(float(low) + share * range_) for share in (0.35, 0.65)]
+    else:
+        marks = [flat.dtype.type(int(low) + (int(high) - int(low)) * share // 100) for share in (35, 66)]
+    tail = int(_TAILS[0] * flat.size)
+    # Then 5 % lie below the first mark, and 5 % above the second: a quarter of the range apart, and more.
+    return min(np.count_nonzero(flat <= marks[0]), np.count_nonzero(flat >= marks[1])) > tail
+
+
+def _last_before_gap(distances: NDArray[np.float64]) -> int:
+    """Return the place of the last of ascending distances before outliers, or of the last one."""
+    gaps = np.flatnonzero(distances[1:] > _GAP * distances[:-1])
+    return int(gaps[0]) if 0 < gaps.size <= _GAPS else len(distances) - 1
 
 
 def _differences(larger: Array, smaller: Array) -> NDArray[np.float64]:
     """Return differences that are not negative as float64, C order. They are exact before they are rounded."""
-    if np.result_type(larger).kind in "iu":  # modulo 2^64, where no difference is lost
-        difference = np.asarray(larger).astype(np.uint64, order="C") - np.asarray(smaller).astype(np.uint64)
-        return difference.astype(np.float64)
+    if larger.dtype.kind in "iu" and larger.dtype.itemsize == 8:  # modulo 2^64, where no difference is lost
+        larger, smaller = np.asarray(larger).astype(np.uint64, order="C"), np.asarray(smaller).astype(np.uint64)
+        return (larger - smaller).astype(np.float64)
     return np.asarray(larger).astype(np.float64, order="C") - np.asarray(smaller).astype(np.float64)
 
 

@@ -64,7 +64,7 @@ def vote(
     """Give pixels the label of the largest vote over their window, `iterations` times, all at once.
 
     See `_flood.cast_votes` for a vote. Only pixels that are not `held` and have a label change. `shares`
-    (N, n_labels, or no rows) receives the votes of the last iteration.
+    (N, n_labels, or no rows) receives the votes of the last iteration; without one, 1 for the label there is.
     """
     n = len(labels)
     wanted = len(shares) > 0
@@ -100,8 +100,9 @@ def vote(
             n_changed = _flood.change_labels(labels, active, chosen, queued, first, last, n_changed)
         return n_changed
 
-    n_active = look() if iterations > wanted else 0
-    for _ in range(iterations - wanted):
+    rounds = iterations - wanted
+    n_active = look() if rounds > 0 else 0
+    for _ in range(rounds):
         n_changed = cast(n_active, shares[:0])
         if n_changed == 0:
             break
@@ -112,8 +113,7 @@ def vote(
                 labels, held, steps, active, queued, following, first, last, n_active
             )
         active, following = following, active
-    if wanted and iterations:
-        n_active = look()
+    if wanted:
         own = functools.partial(_flood.own_shares, labels, shares)
         _workers.run_ranges(own, n, workers, _workers.LINEAR)
-        cast(n_active, shares)
+        cast(look() if iterations else 0, shares)
