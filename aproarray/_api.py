@@ -94,7 +94,7 @@ def mst(
     layout = _validate.image_layout(image.shape, spatial_ndim, channel_axis)
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}", xp)
     threads = _validate.workers(workers, backend.available_workers())
-    flat = xp.ascontiguousarray(layout.flatten(image), _validate.compute_dtype(image.dtype))
+    flat = xp.ascontiguousarray(_validate.as_floats(layout.flatten(image), takes_part, xp))
     if check_finite:
         _validate.finite(flat, "image", takes_part)
     trees, weights_finite = backend.grid_trees(flat, layout.spatial, connectivity, takes_part, threads)
