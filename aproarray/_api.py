@@ -56,7 +56,8 @@ def mst(
     -------
     SpanningTree
         Of the image's spatial shape, its `batch_shape` the leading axes. Its weights are float32 for
-        images of up to 16 bits and float32, float64 above.
+        images of up to 16 bits and float32, float64 above. Those of 64-bit integers come from exact
+        differences, if a channel's range is at most 2^53; integers of a wider range are rounded to float64.
 
     Raises
     ------

@@ -69,9 +69,9 @@ class LabelPropagator:
 
     Notes
     -----
-    O(N C) time. Holds the image, and 4 (C + 3) + 1 bytes per pixel. Labels below 0 leave pixels out of all that
-    is computed of the image, as `mask` does: it is computed again, and held once more, when they are others
-    than in the call before. NaN is allowed outside of `mask` alone.
+    O(N C) time. Holds the image, and 4 (C + 3) + 1 bytes per pixel. Labels below 0 leave pixels out of all
+    that is computed of the image, as `mask` does. It is computed again for them, and held once more; the next
+    call uses it again if it leaves out the same pixels. NaN is allowed where `mask` is False, and nowhere else.
 
     A `SpanningTree` would not do in its place. Labels follow three forests: their edges weigh reliefs rather
     than differences of colours, and their roots are the seeds, which a tree cannot know.
@@ -106,10 +106,8 @@ class LabelPropagator:
         self.shape: tuple[int, ...] = images.leading + images.spatial
         self.spatial_ndim = len(images.spatial)
         self._like_seeds = _look_like_seeds(images.pixels)
-        spacing = _validate_spacing(spacing, self.spatial_ndim)
-        self._prepared = [
-            _Image(*one, convert2lab, spacing) for one in images.each() if 0 not in self.shape
-        ]
+        spacing = _units(spacing, self.spatial_ndim)
+        self._prepared = [_Image(*one, convert2lab, spacing) for one in images.each() if 0 not in self.shape]
 
     def __repr__(self) -> str:
         """Say what it is made for."""
@@ -174,8 +172,8 @@ class _PreparedImage:
         self._spacing = spacing
         features, outliers = _features(pixels, takes_part, convert2lab, spacing)
         step = _relief.typical_step(features, takes_part, outliers, spacing)
-        # On a plain image every neighbour has the same vote, whatever the scale. Votes would round off what is
-        # shared out by distance.
+        # On a plain image every neighbour has the same vote, whatever the scale. Votes would round off regions
+        # that are shared out by distance.
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
         self._votes = 0 if spacing is not None and not step > 0 else _VOTES
         # Padded by pixels that take no part, so that a window is the same steps from every pixel.
@@ -211,7 +209,9 @@ class _PreparedImage:
         flat = padded.reshape(-1)
         held = (flat > 0).view(np.uint8)
         zones = np.empty(0, np.int32)
-        if takes_part is not None and not takes_part.all():  # a window may reach across walls that labels must not cross
+        if (
+            takes_part is not None and not takes_part.all()
+        ):  # a window may reach across walls that labels must not cross
             zones = np.zeros(self._padded_shape, np.int32)
             graph = mst(np.zeros(self._shape, np.uint8), mask=takes_part, spatial_ndim=len(self._shape))
             zones[self._inner] = graph.cut(0)
@@ -409,16 +409,16 @@ def propagate_labels(
     docs/quality.md). At each, labels follow the minimum spanning forest rooted at the seeds, edges weighing
     the relief of their two pixels: every pixel gets the label of a seed at the smallest minimax distance, as
     in `global_propagate` when zeta goes to 0, and whatever its distance from all seeds. Plain areas are
-    shared out by the number of steps, or with `spacing` by distance. Pixels take the label of two of the scales, or of the middle one where
-    all differ; then that of the largest vote over a 5 x 5 window, weighted by likeness as in
+    shared out by the number of steps, or with `spacing` by distance. Pixels take the label of two of the
+    scales, or of the middle one where all differ; then that of the largest vote over a 5 x 5 window, weighted by likeness as in
     `local_propagate`, with the seeds held.
 
     The image's own range is that without outliers: at most one number in twenty at either end, past a gap of
     three times the range of the others (hot and dead pixels, -9999 for no data). Outliers keep their order
     beyond it on a logarithmic scale, single ones are moved to its end, and no mean counts them.
 
-    O(N C) time, O(N (C + log N)) with `spacing`, and 30 C + 50 bytes per pixel at most, 50 more with a mask or negative labels, whatever the
-    number of labels, but for return_full_prob. docs/random_walker.md compares it with `random_walker`.
+    O(N C) time, O(N (C + log N)) with `spacing`, and 30 C + 50 bytes per pixel at most, 50 more with a mask or
+    negative labels, whatever the number of labels, but for return_full_prob. docs/random_walker.md compares it with `random_walker`.
 
     References
     ----------
@@ -442,8 +442,8 @@ def propagate_labels(
     seeds = _validate.as_array(labels, "labels")
     spatial_ndim, channel_axis = _axes_beside_labels(pixels.shape, seeds.shape, channel_axis, spatial_ndim)
     propagator = LabelPropagator(
-        pixels, channel_axis=channel_axis, spatial_ndim=spatial_ndim, convert2lab=convert2lab, spacing=spacing,
-        mask=_without_void(mask, seeds, spatial_ndim),
+        pixels, channel_axis=channel_axis, spatial_ndim=spatial_ndim, convert2lab=convert2lab,
+        spacing=spacing, mask=_without_void(mask, seeds, spatial_ndim),
     )  # fmt: skip
     return propagator.propagate(labels, return_full_prob=return_full_prob, workers=workers)
 
@@ -458,10 +458,11 @@ def _without_void(mask: ArrayLike | None, seeds: Array, spatial_ndim: int) -> Ar
     inside = np.asarray(mask)
     if inside.dtype != np.bool_ or inside.shape not in (seeds.shape, seeds.shape[-spatial_ndim:]):
         return mask
-    return takes_part & inside
+    beside: Array = takes_part & inside
+    return beside
 
 
-def _validate_spacing(spacing: Any, ndim: int) -> tuple[float, ...] | None:
+def _units(spacing: Any, ndim: int) -> tuple[float, ...] | None:
     """Return spacing in units of its smallest number, or None where all are equal."""
     if spacing is None:
         return None
@@ -671,9 +672,7 @@ def _is_constant(band: Array, takes_part: NDArray[np.bool_] | None) -> bool:
     return bool(inside.size == 0 or inside.min() == inside.max())
 
 
-def _steps(
-    shape: tuple[int, ...], reach: int, spacing: tuple[float, ...] | None = None
-) -> NDArray[np.intp]:
+def _steps(shape: tuple[int, ...], reach: int, spacing: tuple[float, ...] | None = None) -> NDArray[np.intp]:
     """Return the flat steps in an array to a pixel's neighbours: reach 1, one hop; more, a whole window.
 
     With a spacing, a window reaches so many of its units along each axis.
@@ -790,9 +789,7 @@ def refine(
         for item, (pixels, takes_part) in enumerate(images.each()):
             resampled = _resampled(stack[item], images.spatial, takes_part)
             features, outliers = _features(pixels, takes_part, convert2lab)
-            results[item] = _refined(
-                resampled, features, outliers, mode, iterations, takes_part, workers
-            )
+            results[item] = _refined(resampled, features, outliers, mode, iterations, takes_part, workers)
     results = results.reshape(*images.leading, *images.spatial, layout.n_channels)
     return results[..., 0] if layout.channel_axis is None else np.moveaxis(results, -1, layout.channel_axis)
 

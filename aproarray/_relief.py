@@ -59,10 +59,10 @@ def stretched(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
     """Map an image (..., C) from its ordinary range to [0, 1], and return it with its outliers.
 
-    The range is that of the numbers without outliers (see `_ordinary_range`). Outliers keep their order beyond
-    it, on a logarithmic scale: a small bright object on a dark ground still is one. An outlier without another
-    one beside it is a defect of the sensor, and is moved to the end of the range. Pixels that take no part are
-    0. The outliers (...) that are left are None if there are none.
+    The range is that of the numbers without outliers (see `_ordinary_range`). Outliers keep their order
+    beyond it, on a logarithmic scale: a small bright object on a dark ground still is one. An outlier without
+    another one beside it is a defect of the sensor, and is moved to the end of the range. Pixels that take no
+    part are 0. The outliers (...) that are left are None if there are none.
     """
     inside = image if mask is None else image[mask]
     if inside.size == 0:
@@ -81,11 +81,11 @@ def stretched(
     if not scale > 0:
         return np.zeros(image.shape, np.float32), None
     if np.isfinite(scale):
-        result = _differences(ordinary, low)
+        exact = _differences(ordinary, low)
     else:  # a difference too large for its type
-        result, scale = np.divide(ordinary, 2, order="C") - low / 2, float(high / 2 - low / 2)
-    result /= scale
-    result = result.astype(np.float32)
+        exact, scale = np.divide(ordinary, 2, order="C") - low / 2, float(high / 2 - low / 2)
+    exact /= scale
+    result = exact.astype(np.float32)
     if outside is None:
         return result, None
     odd: NDArray[np.bool_] = outside.any(-1)
@@ -99,7 +99,7 @@ def stretched(
     return result, odd if odd.any() else None
 
 
-# Shares of the numbers that may be outliers at either end. The next one counts where one number fills the rest.
+# Shares of the numbers that may be outliers at either end. The next one counts where all others are equal.
 _TAILS = (0.05, 0.005, 0.0005)
 _OUTLYING_PIXELS = 0.1  # at most: more are a channel of its own scale, say
 _GAP = 4  # Outliers are so many times farther off than any number before them.
@@ -146,7 +146,7 @@ def _spread_out(flat: Array, low: Any, high: Any) -> bool:
         marks = [flat.dtype.type(int(low) + (int(high) - int(low)) * share // 100) for share in (35, 66)]
     tail = int(_TAILS[0] * flat.size)
     # Then 5 % lie below the first mark, and 5 % above the second: a quarter of the range apart, and more.
-    return min(np.count_nonzero(flat <= marks[0]), np.count_nonzero(flat >= marks[1])) > tail
+    return bool(min(np.count_nonzero(flat <= marks[0]), np.count_nonzero(flat >= marks[1])) > tail)
 
 
 def _last_before_gap(distances: NDArray[np.float64]) -> int:
@@ -156,9 +156,12 @@ def _last_before_gap(distances: NDArray[np.float64]) -> int:
 
 
 def _differences(larger: Array, smaller: Array) -> NDArray[np.float64]:
-    """Return differences that are not negative as float64, C order. They are exact before they are rounded."""
+    """Return differences that are not negative as float64, C order, exact until they are rounded."""
     if larger.dtype.kind in "iu" and larger.dtype.itemsize == 8:  # modulo 2^64, where no difference is lost
-        larger, smaller = np.asarray(larger).astype(np.uint64, order="C"), np.asarray(smaller).astype(np.uint64)
+        larger, smaller = (
+            np.asarray(larger).astype(np.uint64, order="C"),
+            np.asarray(smaller).astype(np.uint64),
+        )
         return (larger - smaller).astype(np.float64)
     return np.asarray(larger).astype(np.float64, order="C") - np.asarray(smaller).astype(np.float64)
 
@@ -225,9 +228,7 @@ def _square_norm(array: Array) -> Array:
     return total
 
 
-def _gradient(
-    image: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None = None
-) -> Array:
+def _gradient(image: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None = None) -> Array:
     """Return the magnitude of the gradient of an image (..., C), from differences inside the mask alone."""
     square = np.zeros(image.shape[:-1], np.float32)
     for axis in range(image.ndim - 1):
@@ -280,9 +281,7 @@ def reliefs(
     finest = _gradient(features, mask, spacing)
     middle = smoothed(features, _STEPS[1], mask, spacing)
     coarsest = smoothed(middle, _STEPS[2], mask, spacing)
-    gradients = np.stack(
-        [_gradient(middle, mask, spacing), finest, _gradient(coarsest, mask, spacing)]
-    )
+    gradients = np.stack([_gradient(middle, mask, spacing), finest, _gradient(coarsest, mask, spacing)])
     return _over_what_is_usual(gradients, mask, outliers, spacing)
 
 
@@ -294,7 +293,7 @@ def _over_what_is_usual(
 ) -> Array:
     """Divide gradients (scales, ...) by their sum's local mean, plus its mean over the image.
 
-    What lies as near to an outlier as its gradient reaches does not count in the means, unless nothing else is
+    Pixels as near to an outlier as its gradient reaches do not count in the means, unless there are no others
     near.
     """
     total = gradients.sum(0)
@@ -315,9 +314,7 @@ def _over_what_is_usual(
     return gradients
 
 
-def _local_mean(
-    array: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None
-) -> Array:
+def _local_mean(array: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None) -> Array:
     """Return the mean over some 17 pixels around each pixel of the mask."""
     mean = array[..., None]
     for step in _AROUND:
@@ -333,8 +330,8 @@ def typical_step(
 ) -> float:
     """Return the root mean square distance of neighbours in features (..., C), 0 if there are none.
 
-    With a spacing, it is the distance per unit of length. Outliers, and what is smoothed with them, do not count
-    unless there is nothing else.
+    With a spacing, it is the distance per unit of length. Outliers and the pixels that are smoothed with them
+    do not count, unless there are no others.
     """
     if outliers is not None:
         counted = ~_grown(outliers, _STEPS[0] + 1)

@@ -60,15 +60,13 @@ def pixel_graph(
     return np.array(edges, np.int64).reshape(-1, 2)
 
 
-def edge_weights(
-    features: ArrayLike, edges: ArrayLike, mask: ArrayLike | None = None
-) -> NDArray[Any]:
+def edge_weights(features: ArrayLike, edges: ArrayLike, mask: ArrayLike | None = None) -> NDArray[Any]:
     """Return w_uv = |f_u - f_v|^2 for features ``(N, C)`` (or ``spatial + (C,)``), without a square root.
 
     The precision is that of the features: float32 for up to 16 bits and float32, float64 above. Channels are
     added in order. The backends order edges by the same weights, bit for bit. A weight below the smallest
-    normal number is 0. Differences of 64-bit integers are exact in channels whose range, where the mask is True,
-    is at most 2^53. In others the integers are rounded to float64 first.
+    normal number is 0. Differences of 64-bit integers are exact in channels whose range, where the mask is
+    True, is at most 2^53. In others the integers are rounded to float64 first.
     """
     exact = np.asarray(features)
     exact = exact.reshape(math.prod(exact.shape[:-1]), exact.shape[-1])

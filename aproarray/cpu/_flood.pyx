@@ -142,8 +142,8 @@ cdef class Flood:
 
     Unlabelled pixels (0) of `labels` receive the label that Prim's algorithm brings them. An edge weighs
     relief[u] + relief[v], at most `heaviest`. Weights are compared to 11 significant bits, and as equal below
-    heaviest / 2^15. Of equal edges the one reached first goes first, so that a plain area is shared out by the
-    number of steps from the seeds. Pixels of label -1 are never entered.
+    heaviest / 2^15. Of equal edges the one reached first goes first, so that a plain area is shared out by
+    the number of steps from the seeds. Pixels of label -1 are never entered.
     """
 
     cdef Queue queue
@@ -503,7 +503,7 @@ def queue_windows(
     const int32_t[::1] changed, unsigned char[::1] queued, int32_t[::1] following,
     Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_queued,
 ):
-    """Queue the pixels whose window holds one of changed[first:last]: no other can vote otherwise than before.
+    """Queue the pixels whose window holds one of changed[first:last]: others vote as they did before.
 
     They are written to `following`, where n_queued are already. Return how many there are now.
     """
