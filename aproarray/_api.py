@@ -128,7 +128,8 @@ def global_propagate(
 def global_propagate(values: ArrayLike, tree: SpanningTree, **options: Unpack[_GlobalOptions]) -> Array: ...
 
 
-@_arrays.takes_dlpack  # type: ignore[misc]  # which brings arrays of other libraries in and out
+# It brings arrays of other libraries in and out.
+@_arrays.takes_dlpack(gradients="aproarray.torch.global_propagate")  # type: ignore[misc]
 def global_propagate(
     values: ArrayLike,
     tree: SpanningTree,
@@ -251,6 +252,7 @@ class _LocalOptions(TypedDict, total=False):
     iterations: int
     mask: ArrayLike | None
     channel_axis: int | Literal["auto"] | None
+    image_channel_axis: int | Literal["auto"] | None
     spatial_ndim: int
     workers: int | None
     out: Any
@@ -267,7 +269,8 @@ def local_propagate(
 def local_propagate(values: ArrayLike, image: ArrayLike, **options: Unpack[_LocalOptions]) -> Array: ...
 
 
-@_arrays.takes_dlpack  # type: ignore[misc]  # which brings arrays of other libraries in and out
+# It brings arrays of other libraries in and out.
+@_arrays.takes_dlpack(gradients="aproarray.torch.local_propagate")  # type: ignore[misc]
 def local_propagate(
     values: ArrayLike,
     image: ArrayLike,
@@ -277,6 +280,7 @@ def local_propagate(
     iterations: int = 20,
     mask: ArrayLike | None = None,
     channel_axis: int | Literal["auto"] | None = "auto",
+    image_channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
     workers: int | None = None,
     out: Any = None,
@@ -305,8 +309,10 @@ def local_propagate(
     mask : array_like of bool, optional
         True where a pixel takes part: of the spatial shape, or with the image's leading axes.
     channel_axis : int, None or "auto"
-        Axis of the channels of `values`, and of `image`; None: there is none. "auto": the last one, as in
-        `mst`.
+        Axis of the channels of `values`; None: there is none. "auto": the last one.
+    image_channel_axis : int, None or "auto"
+        Axis of the channels of `image`. "auto": the same as `channel_axis`; where that is "auto" too, the
+        last one, as in `mst`.
     spatial_ndim : int
         Number of spatial axes (2: images, 3: volumes).
     workers : int or None
@@ -353,7 +359,9 @@ def local_propagate(
     zeta = _validate.positive(zeta, "zeta")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
-    over = _calls.over_windows(values, image, mask, channel_axis, spatial_ndim, workers, out)
+    over = _calls.over_windows(
+        values, image, mask, (channel_axis, image_channel_axis), spatial_ndim, workers, out
+    )
     backend, threads, takes_part = over.backend, over.threads, over.takes_part
     result = _calls.Result(backend.xp, over.values, over.layout, over.flat.dtype, None, out, over.image, mask)
     if check_finite:

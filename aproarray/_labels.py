@@ -71,7 +71,7 @@ class LabelPropagator:
     -----
     O(N C) time. Holds the image, and 4 (C + 3) + 1 bytes per pixel. Labels below 0 leave pixels out of all
     that is computed of the image, as `mask` does. It is computed again for them, and held once more; the next
-    call uses it again if it leaves out the same pixels. NaN is allowed where `mask` is False, and nowhere else.
+    call uses it again if it leaves out the same pixels. NaN is allowed where `mask` is False alone.
 
     A `SpanningTree` would not do in its place. Labels follow three forests: their edges weigh reliefs rather
     than differences of colours, and their roots are the seeds, which a tree cannot know.
@@ -172,7 +172,7 @@ class _PreparedImage:
         self._spacing = spacing
         features, outliers = _features(pixels, takes_part, convert2lab, spacing)
         step = _relief.typical_step(features, takes_part, outliers, spacing)
-        # On a plain image every neighbour has the same vote, whatever the scale. Votes would round off regions
+        # On a plain image every neighbour has the same vote, whatever the scale. They would round off regions
         # that are shared out by distance.
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
         self._votes = 0 if spacing is not None and not step > 0 else _VOTES
@@ -410,15 +410,16 @@ def propagate_labels(
     the relief of their two pixels: every pixel gets the label of a seed at the smallest minimax distance, as
     in `global_propagate` when zeta goes to 0, and whatever its distance from all seeds. Plain areas are
     shared out by the number of steps, or with `spacing` by distance. Pixels take the label of two of the
-    scales, or of the middle one where all differ; then that of the largest vote over a 5 x 5 window, weighted by likeness as in
-    `local_propagate`, with the seeds held.
+    scales, or of the middle one where all differ; then that of the largest vote over a 5 x 5 window, weighted
+    by likeness as in `local_propagate`, with the seeds held.
 
-    The image's own range is that without outliers: at most one number in twenty at either end, past a gap of
-    three times the range of the others (hot and dead pixels, -9999 for no data). Outliers keep their order
-    beyond it on a logarithmic scale, single ones are moved to its end, and no mean counts them.
+    The image's own range leaves outliers out, such as hot and dead pixels, or -9999 for no data. They are at
+    most one number in twenty at either end, past a gap of three times the range of the others. They keep their
+    order beyond the range, on a logarithmic scale. Single ones are moved to its end. No mean counts them.
 
-    O(N C) time, O(N (C + log N)) with `spacing`, and 30 C + 50 bytes per pixel at most, 50 more with a mask or
-    negative labels, whatever the number of labels, but for return_full_prob. docs/random_walker.md compares it with `random_walker`.
+    O(N C) time, O(N (C + log N)) with `spacing`, and 30 C + 50 bytes per pixel at most, 50 more with a mask
+    or negative labels, whatever the number of labels, but for return_full_prob. docs/random_walker.md compares
+    it with `random_walker`.
 
     References
     ----------
@@ -616,13 +617,20 @@ class _Images(NamedTuple):
             yield one, None if self.masks is None else self.masks[item % len(self.masks)]
 
 
-def _images(image: ArrayLike, channel_axis: Any, spatial_ndim: int | None, mask: ArrayLike | None) -> _Images:
+def _images(
+    image: ArrayLike,
+    channel_axis: Any,
+    spatial_ndim: int | None,
+    mask: ArrayLike | None,
+    batches: bool = True,
+) -> _Images:
     """Check one image or a batch of them, and lay it out."""
     pixels = _validate.real_array(image, "image")
+    batches = batches and spatial_ndim is not None
     if spatial_ndim is None:
         spatial_ndim = max(pixels.ndim - (channel_axis is not None and pixels.ndim > 2), 1)
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
-    layout = _validate.image_layout(pixels.shape, spatial_ndim, channel_axis)
+    layout = _validate.image_layout(pixels.shape, spatial_ndim, channel_axis, batches)
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {pixels.shape}")
     flat = layout.flatten(pixels)
     _validate.finite(flat, "image", takes_part)
@@ -638,7 +646,7 @@ def _one_image(
     image: ArrayLike, channel_axis: Any, spatial_ndim: int, mask: ArrayLike | None
 ) -> tuple[Array, NDArray[np.bool_] | None]:
     """Check one image, and return it with its channels last, and its mask."""
-    images = _images(image, channel_axis, spatial_ndim, mask)
+    images = _images(image, channel_axis, spatial_ndim, mask, batches=False)
     if images.leading:
         raise ValueError(
             f"image of shape {np.shape(image)} has more than {spatial_ndim} spatial axes beside its "
@@ -784,13 +792,16 @@ def refine(
     stack = flat.reshape(len(flat), *layout.spatial, layout.n_channels)
     if images.masks is None:
         _validate.finite(flat, "scores")
-    results = np.empty((len(flat), *images.spatial, layout.n_channels), flat.dtype)
-    if results.size:
-        for item, (pixels, takes_part) in enumerate(images.each()):
-            resampled = _resampled(stack[item], images.spatial, takes_part)
+    shape = (*images.leading, *images.spatial, layout.n_channels)
+    if 0 in shape:
+        results = np.empty(shape, flat.dtype)
+    else:
+        each = []
+        for one, (pixels, takes_part) in zip(stack, images.each(), strict=True):
+            resampled = _resampled(one, images.spatial, takes_part)
             features, outliers = _features(pixels, takes_part, convert2lab)
-            results[item] = _refined(resampled, features, outliers, mode, iterations, takes_part, workers)
-    results = results.reshape(*images.leading, *images.spatial, layout.n_channels)
+            each.append(_refined(resampled, features, outliers, mode, iterations, takes_part, workers))
+        results = (each[0] if len(each) == 1 else np.stack(each)).reshape(shape)
     return results[..., 0] if layout.channel_axis is None else np.moveaxis(results, -1, layout.channel_axis)
 
 
@@ -851,8 +862,8 @@ def _scores_layout(shape: tuple[int, ...], images: _Images, class_axis: Any) -> 
     if (wrong := _wrong_extents(layout.spatial, images.spatial)) is not None:
         raise ValueError(
             f"scores of shape {shape} with class_axis={class_axis} are over {_by(layout.spatial)} pixels, "
-            f"{wrong} the image's {_by(images.spatial)}{_other_class_axis(shape, images)}"
-            + _how_to_resize(shape, layout, images)
+            f"{wrong} the image's {_by(images.spatial)}"
+            + (_other_class_axis(shape, images) or _how_to_resize(layout, images))
         )
     return layout
 
@@ -889,7 +900,7 @@ def _other_class_axis(shape: tuple[int, ...], images: _Images) -> str:
     return ""
 
 
-def _how_to_resize(shape: tuple[int, ...], layout: _validate.Layout, images: _Images) -> str:
+def _how_to_resize(layout: _validate.Layout, images: _Images) -> str:
     if any(mine > its for mine, its in zip(layout.spatial, images.spatial, strict=True)):
         return ". The image comes first, then scores of as many pixels or fewer"
     target = list(images.leading + images.spatial)

@@ -209,29 +209,34 @@ class Layout(NamedTuple):
 
 
 def layout(
-    shape: Shape, spatial_ndim: int, channel_axis: Any, name: str, one_channel: Shape | None = None
+    shape: Shape,
+    spatial_ndim: int,
+    channel_axis: Any,
+    name: str,
+    one_channel: Shape | None = None,
+    option: str = "channel_axis",
 ) -> Layout:
-    """Return where the axes are of an array of `shape`.
+    """Return where the axes are of an array of `shape`; `option` is what callers know channel_axis by.
 
     It has no channels if channel_axis is None, if there are only spatial axes, or if the shape is
     `one_channel`. The last `spatial_ndim` axes that remain are spatial, those before are leading.
     """
     ndim = len(shape)
     if channel_axis is not None:
-        channel_axis = integer(channel_axis, "channel_axis")
+        channel_axis = integer(channel_axis, option)
     if ndim == spatial_ndim or shape == one_channel:
         channel_axis = None
     if channel_axis is None:
         rest, n_channels = shape, 1
     elif not -ndim <= channel_axis < ndim:
-        raise ValueError(f"channel_axis={channel_axis} is not an axis of {name} of shape {shape}")
+        raise ValueError(f"{option}={channel_axis} is not an axis of {name} of shape {shape}")
     else:
         channel_axis %= ndim
         rest, n_channels = shape[:channel_axis] + shape[channel_axis + 1 :], shape[channel_axis]
     if len(rest) < spatial_ndim:
         raise ValueError(
             f"{name} of shape {shape} has too few axes: expected {spatial_ndim} spatial ones"
-            + (f" beside channel_axis={channel_axis}" if channel_axis is not None else "")
+            + (f" beside {option}={channel_axis}" if channel_axis is not None else "")
         )
     split = len(rest) - spatial_ndim
     return Layout(rest[:split], rest[split:], channel_axis, n_channels)
@@ -241,15 +246,21 @@ def layout(
 _MOST_CHANNELS = 4
 
 
-def image_layout(shape: Shape, spatial_ndim: int, channel_axis: Any, name: str = "image") -> Layout:
-    """Return where the axes are of an image; with channel_axis="auto", its last axis may be channels."""
+def image_layout(
+    shape: Shape, spatial_ndim: int, channel_axis: Any, batches: bool = True, option: str = "channel_axis"
+) -> Layout:
+    """Return where the axes are of an image; with channel_axis="auto", its last axis may be channels.
+
+    An error that asks offers a batch as one of the readings, if `batches` are taken.
+    """
     if not is_auto(channel_axis):
-        return layout(shape, spatial_ndim, channel_axis, name)
+        return layout(shape, spatial_ndim, channel_axis, "image", option=option)
     if len(shape) > spatial_ndim and not 1 <= shape[-1] <= _MOST_CHANNELS:
         raise ValueError(
-            f"{name} of shape {shape} can be read in several ways. Pass " + _readings(shape, spatial_ndim)
+            f"image of shape {shape} can be read in several ways. Pass "
+            + ", or ".join(_readings(shape, spatial_ndim, batches))
         )
-    return layout(shape, spatial_ndim, -1, name)
+    return layout(shape, spatial_ndim, -1, "image")
 
 
 def is_auto(channel_axis: Any) -> bool:
@@ -257,7 +268,7 @@ def is_auto(channel_axis: Any) -> bool:
     return isinstance(channel_axis, str) and channel_axis == "auto"
 
 
-def _readings(shape: Shape, spatial_ndim: int) -> str:
+def _readings(shape: Shape, spatial_ndim: int, batches: bool) -> list[str]:
     """Return the arguments that say what the axes of an image are, and what each of them makes of it."""
 
     def pixels(extents: Shape) -> str:
@@ -273,8 +284,9 @@ def _readings(shape: Shape, spatial_ndim: int) -> str:
         readings.append(f"channel_axis={first} ({pixels(rest)} with {shape[first]} channels)")
     if len(shape) == spatial_ndim + 1:
         readings.append(f"spatial_ndim={len(shape)} ({' x '.join(map(str, shape))} pixels, no channels)")
-    readings.append(f"channel_axis=None ({pixels(shape)}, no channels)")
-    return ", ".join(readings[:-1]) + " or " + readings[-1]
+    if batches:
+        readings.append(f"channel_axis=None ({pixels(shape)}, no channels)")
+    return readings
 
 
 def layout_over(
