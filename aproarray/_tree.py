@@ -464,12 +464,13 @@ def flat_features(
     xp = tree._backend.xp
     f = _validate.real_array(features, "features", xp)
     layout = _validate.layout_over(f.shape, leading, tree.shape, channel_axis, "features", "a tree")
-    flat = xp.ascontiguousarray(layout.flatten(f), _validate.compute_dtype(f.dtype))
     if tree_index is None:
         tree_index = np.arange(math.prod(tree.batch_shape))
     tree_index = np.repeat(tree_index, math.prod(layout.leading[len(leading) :]))
+    masks = masks_of(tree, tree_index)
+    flat = xp.ascontiguousarray(_validate.as_floats(layout.flatten(f), masks, xp))
     if check_finite:
-        _validate.finite(flat, "features", masks_of(tree, tree_index))
+        _validate.finite(flat, "features", masks)
     return flat, layout, tree_index
 
 
