@@ -410,16 +410,16 @@ def propagate_labels(
     the relief of their two pixels: every pixel gets the label of a seed at the smallest minimax distance, as
     in `global_propagate` when zeta goes to 0, and whatever its distance from all seeds. Plain areas are
     shared out by the number of steps, or with `spacing` by distance. Pixels take the label of two of the
-    scales, or of the middle one where all differ; then that of the largest vote over a 5 x 5 window, weighted
-    by likeness as in `local_propagate`, with the seeds held.
+    scales, or of the middle one where all differ. Then they take that of the largest vote over a 5 x 5
+    window, weighted by likeness as in `local_propagate`, with the seeds held.
 
     The image's own range leaves outliers out, such as hot and dead pixels, or -9999 for no data. They are at
-    most one number in twenty at either end, past a gap of three times the range of the others. They keep their
-    order beyond the range, on a logarithmic scale. Single ones are moved to its end. No mean counts them.
+    most one number in twenty at either end, past a gap of three times the range of the others. They keep
+    their order beyond the range, on a logarithmic scale. Single ones are moved to its end. No mean counts them.
 
-    O(N C) time, O(N (C + log N)) with `spacing`, and 30 C + 50 bytes per pixel at most, 50 more with a mask
-    or negative labels, whatever the number of labels, but for return_full_prob. docs/random_walker.md compares
-    it with `random_walker`.
+    O(N C) time, or O(N (C + log N)) with `spacing`. At most 30 C + 50 bytes per pixel, and 50 more with a
+    mask or negative labels. Neither depends on the number of labels, but for return_full_prob. docs/random_walker.md
+    compares it with `random_walker`.
 
     References
     ----------
