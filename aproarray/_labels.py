@@ -415,11 +415,12 @@ def propagate_labels(
 
     The image's own range leaves outliers out, such as hot and dead pixels, or -9999 for no data. They are at
     most one number in twenty at either end, past a gap of three times the range of the others. They keep
-    their order beyond the range, on a logarithmic scale. Single ones are moved to its end. No mean counts them.
+    their order beyond the range, on a logarithmic scale. Single ones are moved to its end. No mean counts
+    them.
 
     O(N C) time, or O(N (C + log N)) with `spacing`. At most 30 C + 50 bytes per pixel, and 50 more with a
-    mask or negative labels. Neither depends on the number of labels, but for return_full_prob. docs/random_walker.md
-    compares it with `random_walker`.
+    mask or negative labels. Neither depends on the number of labels, but for return_full_prob.
+    docs/random_walker.md compares it with `random_walker`.
 
     References
     ----------
