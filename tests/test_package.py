@@ -116,7 +116,7 @@ def test_everything_imported_is_declared():
     assert {{"PIL": "pillow"}.get(name, name) for name in others} <= declared
 
 
-@pytest.mark.slow("compiles windows four times, from nothing")
+@pytest.mark.slow("compiles the window kernels several times")
 @pytest.mark.parametrize("damage", ["cut", "a folder"])
 def test_a_damaged_cache_is_not_used_and_mends(damage, tmp_path):
     code = (
