@@ -924,8 +924,8 @@ def _map_zeta(tree: SpanningTree, outliers: NDArray[np.bool_] | None = None) -> 
     """Return twice the root mean square step of a tree's edges.
 
     An object's texture is below that, and its outline above. On photographs it is the root mean square step
-    between all neighbours, of which a tree does not know. Edges that outliers reach do not count, unless there
-    are no others.
+    between all neighbours, of which a tree does not know. Edges that outliers reach do not count, unless
+    there are no others.
     """
     counted = np.isfinite(tree.gaps)
     if outliers is not None:
