@@ -7,7 +7,7 @@ holds what the backend writes. The verbs themselves are in `_api` and `related`.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -113,7 +113,7 @@ def over_windows(
     values: ArrayLike,
     image: ArrayLike,
     mask: ArrayLike | None,
-    channel_axis: int | None,
+    channel_axis: int | Literal["auto"] | None,
     spatial_ndim: int,
     workers: int | None,
     out: Array | None,
@@ -125,7 +125,9 @@ def over_windows(
     values, image = _validate.real_array(values, "values", xp), _validate.real_array(image, "image", xp)
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     threads = _validate.workers(workers, backend.available_workers())
-    image_layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
+    image_layout = _validate.image_layout(image.shape, spatial_ndim, channel_axis)
+    if _validate.is_auto(channel_axis):
+        channel_axis = -1
     layout = _validate.layout_over(
         values.shape, image_layout.leading, image_layout.spatial, channel_axis, "values", "an image"
     )

@@ -141,9 +141,7 @@ def test_refine(files, scene):
     np.save(files / "scores.npy", scores)
     command = ["refine", str(files / "image.png"), str(files / "scores.npy"), "-o"]
     assert main([*command, str(files / "refined.npy")]) == 0
-    np.testing.assert_array_equal(
-        np.load(files / "refined.npy"), aproarray.refine(image=image, scores=scores)
-    )
+    np.testing.assert_array_equal(np.load(files / "refined.npy"), aproarray.refine(image, scores))
     assert main([*command, str(files / "refined.png"), "--mode", "global-local"]) == 0
     assert (contents(files / "refined.png") == truth - 1).mean() > 0.9
 
@@ -451,13 +449,17 @@ def test_scores_that_are_none(files, scene, capsys):
     np.save(files / "photo.npy", image)
     np.save(files / "floats.npy", image / 255)
     np.save(files / "small.npy", np.zeros((10, 10, 3)))
-    np.save(files / "classes_first.npy", np.moveaxis(np.zeros((10, 10, 21)), -1, 0))
+    np.save(files / "classes_first.npy", np.zeros((21, 8, 10)))
     out = str(files / "out.npy")
     for first, second, message in (
         ("image.png", "image.png", "is no .npy file"),
         ("image.png", "photo.npy", "dtype uint8 holds no scores"),
-        ("small.npy", "floats.npy", "are no patches of an image of (10, 10)"),
-        ("image.png", "classes_first.npy", "are no patches of an image of (40, 50)"),
+        ("small.npy", "floats.npy", "pixels, more than the image's 10 x 10. The image comes first"),
+        (
+            "image.png",
+            "classes_first.npy",
+            "pixels, and have another height to width than the image's 40 x 50; pass class_axis=0",
+        ),
     ):
         assert main(["refine", str(files / first), str(files / second), "-o", out]) == 1
         assert message in capsys.readouterr().err
@@ -472,7 +474,7 @@ def test_scores_that_are_none(files, scene, capsys):
     assert np.array_equal(np.moveaxis(first, 0, -1), last)
     assert np.array_equal(contents(files / "refined_first.png"), contents(files / "refined_last.png"))
     assert main([*command, out, "--class-axis", "3"]) == 1
-    assert "has no axis 3" in capsys.readouterr().err
+    assert "class_axis=3 is not an axis of scores" in capsys.readouterr().err
 
 
 def test_too_little_memory_ends_no_batch(files, scene, monkeypatch, capsys):

@@ -92,6 +92,7 @@ def test_result_is_the_definition_for_any_small_image(shape, iterations, zeta, m
         kernel_size=3,
         iterations=iterations,
         mask=mask,
+        channel_axis=-1,
         spatial_ndim=len(shape),
     )
     expected = definition(values, image, zeta, 3, iterations, mask) if values.size else values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,7 +24,7 @@ def mean_field(
     kernel_size: int = 3,
     iterations: int = 100,
     mask: ArrayLike | None = None,
-    channel_axis: int | None = -1,
+    channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
     workers: int | None = None,
     out: Array | None = None,
@@ -170,7 +170,7 @@ def pamr(
     *,
     dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24),
     iterations: int = 10,
-    channel_axis: int | None = -1,
+    channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
     workers: int | None = None,
     out: Array | None = None,
@@ -248,7 +248,7 @@ def pairwise_affinity(
     kernel_size: int = 3,
     dilation: int = 2,
     mask: ArrayLike | None = None,
-    channel_axis: int | None = -1,
+    channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
     workers: int | None = None,
     check_finite: bool = True,
@@ -309,7 +309,7 @@ def pairwise_affinity(
     dilation = _validate.integer(dilation, "dilation", 1)
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     threads = _validate.workers(workers, backend.available_workers())
-    layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
+    layout = _validate.image_layout(image.shape, spatial_ndim, channel_axis)
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}", xp)
     flat = layout.flatten(image).astype(_validate.compute_dtype(image.dtype), copy=False)
     if check_finite:
