@@ -66,12 +66,12 @@ class SpanningTree:
 
     def __post_init__(self) -> None:
         """Check copies of the arrays, and keep those: kernels trust the indices in them."""
-        _fill(self, *_checked(self.shape, self.order, self.gaps, self.gap_edges, self.mask, copy=True))
+        _fill(self, *_checked(True, self.shape, self.order, self.gaps, self.gap_edges, self.mask))
 
     @classmethod
     def _loaded(cls, *fields: Any) -> SpanningTree:
         """Return a tree that was pickled. Nobody else has its arrays: they are checked, and not copied."""
-        return trusted_tree(*_checked(*fields, copy=False))
+        return trusted_tree(*_checked(False, *fields))
 
     @classmethod
     @_arrays.takes_dlpack
@@ -446,9 +446,9 @@ def _fill(tree: SpanningTree, *fields: Any) -> None:
 
 
 def _checked(
-    shape: Any, order: Any, gaps: Any, gap_edges: Any, mask: Any, copy: bool
+    copy: bool, shape: Any, order: Any, gaps: Any, gap_edges: Any, mask: Any
 ) -> tuple[tuple[int, ...], Array, Array, Array, NDArray[np.bool_] | None]:
-    """Return the fields of a tree, once kernels may trust them."""
+    """Return the fields of a tree, or copies of them, once kernels may trust them."""
     backend = _dispatch.backend(order=order, gaps=gaps, gap_edges=gap_edges, mask=mask)
     xp = backend.xp
     if not isinstance(shape, tuple | list) or not shape:

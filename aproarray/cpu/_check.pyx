@@ -14,7 +14,7 @@ ctypedef fused node_t:
     int64_t
 
 
-def is_permutation(const node_t[::1] order):
+def is_permutation(const node_t[:] order):
     """Return whether the numbers are 0 to N-1, each of them once."""
     cdef Py_ssize_t n = order.shape[0], i, found = 0
     cdef unsigned char[::1] seen = np.zeros(n, np.uint8)
