@@ -326,7 +326,7 @@ class SpanningTree:
         result[self.order] = self._backend.affinities(distances, zeta)
         return result.reshape(self.shape)
 
-    def cut(self, threshold: float) -> Array:
+    def cut(self, threshold: float, *, min_size: int = 1) -> Array:
         """Label the components that remain without the edges heavier than `threshold`.
 
         These are the quasi-flat zones of the image at that level: pixels i and j are in one zone if
@@ -336,6 +336,10 @@ class SpanningTree:
         ----------
         threshold : float
             At least 0, in the units of the weights (squared differences).
+        min_size : int
+            Zones of fewer pixels are joined to others, as by Felzenszwalb and Huttenlocher [1]_: of the
+            heavier edges, lightest first, each one joins its two zones if one of them is that small. A whole
+            component of the forest may be smaller.
 
         Returns
         -------
@@ -346,30 +350,44 @@ class SpanningTree:
         Raises
         ------
         TypeError, ValueError
-            The threshold is not a number of at least 0.
+            The threshold is not a number of at least 0, or min_size no integer of at least 1.
 
         Notes
         -----
-        O(N log N) for numbering, O(N) otherwise.
+        O(N log N) for numbering, O(N) otherwise; with min_size, the edges are sorted first. On a device, they
+        are then joined on the host.
+
+        References
+        ----------
+        .. [1] P. F. Felzenszwalb and D. P. Huttenlocher, "Efficient graph-based image segmentation", IJCV 59,
+           2004: its implementation's treatment of small components.
         """
         threshold = _validate.real_number(threshold, "threshold")
         if not threshold >= 0:
             raise ValueError(f"threshold must be at least 0, got {threshold!r}")
         with np.errstate(over="ignore"):
             threshold = self.gaps.dtype.type(threshold)
+        min_size = _validate.integer(min_size, "min_size", 1)
         n, xp = self.order.shape[-1], self._backend.xp
         labels: Array = xp.zeros(self.order.shape, self.order.dtype)
         flat_mask = None if self.mask is None else self._flat_mask()
         for b in np.ndindex(self.batch_shape):
             mask = None if flat_mask is None else flat_mask[b if flat_mask.ndim > 1 else ()]
-            starts = xp.ones(n, bool)
-            starts[1:] = (self.gaps[b] > threshold) | np.isinf(self.gaps[b])
-            # A zone is a stretch of the line that starts with its first pixel.
-            first_pixels = self.order[b][starts]
+            if min_size > 1 and n > 1:
+                edges, weights = self._backend.sorted_edges(self.gap_edges[b], self.gaps[b], n)
+                zone_of = self._backend.zones(edges, weights, float(threshold), min(min_size, n))
+                starts, first_pixels = None, xp.nonzero(zone_of == xp.arange(n))[0]
+            else:
+                # A zone is a stretch of the line that starts with its first pixel.
+                starts = xp.ones(n, bool)
+                starts[1:] = (self.gaps[b] > threshold) | np.isinf(self.gaps[b])
+                first_pixels = self.order[b][starts]
             counted = first_pixels if mask is None else first_pixels[mask[first_pixels]]
             number = xp.zeros(n, self.order.dtype)
             number[xp.sort(counted)] = xp.arange(1, len(counted) + 1)
-            if n:
+            if starts is None:
+                labels[b] = number[zone_of]
+            elif n:
                 labels[b][self.order[b]] = number[first_pixels][xp.cumsum(starts) - 1]
         return labels.reshape(self.batch_shape + self.shape)
 

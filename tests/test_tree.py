@@ -170,6 +170,45 @@ def test_cut_joins_exactly_what_minimax_says(picture, threshold):
     np.testing.assert_array_equal(labels[:, None] == labels, (d <= threshold) & np.isfinite(d))
 
 
+@given(pictures(), st.sampled_from([0, 0.01, 0.25, 1, math.inf]), st.integers(1, 12))
+def test_cut_joins_small_zones_at_the_lowest_gap(picture, threshold, min_size):
+    tree = picture.tree()
+    zones = [{i} for i in range(picture.n_nodes)]
+    for (u, v), weight in zip(tree.edges.tolist(), tree.weights, strict=True):
+        if u >= 0 and (weight <= threshold or min(len(zones[u]), len(zones[v])) < min_size):
+            joined = zones[u] | zones[v]
+            for pixel in joined:
+                zones[pixel] = joined
+    mask = np.ones(picture.n_nodes, bool) if picture.mask is None else picture.mask.ravel()
+    firsts = sorted({min(zone) for zone, part in zip(zones, mask, strict=True) if part})
+    expected = [firsts.index(min(zone)) + 1 if part else 0 for zone, part in zip(zones, mask, strict=True)]
+    labels = tree.cut(threshold, min_size=min_size)
+    assert labels.dtype == tree.cut(threshold).dtype
+    np.testing.assert_array_equal(labels.ravel(), expected)
+    whole = tree.cut(math.inf)
+    for zone in range(1, labels.max(initial=0) + 1):
+        pixels = labels == zone
+        assert pixels.sum() >= min_size or (pixels == (whole == whole[pixels][0])).all()
+
+
+@pytest.mark.parametrize("mask", ["none", "shared", "each"])
+def test_cut_of_a_batch_joins_small_zones_tree_by_tree(mask):
+    trees = batch_of_trees(mask)
+    labels = trees.cut(0, min_size=4)
+    for b in np.ndindex(2, 3):
+        np.testing.assert_array_equal(labels[b], trees[b].cut(0, min_size=4))
+    np.testing.assert_array_equal(trees.cut(1, min_size=10**30), trees.cut(math.inf))
+    assert aproarray.mst(np.zeros((0, 3))).cut(0, min_size=5).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("min_size", "error"), [(0, ValueError), (2.0, TypeError), (None, TypeError), (True, TypeError)]
+)
+def test_min_size_of_cut_is_a_positive_integer(min_size, error):
+    with pytest.raises(error, match="min_size must be"):
+        aproarray.mst(np.zeros((2, 3))).cut(0, min_size=min_size)
+
+
 def test_zones_are_numbered_by_their_first_pixel_as_by_scikit_image():
     image = np.random.default_rng(1).integers(3, size=(2, 20, 15))
     trees = aproarray.mst(image, channel_axis=None)

@@ -215,6 +215,11 @@ def sorted_edges(gap_edges: Any, gaps: Any, n_nodes: int) -> tuple[Any, Any]:
     return gap_edges[rows], weights.view(gaps.dtype)
 
 
+def zones(edges: Any, weights: Any, threshold: float, min_size: int) -> Any:
+    """Return the first node (N) of each node's zone, found on the host."""
+    return cupy.asarray(on_host.zones(edges.get(), weights.get(), threshold, min_size))
+
+
 def linkage(edges: Any, weights: Any) -> np.ndarray[Any, Any]:
     """Return the linkage matrix (N-1, 4) of one connected tree, made on the host, where SciPy wants it."""
     return on_host.linkage(edges.get(), weights.get())
