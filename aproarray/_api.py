@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from aproarray import _arrays, _calls, _dispatch, _edges, _validate
 from aproarray._arrays import ForeignArray
-from aproarray._tree import SpanningTree, masks_of, reweigh
+from aproarray._tree import SpanningTree, masks_of, reweigh, trusted_tree
 
 Array = NDArray[Any]
 
@@ -103,7 +103,7 @@ def mst(
         _validate.no_overflow(weights_finite, "image", flat.dtype)
     order, gaps, gap_edges = trees.with_leading(layout.leading)
     tree_mask = None if takes_part is None else takes_part.reshape(xp.asarray(mask).shape).copy()
-    return SpanningTree(layout.spatial, order, gaps, gap_edges, tree_mask)
+    return trusted_tree(layout.spatial, order, gaps, gap_edges, tree_mask)
 
 
 class _GlobalOptions(TypedDict, total=False):

@@ -19,6 +19,18 @@ Array = NDArray[Any]
 Shape = tuple[int, ...]
 
 
+def array(value: Any, name: str, xp: Any = np) -> Array:
+    """Return `value` as an `xp` array; an error names the argument, whatever fails in another's code."""
+    try:
+        result: Array = xp.asarray(value)
+    except MemoryError:
+        raise
+    except Exception as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name} must be an array of numbers, got one that cannot be read: {error}") from error
+    return result
+
+
 def real_array(array: ArrayLike, name: str, xp: Any = np) -> Array:
     """Return `array` as an `xp` array of real numbers in native byte order, without a copy where possible."""
     result = as_array(array, name, xp)
@@ -354,7 +366,11 @@ def integer_array(value: ArrayLike, name: str, shape: Sequence[int | None], xp: 
 
 
 def in_range(array: Array, stop: int, name: str) -> Array:
-    """Check that all entries are in [0, stop), and return them as intp."""
+    """Check that all entries are in [0, stop), and return them as intp.
+
+    A copy is checked and returned: another thread may write into the caller's array meanwhile.
+    """
+    array = array.copy()
     if array.size and not (array.min() >= 0 and array.max() < stop):
         raise ValueError(f"{name} must be in [0, {stop}), got values from {array.min()} to {array.max()}")
     return array.astype(np.intp, copy=False)
