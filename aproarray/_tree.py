@@ -119,7 +119,8 @@ class SpanningTree:
         w = _validate.real_array(weights, "weights", xp)
         if w.shape != ends.shape[:1]:
             raise ValueError(f"weights must have one entry per edge, shape {ends.shape[:1]}, got {w.shape}")
-        w = xp.array(w, _validate.compute_dtype(w.dtype), order="C")  # the caller may write into theirs
+        # A copy, too: the caller may write into theirs.
+        w = xp.ascontiguousarray(w.astype(_validate.compute_dtype(w.dtype)))
         if not (np.isfinite(w).all() and (w >= 0).all()):
             raise ValueError("weights must be finite and at least 0, got negative, NaN or inf ones")
         trees, _ = backend.edge_list_tree(ends, xp.where(w < np.finfo(w.dtype).tiny, 0, w), n_nodes)
@@ -376,7 +377,7 @@ class SpanningTree:
             if min_size > 1 and n > 1:
                 edges, weights = self._backend.sorted_edges(self.gap_edges[b], self.gaps[b], n)
                 zone_of = self._backend.zones(edges, weights, float(threshold), min(min_size, n))
-                starts, first_pixels = None, xp.nonzero(zone_of == xp.arange(n))[0]
+                starts, first_pixels = None, xp.arange(n)[zone_of == xp.arange(n)]
             else:
                 # A zone is a stretch of the line that starts with its first pixel.
                 starts = xp.ones(n, bool)
@@ -501,30 +502,29 @@ def _checked(
         mask = _of_type(mask, "mask", ("bool",), xp, copy)
     masks = _validate.mask(mask, batch_shape, shape, f"a tree of shape {batch_shape + shape}", xp)
     if not backend.are_trees(trees, masks, backend.available_workers()):
-        raise ValueError(_fault(trees, masks, xp))
+        raise ValueError(_fault(*map(_arrays.on_host, trees)))
     return shape, order, gaps, gap_edges, mask
 
 
 def _of_type(array: Any, name: str, types: tuple[str, ...], xp: Any, copy: bool) -> Array:
     """Return a contiguous array of one of some types, in native byte order."""
-    result = _validate.array(array, name, xp)
+    result = _validate.as_array(array, name, xp)
     native = result.dtype.newbyteorder("=")
     if native.name not in types:
         raise TypeError(f"{name} must be of dtype {' or '.join(types)}, got {result.dtype}")
     if xp is np:  # a device has no foreign byte orders, nor unaligned numbers
         result = np.require(result, native, ("C", "A"))
-    own: Array = xp.array(result, order="C") if copy else xp.ascontiguousarray(result)
-    return own
+    contiguous: Array = xp.ascontiguousarray(result)
+    return contiguous.copy() if copy else contiguous
 
 
-def _fault(trees: TreeArrays, masks: Array | None, xp: Any) -> str:
+def _fault(order: Array, gaps: Array, gap_edges: Array) -> str:
     """Say what is wrong with arrays that are no trees."""
-    order, gaps, (u, v) = trees.order, trees.gaps, xp.moveaxis(trees.gap_edges, -1, 0)
-    n_nodes = order.shape[1]
+    n_nodes, u, v = order.shape[1], gap_edges[..., 0], gap_edges[..., 1]
     missing = gaps == np.inf
     wrong = {
         f"order must hold every index from 0 to {n_nodes - 1} once": (
-            xp.sort(order, axis=1) != xp.arange(n_nodes)
+            np.sort(order, axis=1) != np.arange(n_nodes)
         ).any(axis=1),
         "gaps must be at least 0": ~(gaps >= 0),
         "gap_edges must be (-1, -1) where a gap is inf": missing & ((u != -1) | (v != -1)),
@@ -534,7 +534,7 @@ def _fault(trees: TreeArrays, masks: Array | None, xp: Any) -> str:
     }
     for expected, where in wrong.items():
         if where.any():
-            b, *place = (int(found[0]) for found in xp.nonzero(where))
+            b, *place = (int(found[0]) for found in np.nonzero(where))
             if not place:
                 return f"{expected}, got others"
             p = place[0]

@@ -200,8 +200,8 @@ def are_trees(trees: TreeArrays, masks: Any, workers: int) -> bool:
         return False
     if masks is None:
         return True
-    taking_part = cupy.broadcast_to(masks, order.shape)
-    both = [cupy.take_along_axis(taking_part, cupy.where(missing, 0, end), axis=1) for end in (u, v)]
+    of_tree = cupy.arange(len(order))[:, None] % len(masks)
+    both = [masks[of_tree, cupy.where(missing, 0, end)] for end in (u, v)]
     return bool((missing | (both[0] & both[1])).all())
 
 
