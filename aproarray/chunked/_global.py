@@ -1,0 +1,303 @@
+"""Global propagation over a chunked tree: masses go up and down, then every chunk is swept with its context."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.delayed import Delayed
+from dask.graph_manipulation import bind
+from dask.highlevelgraph import HighLevelGraph
+from numpy.typing import ArrayLike, NDArray
+
+from aproarray import _arrays, _validate, cpu
+from aproarray.chunked import _arguments, _line, _passes
+from aproarray.chunked._boxes import Index
+from aproarray.chunked._line import FullLine, Line, OwnLine
+from aproarray.chunked._passes import Graph
+from aproarray.chunked._trees import NO_PIXELS, ChunkedTree, assembled
+
+Array = NDArray[Any]
+
+# Columns that are swept together: in float64 and twice, they are most of a chunk's memory.
+_COLUMNS = 8
+
+
+def _columns(block: Array, within: Index, n_spatial: int) -> NDArray[np.float64]:
+    """Return the values of a tree in a block (leading, spatial, channels) as (pixels, columns)."""
+    values = block[within]
+    n_pixels = math.prod(values.shape[-1 - n_spatial : -1])
+    items = values.reshape(-1, n_pixels, values.shape[-1])
+    return np.ascontiguousarray(items.transpose(1, 0, 2), np.float64).reshape(n_pixels, -1)
+
+
+def _masses(
+    line: OwnLine | FullLine, blocks: list[Array], within: Index, n_spatial: int, chunk: str, check: bool
+) -> Array:
+    """Return the sums of all values of a chunk over the entries of its line."""
+    found = []
+    for block in blocks:
+        columns = _columns(block, within, n_spatial)
+        masses = _line.own_masses(line, columns)
+        if check and not np.isfinite(masses).all():
+            places = np.concatenate([np.arange(*ends) for ends in zip(*_bounds(line), strict=True)])
+            takes_part = np.zeros((1, len(columns)), bool)
+            takes_part[0, line.pixels[places]] = True
+            _validate.finite(columns[None], f"values in {chunk}", takes_part)
+        found.append(masses)
+    return np.concatenate(found, 1) if found else np.empty((len(line.starts), 0))
+
+
+def _bounds(line: OwnLine | FullLine) -> tuple[Array, Array]:
+    if isinstance(line, FullLine):
+        return line.starts, line.ends
+    return line.starts, np.append(line.starts[1:], len(line.pixels))
+
+
+def _line_and_masses(
+    block: Array, mask: Array | None, blocks: list[Array], own_line: Any, **options: Any
+) -> tuple[Line, Array]:
+    """Reduce a chunk's line, and sum its values; the chunk's own line is not kept."""
+    own, line = own_line(block, mask)
+    return line, _masses(own, blocks, **options)
+
+
+def _make_full(block: Array, mask: Array | None, context: Line | None, own_line: Any) -> FullLine:
+    own, line = own_line(block, mask)
+    return _line.full_line(own, line, context)
+
+
+def _propagate_anew(
+    image: Array, mask: Array | None, context: Line | None, outside: Array | None, block: Array,
+    own_line: Any, **options: Any,
+) -> Array:  # fmt: skip
+    return _propagate(_make_full(image, mask, context, own_line), outside, block, **options)
+
+
+def _propagate(
+    line: FullLine,
+    outside: Array | None,
+    block: Array,
+    within: Index,
+    n_spatial: int,
+    first: int,
+    zetas: tuple[float, ...],
+    dtype: np.dtype[Any],
+    chunk: str,
+    check: bool,
+) -> Array:
+    """Return the means (zetas, leading, spatial, channels) of a chunk's values.
+
+    Sums are swept, and the pixels that they are of in a column of their own: items of a context stand for
+    many pixels. `first` is the first column of `outside` that belongs to this block.
+    """
+    values = block[within]
+    spatial, n_channels = values.shape[-1 - n_spatial : -1], values.shape[-1]
+    items = values.reshape(-1, math.prod(spatial), n_channels)
+    n_columns = items.shape[0] * n_channels
+    out = np.empty((len(zetas), *items.shape), dtype)
+    n_pixels, n_all = line.n_pixels, len(line.pixels)
+    rows = np.empty((1, n_all, min(_COLUMNS, n_columns + 1)))
+    swept = np.empty_like(rows)
+    ones = np.ones((1, n_all), np.float64)
+    order, gaps = line.pixels[None], line.gaps[None]
+    for k, zeta in enumerate(zetas):
+        counts = np.empty(0)
+        done = -1  # the column before the first is that of counts
+        while done < n_columns and n_all:
+            width = min(_COLUMNS, n_columns - done)
+            if width == 0:
+                break
+            for place, column in enumerate(range(done, done + width)):
+                target = rows[0, :, place]
+                if column < 0:
+                    target[:n_pixels], target[n_pixels:] = 1, line.counts
+                    continue
+                target[:n_pixels] = items[column // n_channels, :, column % n_channels]
+                if outside is not None:
+                    target[n_pixels:] = outside[:, first + column]
+            cpu.global_propagate(
+                rows[..., :width], swept[..., :width], order, gaps, np.zeros(1, np.intp), zeta, 1,
+                sums=ones, transposed=True,
+            )  # fmt: skip
+            if done < 0:
+                counts = swept[0, :n_pixels, 0].copy()
+            for place, column in enumerate(range(done, done + width)):
+                if column >= 0:
+                    means = swept[0, :n_pixels, place] / counts
+                    out[k, column // n_channels, :, column % n_channels] = means
+            done += width
+    if check:
+        takes_part = np.ones((1, n_pixels), bool)
+        takes_part[0, line.pixels[int((line.ends - line.starts).sum()) + len(line.counts) :]] = False
+        for means in out:
+            _validate.finite_means(means, f"values in {chunk}", takes_part)
+    return out.reshape(len(zetas), *values.shape)
+
+
+def _nothing(*_: Any) -> None:
+    """Wait for what it is given."""
+
+
+def global_propagate(
+    values: Any,
+    tree: ChunkedTree,
+    *,
+    zeta: float | ArrayLike,
+    features: Any = None,
+    tree_index: Any = None,
+    channel_axis: int | None = -1,
+    workers: int | None = None,
+    out: Any = None,
+    check_finite: bool = True,
+) -> Any:
+    """Propagate values over the tree of a dask array, as a dask array; see `aproarray.global_propagate`.
+
+    Values take the tree's chunks along its leading and spatial axes. Further leading axes and channels
+    keep theirs. Values and image are read twice, once in each direction: they are not kept in between.
+    """
+    _arguments.refuse(
+        {"features": features, "tree_index": tree_index, "out": out, "workers": workers}, "global_propagate"
+    )
+    if not isinstance(tree, ChunkedTree):
+        raise TypeError(
+            f"tree must be that of a dask array (see aproarray.mst) where values are one, got a "
+            f"{_arrays.kind_of(tree)}"
+        )
+    values = _arguments.lazy(values, "values")
+    zetas, several = _validate.positives(zeta, "zeta")
+    layout = _validate.layout_over(
+        values.shape, tree.batch_shape, tree.shape, channel_axis, "values", "a tree"
+    )
+    ndim = values.ndim
+    values = _arguments.channels_last(values, layout)
+    n_trees_axes, n_spatial = len(tree.batch_shape), len(tree.shape)
+    chunks = dict(enumerate(tree.chunks[:n_trees_axes]))
+    chunks |= {axis - n_spatial - 1: along for axis, along in enumerate(tree.boxes.chunks)}
+    values = values.rechunk(chunks)
+    compute = _validate.compute_dtype(values.dtype)
+    dtype = np.dtype(np.float16) if values.dtype == np.float16 else compute
+    name = f"global-propagate-{tokenize(tree, values, zetas, check_finite)}"
+    graph = _up_and_down(name, values, tree, check_finite)
+    dependencies = [values, *(tree.source.inputs if tree.kept is None else [tree])]
+    # Every chunk is needed twice. Read again when all sums are known, it need not be kept until then.
+    ready = f"{name}-ready"
+    top = (tree.boxes.n_levels - 1, *(0 for _ in tree.shape))
+    graph[ready] = (_nothing, [(f"{name}-masses", item.number, *top) for item in tree.items()])
+    up_and_down = HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
+    barrier = Delayed(ready, up_and_down, layer=name)
+    seed = tokenize(name, "again")
+    inputs = [values, *(tree.source.inputs if tree.kept is None else [])]
+    again, *source = bind(inputs, barrier, seed=seed)
+    result = _across(name, again, source, up_and_down, tree, zetas, dtype, check_finite)
+    return _arguments.channels_back(result if several else result[0], layout, ndim)
+
+
+def _blocks(values: Any, tree: ChunkedTree, block: Index) -> list[tuple[Index, int, int]]:
+    """Return the chunks along values' own leading axes and channels, and the columns of each."""
+    n_trees_axes, n_spatial = len(tree.batch_shape), len(tree.shape)
+    rest = values.chunks[n_trees_axes : values.ndim - n_spatial - 1]
+    found, first = [], 0
+    for index in itertools.product(*(range(len(along)) for along in (*rest, values.chunks[-1]))):
+        width = math.prod(along[i] for along, i in zip((*rest, values.chunks[-1]), index, strict=True))
+        found.append((index, first, width))
+        first += width
+    return found
+
+
+def _up_and_down(name: str, values: Any, tree: ChunkedTree, check: bool) -> Graph:
+    """Return the graph of the masses of all nodes and contexts, and of lines unless the tree keeps them."""
+    graph: Graph = {}
+    trees = name if tree.kept is None else tree.name
+    for item in tree.items():
+        both, line, masses, full = (
+            _passes.key_of(key, item.number)
+            for key in (f"{name}-both", f"{name}-line", f"{name}-masses", f"{tree.name}-full")
+        )
+        for index in tree.boxes.nodes(0):
+            options: dict[str, Any] = {
+                "within": item.within,
+                "n_spatial": len(tree.shape),
+                "chunk": tree.label_of(item, index),
+                "check": check,
+            }
+            blocks = [
+                (values.name, *item.block, *rest[:-1], *index, rest[-1])
+                for rest, _, _ in _blocks(values, tree, item.block)
+            ]
+            if tree.kept is None:
+                own_line, image, mask = tree.chunk_task(tree.source, item, index, NO_PIXELS)
+                task = functools.partial(_line_and_masses, own_line=own_line, **options)
+                graph[both(0, index)] = task, image, mask, blocks
+                graph[line(0, index)] = _passes.part_of(both(0, index), 0)
+                graph[masses(0, index)] = _passes.part_of(both(0, index), 1)
+            else:
+                graph[masses(0, index)] = functools.partial(_masses, **options), full(0, index), blocks
+        if tree.kept is None:
+            source = tree.source
+            _passes.join(
+                graph, name, item.number, tree.boxes, source.connectivity, NO_PIXELS, source.check, True
+            )
+        _passes.add_up(graph, name, trees, item.number, tree.boxes)
+    return graph
+
+
+def _across(
+    name: str,
+    values: Any,
+    inputs: list[Any],
+    up_and_down: Any,
+    tree: ChunkedTree,
+    zetas: list[float],
+    dtype: np.dtype[Any],
+    check: bool,
+) -> Any:
+    """Return the means (zetas, leading, spatial, channels) as a dask array."""
+    result = f"{name}-result"
+    graph: Graph = {}
+    boxes = tree.boxes
+    source = tree.source
+    if inputs:
+        source = source._replace(image=inputs[0], mask=inputs[1] if len(inputs) > 1 else None)
+    of_block: dict[Index, list[Any]] = {}
+    for item in tree.items():
+        of_block.setdefault(item.block, []).append(item)
+    for block, items in of_block.items():
+        leading = tuple(tree.chunks[axis][b] for axis, b in enumerate(block))
+        for index, (rest, first, _) in itertools.product(boxes.nodes(0), _blocks(values, tree, block)):
+            value_block = (values.name, *block, *rest[:-1], *index, rest[-1])
+            parts = []
+            for item in items:
+                options: dict[str, Any] = {
+                    "within": item.within,
+                    "n_spatial": len(tree.shape),
+                    "first": first,
+                    "zetas": tuple(zetas),
+                    "dtype": dtype,
+                    "chunk": tree.label_of(item, index),
+                    "check": check,
+                }
+                outside = _passes.above(_passes.key_of(f"{name}-outside", item.number), boxes, 0, index)
+                key = (f"{result}-of-tree", item.number, *index, *rest)
+                if tree.kept is None:
+                    own_line, image, mask = tree.chunk_task(source, item, index, NO_PIXELS)
+                    context = _passes.above(_passes.key_of(f"{name}-context", item.number), boxes, 0, index)
+                    task = functools.partial(_propagate_anew, own_line=own_line, **options)
+                    graph[key] = task, image, mask, context, outside, value_block
+                else:
+                    full = (f"{tree.name}-full", item.number, 0, *index)
+                    graph[key] = functools.partial(_propagate, **options), full, outside, value_block
+                parts.append(key)
+            task = functools.partial(assembled, leading=leading, axis=1)
+            graph[(result, 0, *block, *rest[:-1], *index, rest[-1])] = task, parts
+    needed = HighLevelGraph.merge(up_and_down, values.dask, *(one.dask for one in inputs))
+    layers = dict(needed.layers) | {result: graph}
+    below = set(values.__dask_layers__()).union(*(one.__dask_layers__() for one in inputs), {name})
+    dependencies = dict(needed.dependencies) | {result: below}
+    chunks = ((len(zetas),), *values.chunks)
+    return da.Array(HighLevelGraph(layers, dependencies), result, chunks, dtype=dtype)
