@@ -15,6 +15,7 @@ from aproarray._tree import SpanningTree, masks_of, reweigh
 Array = NDArray[Any]
 
 
+@_dispatch.takes_dask
 @_arrays.takes_dlpack
 def mst(
     image: ArrayLike,
@@ -125,7 +126,8 @@ def global_propagate(
 def global_propagate(values: ArrayLike, tree: SpanningTree, **options: Unpack[_GlobalOptions]) -> Array: ...
 
 
-@_arrays.takes_dlpack  # type: ignore[misc]  # which brings arrays of other libraries in and out
+@_dispatch.takes_dask  # type: ignore[misc]  # dask arrays have verbs of their own
+@_arrays.takes_dlpack
 def global_propagate(
     values: ArrayLike,
     tree: SpanningTree,
@@ -264,7 +266,8 @@ def local_propagate(
 def local_propagate(values: ArrayLike, image: ArrayLike, **options: Unpack[_LocalOptions]) -> Array: ...
 
 
-@_arrays.takes_dlpack  # type: ignore[misc]  # which brings arrays of other libraries in and out
+@_dispatch.takes_dask  # type: ignore[misc]  # dask arrays have verbs of their own
+@_arrays.takes_dlpack
 def local_propagate(
     values: ArrayLike,
     image: ArrayLike,

@@ -5,6 +5,7 @@
 """
 
 from aproarray.chunked._global import global_propagate
+from aproarray.chunked._local import local_propagate
 from aproarray.chunked._trees import ChunkedTree, mst
 
-__all__ = ["ChunkedTree", "global_propagate", "mst"]
+__all__ = ["ChunkedTree", "global_propagate", "local_propagate", "mst"]

@@ -24,7 +24,9 @@ def lazy(array: Any, name: str) -> Any:
     """Return real numbers as a dask array, those in memory in one chunk."""
     if not isinstance(array, da.Array):
         if _arrays.is_foreign(array) or _arrays.is_cupy(array):
-            raise TypeError(f"{name} must be a dask or NumPy array beside dask arrays, got {_described(array)}")
+            raise TypeError(
+                f"{name} must be a dask or NumPy array beside dask arrays, got {_described(array)}"
+            )
         array = _validate.real_array(array, name)
         array = da.from_array(array, chunks=-1)
     if any(math.isnan(extent) for extent in array.shape):
@@ -33,7 +35,9 @@ def lazy(array: Any, name: str) -> Any:
             f"{name}.compute_chunk_sizes() first"
         )
     if not isinstance(array._meta, np.ndarray) or isinstance(array._meta, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be a dask array over NumPy arrays, got chunks of {_described(array._meta)}")
+        raise TypeError(
+            f"{name} must be a dask array over NumPy arrays, got chunks of {_described(array._meta)}"
+        )
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise TypeError(
             f"{name} must hold bool, integer, float16, float32 or float64 numbers, got dtype {array.dtype}"

@@ -252,9 +252,7 @@ def full_line(own: OwnLine, line: Line, context: Line | None) -> FullLine:
     if context is None:
         order, between, counts = np.arange(n_entries), line.gaps, _EVERY_ONE
     else:
-        order, between, _, _ = _with_context(
-            np.arange(n_entries), line.gaps, line.ids, line.counts, context
-        )
+        order, between, _, _ = _with_context(np.arange(n_entries), line.gaps, line.ids, line.counts, context)
         counts = context.counts
     pixels, gaps, starts = cpu.expand_line(own.pixels, own.gaps, bounds, order, between, own.n_pixels)
     mine = np.empty(n_entries, np.int64)

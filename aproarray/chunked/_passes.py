@@ -35,7 +35,14 @@ def key_of(name: str, tree: int) -> KeyOf:
 
 
 def join(
-    graph: Graph, name: str, tree: int, boxes: Boxes, connectivity: int, also: Any, check: bool, downwards: bool
+    graph: Graph,
+    name: str,
+    tree: int,
+    boxes: Boxes,
+    connectivity: int,
+    also: Any,
+    check: bool,
+    downwards: bool,
 ) -> None:
     """Add the passes over lines, up and (`downwards`) down.
 
@@ -63,7 +70,10 @@ def join(
             graph[both(level, index)] = task, joined(level, index), above(context, boxes, level, index)
             graph[contexts(level, index)] = part_of(both(level, index), 0)
             for place, child in enumerate(boxes.children(level, index)):
-                graph[context(level - 1, child)] = (functools.partial(_part_of_lines, place=place), both(level, index))
+                graph[context(level - 1, child)] = (
+                    functools.partial(_part_of_lines, place=place),
+                    both(level, index),
+                )
 
 
 def _part_of_lines(results: Any, place: int) -> Any:

@@ -290,7 +290,11 @@ class ChunkedTree(DaskMethodsMixin):  # type: ignore[misc]
         masses, outside, first, counts, full = (
             _passes.key_of(key, item.number)
             for key in (
-                f"{low}-masses", f"{low}-outside", f"{name}-first", f"{name}-counts", f"{self.name}-full"
+                f"{low}-masses",
+                f"{low}-outside",
+                f"{name}-first",
+                f"{name}-counts",
+                f"{self.name}-full",
             )  # fmt: skip
         )
         for index in boxes.nodes(0):
@@ -313,8 +317,14 @@ class ChunkedTree(DaskMethodsMixin):  # type: ignore[misc]
         masses, outside, first, counts, full, before, number, result = (
             _passes.key_of(key, item.number)
             for key in (
-                f"{high}-masses", f"{high}-outside", f"{name}-first", f"{name}-counts", f"{self.name}-full",
-                f"{name}-before", f"{name}-number", f"{name}-result",
+                f"{high}-masses",
+                f"{high}-outside",
+                f"{name}-first",
+                f"{name}-counts",
+                f"{self.name}-full",
+                f"{name}-before",
+                f"{name}-number",
+                f"{name}-result",
             )  # fmt: skip
         )
         indices = list(boxes.nodes(0))
@@ -511,7 +521,9 @@ def _highest(line: FullLine, numbers: Array) -> Array:
     return _over_entries(line, numbers, np.maximum, 0)
 
 
-def _over_zones(line: FullLine, values: Array, outside: Array | None, threshold: float, add: np.ufunc) -> Array:
+def _over_zones(
+    line: FullLine, values: Array, outside: Array | None, threshold: float, add: np.ufunc
+) -> Array:
     """Return what values add up to over each pixel's zone; pixels that take no part are zones of their own."""
     items = values if outside is None else np.concatenate([values, outside])
     if not len(line.pixels):
@@ -586,6 +598,8 @@ def mst(
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     connectivity = _validate.integer(connectivity, "connectivity", 1, spatial_ndim)
     layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
-    image = _arguments.channels_last(image, layout).rechunk({image.ndim - (layout.channel_axis is not None): -1})
+    image = _arguments.channels_last(image, layout).rechunk(
+        {image.ndim - (layout.channel_axis is not None): -1}
+    )
     mask = _arguments.mask(mask, layout, image.chunks[:-1], image.shape)
     return ChunkedTree(Source(image, mask, len(layout.leading), connectivity, check_finite))
