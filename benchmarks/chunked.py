@@ -2,8 +2,8 @@
 
 Run with: python -m benchmarks.chunked [side ...] [--chunk 2048] [--in-memory] [--grey]
 
-Makes a mosaic with noise of each side (4096 8192 16384), RGB uint8, and values with 4 channels beside it, in a
-folder for temporary files. Every measurement is a process of its own.
+Makes a mosaic with noise of each side (4096 8192 16384), RGB uint8, and values with 4 channels beside it, in
+a folder for temporary files. Every measurement is a process of its own.
 """
 
 from __future__ import annotations

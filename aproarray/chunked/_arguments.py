@@ -52,7 +52,7 @@ def _described(array: Any) -> str:
 
 
 def channels_last(array: Any, layout: _validate.Layout) -> Any:
-    """Return a dask array as leading axes, spatial axes and channels, of which there is one if it has none."""
+    """Return a dask array as leading axes, spatial axes and channels (one if it has none)."""
     if layout.channel_axis is None:
         return array[..., None]
     return da.moveaxis(array, layout.channel_axis, -1)
@@ -66,7 +66,7 @@ def channels_back(array: Any, layout: _validate.Layout, ndim: int) -> Any:
 
 
 def mask(value: Any, layout: _validate.Layout, chunks: Chunks, image_shape: tuple[int, ...]) -> Any:
-    """Return a mask as a dask array with the image's chunks, along its leading axes if it has them, or None."""
+    """Return a mask as a dask array with the image's chunks along the axes that it has, or None."""
     if value is None:
         return None
     value = lazy(value, "mask")

@@ -1,4 +1,4 @@
-"""Where chunks lie, and which of them are joined: boxes of pixels, two along each axis made one, level by level.
+"""Where chunks lie, and which of them are joined: boxes of pixels, two along each axis made one.
 
 All of this is known before anything is computed.
 """

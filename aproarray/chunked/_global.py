@@ -1,4 +1,4 @@
-"""Global propagation over a chunked tree: masses go up and down, then every chunk is swept with its context."""
+"""Global propagation over a chunked tree: masses go up and down, then chunks are swept with contexts."""
 
 from __future__ import annotations
 
@@ -28,29 +28,30 @@ Array = NDArray[Any]
 _COLUMNS = 8
 
 
-def _columns(block: Array, within: Index, n_spatial: int) -> NDArray[np.float64]:
-    """Return the values of a tree in a block (leading, spatial, channels) as (pixels, columns)."""
+def _items(block: Array, within: Index, n_spatial: int) -> Array:
+    """Return the values of a tree in a block (leading, spatial, channels) as (items, pixels, channels)."""
     values = block[within]
     n_pixels = math.prod(values.shape[-1 - n_spatial : -1])
-    items = values.reshape(-1, n_pixels, values.shape[-1])
-    return np.ascontiguousarray(items.transpose(1, 0, 2), np.float64).reshape(n_pixels, -1)
+    items: Array = values.reshape(math.prod(values.shape[: -1 - n_spatial]), n_pixels, values.shape[-1])
+    return items
 
 
 def _masses(
     line: OwnLine | FullLine, blocks: list[Array], within: Index, n_spatial: int, chunk: str, check: bool
 ) -> Array:
     """Return the sums of all values of a chunk over the entries of its line."""
-    found = []
+    found = [np.empty((len(line.starts), 0))]
     for block in blocks:
-        columns = _columns(block, within, n_spatial)
-        masses = _line.own_masses(line, columns)
-        if check and not np.isfinite(masses).all():
-            places = np.concatenate([np.arange(*ends) for ends in zip(*_bounds(line), strict=True)])
-            takes_part = np.zeros((1, len(columns)), bool)
-            takes_part[0, line.pixels[places]] = True
-            _validate.finite(columns[None], f"values in {chunk}", takes_part)
-        found.append(masses)
-    return np.concatenate(found, 1) if found else np.empty((len(line.starts), 0))
+        for columns in _items(block, within, n_spatial):
+            columns = columns.astype(_validate.compute_dtype(columns.dtype), copy=False)
+            masses = _line.own_masses(line, columns)
+            if check and not np.isfinite(masses).all():
+                places = [np.arange(*ends) for ends in zip(*_bounds(line), strict=True)]
+                takes_part = np.zeros((1, len(columns)), bool)
+                takes_part[0, line.pixels[np.concatenate(places)]] = True
+                _validate.finite(columns[None], f"values in {chunk}", takes_part)
+            found.append(masses)
+    return np.concatenate(found, 1)
 
 
 def _bounds(line: OwnLine | FullLine) -> tuple[Array, Array]:
@@ -96,9 +97,8 @@ def _propagate(
     Sums are swept, and the pixels that they are of in a column of their own: items of a context stand for
     many pixels. `first` is the first column of `outside` that belongs to this block.
     """
-    values = block[within]
-    spatial, n_channels = values.shape[-1 - n_spatial : -1], values.shape[-1]
-    items = values.reshape(-1, math.prod(spatial), n_channels)
+    items = _items(block, within, n_spatial)
+    n_channels = items.shape[2]
     n_columns = items.shape[0] * n_channels
     out = np.empty((len(zetas), *items.shape), dtype)
     n_pixels, n_all = line.n_pixels, len(line.pixels)
@@ -137,7 +137,7 @@ def _propagate(
         takes_part[0, line.pixels[int((line.ends - line.starts).sum()) + len(line.counts) :]] = False
         for means in out:
             _validate.finite_means(means, f"values in {chunk}", takes_part)
-    return out.reshape(len(zetas), *values.shape)
+    return out.reshape(len(zetas), *block[within].shape)
 
 
 def _nothing(*_: Any) -> None:
@@ -188,9 +188,9 @@ def global_propagate(
     # Every chunk is needed twice. Read again when all sums are known, it need not be kept until then.
     ready = f"{name}-ready"
     top = (tree.boxes.n_levels - 1, *(0 for _ in tree.shape))
-    graph[ready] = (_nothing, [(f"{name}-masses", item.number, *top) for item in tree.items()])
+    graph[(ready,)] = (_nothing, [(f"{name}-masses", item.number, *top) for item in tree.items()])
     up_and_down = HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
-    barrier = Delayed(ready, up_and_down, layer=name)
+    barrier = Delayed((ready,), up_and_down, layer=name)
     seed = tokenize(name, "again")
     inputs = [values, *(tree.source.inputs if tree.kept is None else [])]
     again, *source = bind(inputs, barrier, seed=seed)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aproarray import _edges, _validate, cpu
-from aproarray.chunked._boxes import Box, Shape
+from aproarray.chunked._boxes import Box
 
 Array = NDArray[Any]
 

@@ -27,7 +27,8 @@ def _propagate(
         result: Array = _api.local_propagate(values, image, mask=mask, workers=1, **options)
     except ValueError as error:
         raise ValueError(f"in {chunk} or around it: {error}") from error
-    return result[inner]
+    inside: Array = result[inner]
+    return inside
 
 
 def local_propagate(

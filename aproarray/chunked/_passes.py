@@ -66,8 +66,11 @@ def join(
     )
     for level in range(boxes.n_levels - 1, 0, -1):
         for index in boxes.nodes(level):
-            task = functools.partial(_line.contexts, also=also)
-            graph[both(level, index)] = task, joined(level, index), above(context, boxes, level, index)
+            graph[both(level, index)] = (
+                functools.partial(_line.contexts, also=also),
+                joined(level, index),
+                above(context, boxes, level, index),
+            )
             graph[contexts(level, index)] = part_of(both(level, index), 0)
             for place, child in enumerate(boxes.children(level, index)):
                 graph[context(level - 1, child)] = (
@@ -108,9 +111,8 @@ def add_up(
     for level in range(boxes.n_levels - 1, 0, -1):
         for index in boxes.nodes(level):
             children = boxes.children(level, index)
-            task = functools.partial(_line.context_masses, add=add, nothing=nothing)
             graph[several(level, index)] = (
-                task,
+                functools.partial(_line.context_masses, add=add, nothing=nothing),
                 contexts(level, index),
                 [masses(level - 1, child) for child in children],
                 above(outside, boxes, level, index),

@@ -1,4 +1,4 @@
-"""ChunkedTree: the minimum spanning tree of a dask array, in pieces that are computed when they are needed."""
+"""ChunkedTree: the minimum spanning tree of a dask array, in pieces that are computed when needed."""
 
 from __future__ import annotations
 
@@ -138,7 +138,8 @@ class ChunkedTree(DaskMethodsMixin):  # type: ignore[misc]
         self, source: Source, item: Item, index: Index, also: Array
     ) -> tuple[Callable[..., Any], Key, Key | None]:
         """Return the task that makes a chunk's own line and reduces it, as a function and two keys."""
-        mask_key, mask_within = None, ()
+        mask_key: Key | None = None
+        mask_within: Index = ()
         if source.mask is not None:
             shared = source.mask.ndim == len(self.shape)
             mask_key = (source.mask.name, *(() if shared else item.block), *index)
@@ -295,7 +296,7 @@ class ChunkedTree(DaskMethodsMixin):  # type: ignore[misc]
                 f"{name}-first",
                 f"{name}-counts",
                 f"{self.name}-full",
-            )  # fmt: skip
+            )
         )
         for index in boxes.nodes(0):
             box = boxes.box(0, index)
@@ -325,7 +326,7 @@ class ChunkedTree(DaskMethodsMixin):  # type: ignore[misc]
                 f"{name}-before",
                 f"{name}-number",
                 f"{name}-result",
-            )  # fmt: skip
+            )
         )
         indices = list(boxes.nodes(0))
         all_before = (f"{name}-all-before", item.number)
@@ -524,7 +525,7 @@ def _highest(line: FullLine, numbers: Array) -> Array:
 def _over_zones(
     line: FullLine, values: Array, outside: Array | None, threshold: float, add: np.ufunc
 ) -> Array:
-    """Return what values add up to over each pixel's zone; pixels that take no part are zones of their own."""
+    """Return what values add up to over each pixel's zone, and themselves where pixels take no part."""
     items = values if outside is None else np.concatenate([values, outside])
     if not len(line.pixels):
         return values
@@ -561,7 +562,8 @@ def _zones_before(counts: list[Array], boxes: Boxes) -> list[Array]:
     places = []
     for index, of_chunk in zip(boxes.nodes(0), counts, strict=True):
         box = boxes.box(0, index)
-        place = (*(slice(*ends) for ends in zip(box.low[:-1], box.high[:-1], strict=True)), index[-1])
+        rows: list[Any] = [slice(*ends) for ends in zip(box.low[:-1], box.high[:-1], strict=True)]
+        place = (*rows, index[-1])
         table[place] = of_chunk
         places.append(place)
     before = (np.cumsum(table) - table.ravel()).reshape(table.shape)

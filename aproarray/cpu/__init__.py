@@ -1,8 +1,8 @@
 """The NumPy backend: trees and sweeps in Cython, windows in Numba.
 
-This is the list of what `aproarray._backend.Backend` asks for, `flood` and `vote` for labels, and the lines of
-chunks. The functions take arrays that the verbs have checked and laid out. They split the work over threads
-so that the result does not depend on how.
+This is the list of what `aproarray._backend.Backend` asks for, with `flood` and `vote` for labels and what
+lines of chunks need. The functions take arrays that the verbs have checked and laid out. They split the work
+over threads so that the result does not depend on how.
 """
 
 from __future__ import annotations
