@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -20,7 +20,7 @@ from aproarray.chunked import _arguments, _line, _passes
 from aproarray.chunked._boxes import Index
 from aproarray.chunked._line import FullLine, Line, OwnLine
 from aproarray.chunked._passes import Graph
-from aproarray.chunked._trees import NO_PIXELS, ChunkedTree, assembled
+from aproarray.chunked._trees import NO_PIXELS, ChunkedTree
 
 Array = NDArray[Any]
 
@@ -68,39 +68,65 @@ def _line_and_masses(
     return line, _masses(own, blocks, **options)
 
 
-def _make_full(block: Array, mask: Array | None, context: Line | None, own_line: Any) -> FullLine:
-    own, line = own_line(block, mask)
-    return _line.full_line(own, line, context)
+class Needed(NamedTuple):
+    """What a chunk of values needs beside itself and the image: for each tree of its block, or none."""
+
+    lines: list[FullLine]
+    """If the tree is kept."""
+    contexts: list[Line | None]
+    """If it is not."""
+    outside: list[Array | None]
+    own_lines: list[Any]
+    columns: slice
+    """Which columns of `outside` belong to the chunk."""
+    chunk: str
 
 
-def _propagate_anew(
-    image: Array, mask: Array | None, context: Line | None, outside: Array | None, block: Array,
-    own_line: Any, **options: Any,
-) -> Array:  # fmt: skip
-    return _propagate(_make_full(image, mask, context, own_line), outside, block, **options)
+def _across_block(
+    block: Array,
+    needed: Needed,
+    *inputs: Array,
+    n_leading: int,
+    dtype: np.dtype[Any],
+    zetas: tuple[float, ...],
+    **options: Any,
+) -> Array:
+    """Propagate the values of a chunk, over each of its trees; `inputs` are image and mask, or nothing."""
+    result = np.empty((len(zetas), *block.shape), dtype)
+    for k, within in enumerate(np.ndindex(block.shape[:n_leading])):
+        if needed.lines:
+            line = needed.lines[k]
+        else:
+            own, reduced = needed.own_lines[k](inputs[0], inputs[1] if len(inputs) > 1 else None)
+            line = _line.full_line(own, reduced, needed.contexts[k])
+            del own
+        outside = needed.outside[k]
+        outside = None if outside is None else outside[:, needed.columns]
+        into = result[(slice(None), *within)]
+        _propagate(line, outside, block, into, within, zetas=zetas, chunk=needed.chunk, **options)
+    return result
 
 
 def _propagate(
     line: FullLine,
     outside: Array | None,
     block: Array,
+    result: Array,
     within: Index,
     n_spatial: int,
-    first: int,
     zetas: tuple[float, ...],
-    dtype: np.dtype[Any],
     chunk: str,
     check: bool,
-) -> Array:
-    """Return the means (zetas, leading, spatial, channels) of a chunk's values.
+) -> None:
+    """Write the means of a chunk's values over one tree to (zetas, leading, spatial, channels).
 
     Sums are swept, and the pixels that they are of in a column of their own: items of a context stand for
-    many pixels. `first` is the first column of `outside` that belongs to this block.
+    many pixels.
     """
     items = _items(block, within, n_spatial)
     n_channels = items.shape[2]
     n_columns = items.shape[0] * n_channels
-    out = np.empty((len(zetas), *items.shape), dtype)
+    out = result.reshape(len(zetas), *items.shape)
     n_pixels, n_all = line.n_pixels, len(line.pixels)
     rows = np.empty((1, n_all, min(_COLUMNS, n_columns + 1)))
     swept = np.empty_like(rows)
@@ -120,7 +146,7 @@ def _propagate(
                     continue
                 target[:n_pixels] = items[column // n_channels, :, column % n_channels]
                 if outside is not None:
-                    target[n_pixels:] = outside[:, first + column]
+                    target[n_pixels:] = outside[:, column]
             cpu.global_propagate(
                 rows[..., :width], swept[..., :width], order, gaps, np.zeros(1, np.intp), zeta, 1,
                 sums=ones, transposed=True,
@@ -137,7 +163,6 @@ def _propagate(
         takes_part[0, line.pixels[int((line.ends - line.starts).sum()) + len(line.counts) :]] = False
         for means in out:
             _validate.finite_means(means, f"values in {chunk}", takes_part)
-    return out.reshape(len(zetas), *block[within].shape)
 
 
 def _nothing(*_: Any) -> None:
@@ -185,10 +210,14 @@ def global_propagate(
     name = f"global-propagate-{tokenize(tree, values, zetas, check_finite)}"
     graph = _up_and_down(name, values, tree, check_finite)
     dependencies = [values, *(tree.source.inputs if tree.kept is None else [tree])]
-    # Every chunk is needed twice. Read again when all sums are known, it need not be kept until then.
+    # Every chunk is needed twice. Read again when its second task can begin, it is not kept until then.
     ready = f"{name}-ready"
-    top = (tree.boxes.n_levels - 1, *(0 for _ in tree.shape))
-    graph[(ready,)] = (_nothing, [(f"{name}-masses", item.number, *top) for item in tree.items()])
+    needed = [
+        _passes.above(_passes.key_of(f"{name}-outside", item.number), tree.boxes, 0, index)
+        for item in tree.items()
+        for index in tree.boxes.nodes(0)
+    ]
+    graph[(ready,)] = _nothing, needed
     up_and_down = HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
     barrier = Delayed((ready,), up_and_down, layer=name)
     seed = tokenize(name, "again")
@@ -257,47 +286,64 @@ def _across(
     dtype: np.dtype[Any],
     check: bool,
 ) -> Any:
-    """Return the means (zetas, leading, spatial, channels) as a dask array."""
-    result = f"{name}-result"
-    graph: Graph = {}
+    """Return the means (zetas, leading, spatial, channels) as a dask array.
+
+    By `dask.array.blockwise`, which dask fuses with the reading of chunks: each is read when it is needed.
+    It does so if no index is summed over. That of zetas therefore also is the image's channels', as both have
+    one chunk.
+    """
+    n_leading, n_spatial, ndim = len(tree.batch_shape), len(tree.shape), values.ndim
+    needed = _needed(f"{name}-needed", values, up_and_down, name, tree)
+    leading, spatial = tuple(range(n_leading)), tuple(range(ndim - 1 - n_spatial, ndim - 1))
+    zeta_axis = ndim
+    arguments = [values, range(ndim), needed, range(ndim)]
+    for one in inputs:  # image and mask
+        before = leading if one.ndim > n_spatial else ()
+        after = (zeta_axis,) if one is inputs[0] else ()
+        arguments += [one, (*before, *spatial, *after)]
+    function = functools.partial(
+        _across_block, n_leading=n_leading, n_spatial=n_spatial, zetas=tuple(zetas), dtype=dtype, check=check
+    )
+    return da.blockwise(
+        function,
+        (zeta_axis, *range(ndim)),
+        *arguments,
+        **{"adjust_chunks" if inputs else "new_axes": {zeta_axis: len(zetas)}},
+        align_arrays=False,
+        name=f"{name}-result",
+        dtype=dtype,
+        meta=np.empty((0,) * (ndim + 1), dtype),
+    )
+
+
+def _needed(name: str, values: Any, up_and_down: Any, passes: str, tree: ChunkedTree) -> Any:
+    """Return what the chunks of values need beside themselves, as a dask array of objects in their chunks."""
     boxes = tree.boxes
-    source = tree.source
-    if inputs:
-        source = source._replace(image=inputs[0], mask=inputs[1] if len(inputs) > 1 else None)
+    graph: Graph = {}
     of_block: dict[Index, list[Any]] = {}
     for item in tree.items():
         of_block.setdefault(item.block, []).append(item)
     for block, items in of_block.items():
-        leading = tuple(tree.chunks[axis][b] for axis, b in enumerate(block))
-        for index, (rest, first, _) in itertools.product(boxes.nodes(0), _blocks(values, tree, block)):
-            value_block = (values.name, *block, *rest[:-1], *index, rest[-1])
-            parts = []
+        for index, (rest, first, width) in itertools.product(boxes.nodes(0), _blocks(values, tree, block)):
+            lines, contexts, outside = [], [], []
             for item in items:
-                options: dict[str, Any] = {
-                    "within": item.within,
-                    "n_spatial": len(tree.shape),
-                    "first": first,
-                    "zetas": tuple(zetas),
-                    "dtype": dtype,
-                    "chunk": tree.label_of(item, index),
-                    "check": check,
-                }
-                outside = _passes.above(_passes.key_of(f"{name}-outside", item.number), boxes, 0, index)
-                key = (f"{result}-of-tree", item.number, *index, *rest)
+                context, masses = (
+                    _passes.key_of(f"{passes}-{what}", item.number) for what in ("context", "outside")
+                )
+                outside.append(_passes.above(masses, boxes, 0, index))
                 if tree.kept is None:
-                    own_line, image, mask = tree.chunk_task(source, item, index, NO_PIXELS)
-                    context = _passes.above(_passes.key_of(f"{name}-context", item.number), boxes, 0, index)
-                    task = functools.partial(_propagate_anew, own_line=own_line, **options)
-                    graph[key] = task, image, mask, context, outside, value_block
+                    contexts.append(_passes.above(context, boxes, 0, index))
                 else:
-                    full = (f"{tree.name}-full", item.number, 0, *index)
-                    graph[key] = functools.partial(_propagate, **options), full, outside, value_block
-                parts.append(key)
-            task = functools.partial(assembled, leading=leading, axis=1)
-            graph[(result, 0, *block, *rest[:-1], *index, rest[-1])] = task, parts
-    needed = HighLevelGraph.merge(up_and_down, values.dask, *(one.dask for one in inputs))
-    layers = dict(needed.layers) | {result: graph}
-    below = set(values.__dask_layers__()).union(*(one.__dask_layers__() for one in inputs), {name})
-    dependencies = dict(needed.dependencies) | {result: below}
-    chunks = ((len(zetas),), *values.chunks)
-    return da.Array(HighLevelGraph(layers, dependencies), result, chunks, dtype=dtype)
+                    lines.append((f"{tree.name}-full", item.number, 0, *index))
+            task = functools.partial(
+                Needed,
+                own_lines=[tree.chunk_task(tree.source, item, index, NO_PIXELS)[0] for item in items],
+                columns=slice(first, first + width),
+                chunk=tree.label_of(items[0], index),
+            )
+            graph[(name, *block, *rest[:-1], *index, rest[-1])] = task, lines, contexts, outside
+    layers = dict(up_and_down.layers) | {name: graph}
+    below = {passes} | (set() if tree.kept is None else {tree.name})
+    dependencies = dict(up_and_down.dependencies) | {name: below}
+    meta = np.empty((0,) * values.ndim, object)
+    return da.Array(HighLevelGraph(layers, dependencies), name, values.chunks, dtype=object, meta=meta)
