@@ -97,7 +97,8 @@ class PropagateLabels(Container):  # type: ignore[misc]  # magicgui is not there
         marks = np.asarray(strokes.data)
         start = time.perf_counter()
         try:
-            labels = self._propagator(image).propagate(marks)
+            propagator = self._propagator(image)
+            labels = propagator.propagate(marks) if (marks > 0).any() else marks.copy()
         except (TypeError, ValueError) as problem:
             self.status.value = str(problem)
             return

@@ -114,7 +114,7 @@ def watershed(image: Array, labels: Array) -> Array:
 
 
 def refined(image: Array, scores: Array, **options: Any) -> Array:
-    return aproarray.refine(scores, image, **options).argmax(-1) + 1
+    return aproarray.refine(image, scores, **options).argmax(-1) + 1
 
 
 def refined_patches(image: Array, scores: Array) -> Array:

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from on_device import TESTS, Device, usable_cupy
+from on_device import Device, usable_cupy
 
 import aproarray
 
@@ -14,8 +14,7 @@ pytestmark = pytest.mark.gpu
 if os.environ.get("WITHOUT_POOL"):  # an array is an allocation then, beyond which a sanitizer sees
     cupy.cuda.set_allocator(None)
 device = Device(cupy)
-for module, names in TESTS.items():
-    globals().update(device.tests(module, names, max_examples=80))
+globals().update(device.tests(max_examples=80))
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +123,7 @@ def test_gradients_of_cuda_tensors_are_the_cpus(dtype, kernel_size):
         result = local_propagate(result, inputs[1], mask=mask, **options)
         boxes = torch.zeros(2, 1, 150, 210, device=device)
         boxes[:, :, 20:120, 30:190] = 1
-        result = result + local_propagate(result, inputs[1], boxes=boxes, **options)
+        result = result + local_propagate(result, inputs[1], region=boxes, **options)
         return torch.autograd.grad(result, inputs, upstream.to(result))
 
     tolerance = 1e-4 if dtype == "float32" else 1e-10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import Any
+from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
@@ -39,7 +39,8 @@ def local_propagate(
     kernel_size: int = 5,
     iterations: int = 20,
     mask: Any = None,
-    channel_axis: int | None = -1,
+    channel_axis: int | Literal["auto"] | None = "auto",
+    image_channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
     workers: int | None = None,
     out: Any = None,
@@ -56,7 +57,12 @@ def local_propagate(
     iterations = _validate.integer(iterations, "iterations", 0)
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     values, image = _arguments.lazy(values, "values"), _arguments.lazy(image, "image")
-    image_layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
+    option = "image_channel_axis"
+    if _validate.is_auto(image_channel_axis):
+        image_channel_axis, option = channel_axis, "channel_axis"
+    image_layout = _validate.image_layout(image.shape, spatial_ndim, image_channel_axis, option=option)
+    if _validate.is_auto(channel_axis):
+        channel_axis = -1
     layout = _validate.layout_over(
         values.shape, image_layout.leading, image_layout.spatial, channel_axis, "values", "an image"
     )
@@ -101,6 +107,7 @@ def local_propagate(
             kernel_size=kernel_size,
             iterations=iterations,
             channel_axis=-1,
+            image_channel_axis=-1,
             spatial_ndim=spatial_ndim,
             check_finite=check_finite,
         )

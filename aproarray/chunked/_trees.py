@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -587,7 +587,7 @@ def _zone_numbers(
 def mst(
     image: Any,
     *,
-    channel_axis: int | None = -1,
+    channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
     connectivity: int = 1,
     mask: Any = None,
@@ -599,7 +599,7 @@ def mst(
     image = _arguments.lazy(image, "image")
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     connectivity = _validate.integer(connectivity, "connectivity", 1, spatial_ndim)
-    layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
+    layout = _validate.image_layout(image.shape, spatial_ndim, channel_axis)
     image = _arguments.channels_last(image, layout).rechunk(
         {image.ndim - (layout.channel_axis is not None): -1}
     )
