@@ -57,7 +57,8 @@ def mst(
     -------
     SpanningTree
         Of the image's spatial shape, its `batch_shape` the leading axes. Its weights are float32 for
-        images of up to 16 bits and float32, float64 above.
+        images of up to 16 bits and float32, float64 above. Those of 64-bit integers come from exact
+        differences, if a channel's range is at most 2^53; integers of a wider range are rounded to float64.
 
     Raises
     ------
@@ -95,7 +96,7 @@ def mst(
     layout = _validate.image_layout(image.shape, spatial_ndim, channel_axis)
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}", xp)
     threads = _validate.workers(workers, backend.available_workers())
-    flat = xp.ascontiguousarray(layout.flatten(image), _validate.compute_dtype(image.dtype))
+    flat = xp.ascontiguousarray(_validate.as_floats(layout.flatten(image), takes_part, xp))
     if check_finite:
         _validate.finite(flat, "image", takes_part)
     trees, weights_finite = backend.grid_trees(flat, layout.spatial, connectivity, takes_part, threads)

@@ -144,7 +144,7 @@ def over_windows(
     n_images = math.prod(image_layout.leading)
     image_index = np.repeat(np.arange(n_images), math.prod(layout.leading[len(image_layout.leading) :]))
     flat = layout.flatten(values).astype(_validate.compute_dtype(values.dtype), copy=False)
-    images = image_layout.flatten(image).astype(_validate.compute_dtype(image.dtype), copy=False)
+    images = _validate.as_floats(image_layout.flatten(image), takes_part, xp)
     return OverWindows(backend, values, image, flat, images, layout, image_index, takes_part, threads)
 
 

@@ -47,6 +47,35 @@ def compute_dtype(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
     return np.result_type(np.float32, *dtypes)
 
 
+def as_floats(array: Array, takes_part: Array | None, xp: Any = np) -> Array:
+    """Return features (I, N, C) in the float type to compute in, without a copy where possible.
+
+    Only differences within an item count. 64-bit integers that float64 does not hold are therefore taken less
+    the smallest number of their channel, over the pixels that take part (1 or I, N; None: all), where that
+    makes differences exact: up to a range of 2^53. Those of a wider range are rounded as they are.
+    """
+    dtype = compute_dtype(array.dtype)
+    if array.dtype.kind not in "iu" or array.dtype.itemsize < 8 or array.size == 0:
+        return array.astype(dtype, copy=False)
+    low = high = array
+    if takes_part is not None:
+        limits = np.iinfo(array.dtype)
+        low = xp.where(takes_part[..., None], array, array.dtype.type(limits.max))
+        high = xp.where(takes_part[..., None], array, array.dtype.type(limits.min))
+    low, high = low.min(1, keepdims=True), high.max(1, keepdims=True)
+    as_they_are = array.astype(dtype)
+    range_ = high.astype(np.uint64) - low.astype(np.uint64)  # modulo 2^64
+    beyond = high > 2**53
+    if array.dtype.kind == "i":
+        beyond |= low < -(2**53)
+    shifted = beyond & (range_ <= 2**53)
+    if not shifted.any():
+        return as_they_are
+    less_the_smallest = (array.astype(np.uint64) - low.astype(np.uint64)).astype(dtype)
+    result: Array = xp.where(shifted, less_the_smallest, as_they_are)
+    return result
+
+
 def _not_finite(array: Array, takes_part: Array | None) -> int:
     """Return how many numbers of pixels of (I, N, C) that take part (1 or I, N; None: all) are NaN or inf."""
     if array.dtype.kind != "f":

@@ -544,6 +544,22 @@ def test_nifti_volumes(files, capsys):
     labels = nibabel.load(files / "out" / "a.nii.gz")
     assert np.array_equal(labels.affine, affine)
     assert np.array_equal(np.asanyarray(labels.dataobj), 1 + (volume > 0))
+    # Voxels are as large as the file says: on a flat volume, the nearest seed in millimetres wins.
+    flat, marks = np.zeros((8, 9, 6), np.float32), np.zeros((8, 9, 6), np.int16)
+    marks[0, 0, 0], marks[6, 0, 4] = 1, 2
+    for name, array in (("flat", flat), ("dots", marks)):
+        nibabel.save(nibabel.Nifti1Image(array, affine), files / f"{name}.nii.gz")
+    command = [
+        "propagate",
+        str(files / "flat.nii.gz"),
+        str(files / "dots.nii.gz"),
+        "-o",
+        str(files / "near.nii.gz"),
+    ]
+    assert main(command) == 0
+    near = np.asanyarray(nibabel.load(files / "near.nii.gz").dataobj)
+    assert near[6, 0, 0] == 1  # 6 mm from the first, 16 from the second, which is 4 voxels away
+    assert np.array_equal(near, aproarray.propagate_labels(flat, marks, spacing=(1, 1, 4)))
 
 
 def shell(*arguments, **options):

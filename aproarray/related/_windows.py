@@ -317,7 +317,7 @@ def pairwise_affinity(
     threads = _validate.workers(workers, backend.available_workers())
     layout = _validate.image_layout(image.shape, spatial_ndim, channel_axis)
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}", xp)
-    flat = layout.flatten(image).astype(_validate.compute_dtype(image.dtype), copy=False)
+    flat = _validate.as_floats(layout.flatten(image), takes_part, xp)
     if check_finite:
         _validate.finite(flat, "image", takes_part)
     dilation = min(dilation, max(1, *layout.spatial))  # which reaches beyond the image
