@@ -167,6 +167,25 @@ def test_local_propagation_has_the_same_bits(data):
     np.testing.assert_array_equal(computed, expected)
 
 
+@pytest.mark.parametrize("dtype", ["i8", "u8"])
+@pytest.mark.parametrize("spread", [9, 2**62])
+def test_differences_of_large_integers_are_those_of_the_whole_image(dtype, spread):
+    rng = np.random.default_rng(5)
+    image = (2**61 + rng.integers(0, spread, (2, 8, 9, 2))).astype(dtype)
+    mask = rng.random((8, 9)) < 0.8
+    image[:, ~mask] = 0  # which takes no part in the range
+    lazy_image = da.from_array(image, chunks=(1, 3, 4, 1))
+    tree = aproarray.mst(image, mask=mask)
+    lazy = aproarray.mst(lazy_image, mask=mask)
+    for threshold in (3, 2.0**120):
+        np.testing.assert_array_equal(lazy.cut(threshold).compute(), tree.cut(threshold))
+    values = rng.random((2, 8, 9, 1))
+    options = {"zeta": float(spread), "kernel_size": 3, "iterations": 2, "mask": mask}
+    expected = aproarray.local_propagate(values, image, **options)
+    result = aproarray.local_propagate(values, lazy_image, **options)
+    np.testing.assert_array_equal(result.compute(), expected)
+
+
 def photograph():
     rng = np.random.default_rng(3)
     image = rng.integers(0, 8, (9, 9, 3)).repeat(7, 0).repeat(7, 1) * 30 + rng.integers(0, 9, (63, 63, 3))

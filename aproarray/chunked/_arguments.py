@@ -65,6 +65,24 @@ def channels_back(array: Any, layout: _validate.Layout, ndim: int) -> Any:
     return da.moveaxis(array, -1, layout.channel_axis % ndim - ndim)
 
 
+def floats(image: Any, mask: Any, n_leading: int) -> Any:
+    """Return an image (leading, spatial, channels) whose chunks can become floats one by one.
+
+    64-bit integers are made floats by the range of the whole image, which is a reduction of its own.
+    """
+    if image.dtype.kind not in "iu" or image.dtype.itemsize < 8 or image.size == 0:
+        return image
+    limits, low, high = np.iinfo(image.dtype), image, image
+    if mask is not None:
+        low = da.where(mask[..., None], image, image.dtype.type(limits.max))
+        high = da.where(mask[..., None], image, image.dtype.type(limits.min))
+    axes = tuple(range(n_leading, image.ndim - 1))
+    low, high = low.min(axes, keepdims=True), high.max(axes, keepdims=True)
+    dtype = _validate.compute_dtype(image.dtype)
+    meta = np.empty((0,) * image.ndim, dtype)
+    return da.map_blocks(_validate.floats_between, image, low, high, dtype=dtype, meta=meta)
+
+
 def mask(value: Any, layout: _validate.Layout, chunks: Chunks, image_shape: tuple[int, ...]) -> Any:
     """Return a mask as a dask array with the image's chunks along the axes that it has, or None."""
     if value is None:

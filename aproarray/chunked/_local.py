@@ -78,6 +78,7 @@ def local_propagate(
         for depth, along in zip(depths, chunks, strict=True)
     ]
     mask = _arguments.mask(mask, image_layout, image.chunks[:-1], image_shape)
+    image = _arguments.floats(image, mask, n_leading)
 
     def around(array: Any, n_after: int) -> Any:
         """Return an array whose chunks overlap along the spatial axes, after which it has n_after more."""

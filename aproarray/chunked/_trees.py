@@ -604,4 +604,5 @@ def mst(
         {image.ndim - (layout.channel_axis is not None): -1}
     )
     mask = _arguments.mask(mask, layout, image.chunks[:-1], image.shape)
+    image = _arguments.floats(image, mask, len(layout.leading))
     return ChunkedTree(Source(image, mask, len(layout.leading), connectivity, check_finite))
