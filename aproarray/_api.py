@@ -10,11 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from aproarray import _arrays, _calls, _dispatch, _edges, _validate
 from aproarray._arrays import ForeignArray
-from aproarray._tree import SpanningTree, masks_of, reweigh
+from aproarray._tree import SpanningTree, masks_of, reweigh, trusted_tree
 
 Array = NDArray[Any]
 
 
+@_dispatch.takes_dask
 @_arrays.takes_dlpack
 def mst(
     image: ArrayLike,
@@ -103,7 +104,7 @@ def mst(
         _validate.no_overflow(weights_finite, "image", flat.dtype)
     order, gaps, gap_edges = trees.with_leading(layout.leading)
     tree_mask = None if takes_part is None else takes_part.reshape(xp.asarray(mask).shape).copy()
-    return SpanningTree(layout.spatial, order, gaps, gap_edges, tree_mask)
+    return trusted_tree(layout.spatial, order, gaps, gap_edges, tree_mask)
 
 
 class _GlobalOptions(TypedDict, total=False):
@@ -128,8 +129,9 @@ def global_propagate(
 def global_propagate(values: ArrayLike, tree: SpanningTree, **options: Unpack[_GlobalOptions]) -> Array: ...
 
 
-# It brings arrays of other libraries in and out.
-@_arrays.takes_dlpack(gradients="aproarray.torch.global_propagate")  # type: ignore[misc]
+# They bring arrays of dask and of other libraries in and out.
+@_dispatch.takes_dask  # type: ignore[misc]
+@_arrays.takes_dlpack(gradients="aproarray.torch.global_propagate")
 def global_propagate(
     values: ArrayLike,
     tree: SpanningTree,
@@ -269,8 +271,9 @@ def local_propagate(
 def local_propagate(values: ArrayLike, image: ArrayLike, **options: Unpack[_LocalOptions]) -> Array: ...
 
 
-# It brings arrays of other libraries in and out.
-@_arrays.takes_dlpack(gradients="aproarray.torch.local_propagate")  # type: ignore[misc]
+# They bring arrays of dask and of other libraries in and out.
+@_dispatch.takes_dask  # type: ignore[misc]
+@_arrays.takes_dlpack(gradients="aproarray.torch.local_propagate")
 def local_propagate(
     values: ArrayLike,
     image: ArrayLike,

@@ -62,7 +62,15 @@ def as_floats(array: Array, takes_part: Array | None, xp: Any = np) -> Array:
         limits = np.iinfo(array.dtype)
         low = xp.where(takes_part[..., None], array, array.dtype.type(limits.max))
         high = xp.where(takes_part[..., None], array, array.dtype.type(limits.min))
-    low, high = low.min(1, keepdims=True), high.max(1, keepdims=True)
+    return floats_between(array, low.min(1, keepdims=True), high.max(1, keepdims=True), xp)
+
+
+def floats_between(array: Array, low: Array, high: Array, xp: Any = np) -> Array:
+    """Return 64-bit integers as float64, from the smallest and the largest number of their channel.
+
+    See `as_floats`; the arrays are broadcast.
+    """
+    dtype = compute_dtype(array.dtype)
     as_they_are = array.astype(dtype)
     range_ = high.astype(np.uint64) - low.astype(np.uint64)  # modulo 2^64
     beyond = high > 2**53
@@ -354,7 +362,11 @@ def integer_array(value: ArrayLike, name: str, shape: Sequence[int | None], xp: 
 
 
 def in_range(array: Array, stop: int, name: str) -> Array:
-    """Check that all entries are in [0, stop), and return them as intp."""
+    """Check that all entries are in [0, stop), and return them as intp.
+
+    A copy is checked and returned: another thread may write into the caller's array meanwhile.
+    """
+    array = array.copy()
     if array.size and not (array.min() >= 0 and array.max() < stop):
         raise ValueError(f"{name} must be in [0, {stop}), got values from {array.min()} to {array.max()}")
     return array.astype(np.intp, copy=False)
