@@ -65,6 +65,8 @@ def global_propagate(
         kappa = np.empty(gaps.shape[1])
         weigh = functools.partial(_processor.sweeps.affinities, gaps[tree], zeta, kappa)
         _workers.run_ranges(weigh, len(kappa), threads, _workers.LINEAR)
+        moves = np.empty(gaps.shape[1], np.uint8)
+        _processor.sweeps.line_moves(gaps[tree], moves)
         tasks = [
             functools.partial(
                 _sweep_blocks,
@@ -73,6 +75,7 @@ def global_propagate(
                 blocks[share::shares],
                 order[tree],
                 kappa,
+                moves,
                 # Tasks of one tree compute the same sums: one of them hands them out.
                 None if sums is None or (share and not transposed) else sums[tree],
                 transposed,
@@ -105,6 +108,7 @@ def _sweep_blocks(
     blocks: list[Array],
     order: Array,
     kappa: Array,
+    moves: Array,
     sums: Array | None,
     transposed: bool,
     workers: int,
@@ -118,21 +122,30 @@ def _sweep_blocks(
         side_by_side = values.strides[2] == out.strides[2] == values.itemsize
         if item == last_item and (side_by_side or len(columns) <= _processor.sweeps.FEW_COLUMNS):
             block = np.s_[item, :, first : last + 1]
-            finite &= _both_sweeps(values[block], out[block], order, kappa, counts, transposed, workers)
+            finite &= _both_sweeps(
+                values[block], out[block], order, kappa, moves, counts, transposed, workers
+            )
             continue
         if gathered.size == 0:
             gathered = np.empty(2 * len(order) * max(map(len, blocks)), values.dtype)
         rows = gathered[: 2 * len(order) * len(columns)].reshape(2, len(order), len(columns))
         gather = functools.partial(_processor.sweeps.gather, values, columns, rows[0])
         _workers.run_ranges(gather, len(order), workers, _workers.LINEAR * len(columns))
-        finite &= _both_sweeps(rows[0], rows[1], order, kappa, counts, transposed, workers)
+        finite &= _both_sweeps(rows[0], rows[1], order, kappa, moves, counts, transposed, workers)
         scatter = functools.partial(_processor.sweeps.scatter, rows[1], columns, out)
         _workers.run_ranges(scatter, len(order), workers, _workers.LINEAR * len(columns))
     return finite
 
 
 def _both_sweeps(
-    values: Array, out: Array, order: Array, kappa: Array, counts: Array, transposed: bool, workers: int
+    values: Array,
+    out: Array,
+    order: Array,
+    kappa: Array,
+    moves: Array,
+    counts: Array,
+    transposed: bool,
+    workers: int,
 ) -> bool:
     """Propagate values (N, C) into out (N, C) by two sweeps that meet in the middle; see `_sweep.sweep`.
 
@@ -152,7 +165,7 @@ def _both_sweeps(
         for bounds in itertools.zip_longest(ahead, behind, fillvalue=(0, 0)):
             _workers.check_stop()
             _processor.sweeps.sweep(
-                values, out, order, kappa, counts, *stacks, second, transposed, *bounds[0], *bounds[1]
+                values, out, order, kappa, moves, counts, *stacks, second, transposed, *bounds[0], *bounds[1]
             )
 
     for second in (False, True):

@@ -6,9 +6,9 @@ Only affinities enter here, kappa = exp(-gap / zeta^2): the affinity of two pixe
 between their positions.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memset
 
 from aproarray import _zeta
 
@@ -89,26 +89,25 @@ cdef struct Block:
     int columns[8]
 
 
-cdef struct Entry:
-    # What a stack entry is but for its sums: an affinity, and the number of pixels as S and T.
-    double kappa
+cdef struct Count:
+    # The number of pixels as S and T of a slot.
     double n
     double n_seen
 
 
-cdef struct Entries:
-    # Entries from the heaviest gap (the affinity rises upwards); entry 0 is a sentinel that stays.
+cdef struct Slots:
+    # The stack of a sweep. Gaps that the same later gap outweighs share a slot. Slot 0 holds zeros and is only
+    # read, slot 1 is there from the start.
     Py_ssize_t capacity
     Py_ssize_t top
-    size_t entry_bytes
     size_t sum_bytes
     bint finite  # what the sweep has completed
-    void *entries  # Entry or, of few columns, whose number of pixels is a lane, the affinity alone
-    void *sums  # lanes_t[2 * capacity] or few_t[2 * capacity]: S, then T, of every entry
+    Count *counts  # of many columns; of few, the number of pixels is a lane
+    void *sums  # lanes_t[2 * capacity] or few_t[2 * capacity]: S, then T, of every slot
 
 
-cdef bint reserve(Entries *stack, Py_ssize_t more) noexcept nogil:
-    """Make room for so many entries more."""
+cdef bint reserve(Slots *stack, Py_ssize_t more) noexcept nogil:
+    """Make room for so many slots more."""
     cdef Py_ssize_t capacity = stack.capacity
     cdef void *moved
     if stack.top + more < capacity:
@@ -119,10 +118,10 @@ cdef bint reserve(Entries *stack, Py_ssize_t more) noexcept nogil:
     if moved == NULL:
         return False
     stack.sums = moved
-    moved = realloc(stack.entries, capacity * stack.entry_bytes)
+    moved = realloc(stack.counts, capacity * sizeof(Count))
     if moved == NULL:
         return False
-    stack.entries = moved
+    stack.counts = <Count *> moved
     stack.capacity = capacity
     return True
 
@@ -137,39 +136,87 @@ cdef int lanes_for(int columns) noexcept nogil:
 cdef class Stack:
     """What a sweep over `columns` columns knows of the pixels behind it; at first, that there are none."""
 
-    cdef Entries data
+    cdef Slots data
 
     def __cinit__(self, int columns):
         self.data.capacity = 64
-        self.data.top = 0
+        self.data.top = 1
         self.data.finite = True
         self.data.sum_bytes = lanes_for(columns) * sizeof(double)
-        self.data.entry_bytes = sizeof(double) if columns <= FEW else sizeof(Entry)
         self.data.sums = calloc(2 * self.data.capacity, self.data.sum_bytes)
-        self.data.entries = calloc(self.data.capacity, self.data.entry_bytes)
-        if self.data.sums == NULL or self.data.entries == NULL:
+        self.data.counts = <Count *> calloc(self.data.capacity, sizeof(Count))
+        if self.data.sums == NULL or self.data.counts == NULL:
             raise MemoryError("no memory for the stack of a sweep")
-        (<double *> self.data.entries)[0] = -1  # below any affinity
 
     @property
     def finite(self):
         """Whether all means that the sweep completed are finite."""
         return bool(self.data.finite)
 
+    @property
+    def capacity(self):
+        """How many slots there is room for."""
+        return self.data.capacity
+
     def __dealloc__(self):
         free(self.data.sums)
-        free(self.data.entries)
+        free(self.data.counts)
+
+
+cdef enum:  # what a sweep does at a gap
+    TAKE = 1  # the sum of the top slot comes along: the gap outweighs its gaps
+    JOIN = 2  # the sum is added to the slot that is then on top: one later gap outweighs both
+
+
+cdef inline int move_of(int moves, Py_ssize_t step) noexcept nogil:
+    """Return what a sweep forward (step 1) or backward (-1) does at a gap of `line_moves`."""
+    return moves & 3 if step > 0 else moves >> 2
+
+
+def line_moves(const real[::1] gaps, uint8_t[::1] moves):
+    """moves (N-1) <- what sweeps over a line do at its gaps: forward in the lower two bits, backward above.
+
+    In the Cartesian tree of the gaps (ties: the later one is heavier), a sweep forward takes along what lies
+    between a gap and its left child, and joins the slot of its parent where that is on the left. O(N).
+    """
+    cdef Py_ssize_t n = gaps.shape[0], g, top = 0, first
+    cdef Py_ssize_t *open_gaps  # those whose parents may still come, weights falling
+    cdef int move
+    if n == 0:
+        return
+    open_gaps = <Py_ssize_t *> malloc(n * sizeof(Py_ssize_t))
+    if open_gaps == NULL:
+        raise MemoryError(f"no memory for the moves of sweeps over {n + 1} pixels")
+    with nogil:
+        for g in range(n):
+            move = JOIN << 2
+            if g > 0 and gaps[g - 1] <= gaps[g]:
+                move |= TAKE
+            if g + 1 < n and gaps[g + 1] < gaps[g]:
+                move |= TAKE << 2
+            first = top
+            while top > 0 and gaps[open_gaps[top - 1]] <= gaps[g]:
+                top -= 1
+                moves[open_gaps[top]] ^= JOIN | JOIN << 2  # the parent is on the left ...
+            if top < first:  # ... but for the heaviest of them, whose parent is this gap
+                moves[open_gaps[top]] ^= JOIN | JOIN << 2
+            moves[g] = move
+            open_gaps[top] = g
+            top += 1
+        for g in range(1, top):
+            moves[open_gaps[g]] ^= JOIN | JOIN << 2
+        free(open_gaps)
 
 
 cdef struct Side:
     # A sweep on its way along a range of the line, from `place` to before `end`, in steps of 1 or -1.
-    Entries *stack
+    Slots *stack
     Py_ssize_t step
     Py_ssize_t place
     Py_ssize_t end
 
 
-cdef Side side_of(Entries *stack, Py_ssize_t first, Py_ssize_t last, bint backward) noexcept nogil:
+cdef Side side_of(Slots *stack, Py_ssize_t first, Py_ssize_t last, bint backward) noexcept nogil:
     cdef Side side
     side.stack = stack
     side.step = -1 if backward else 1
@@ -198,26 +245,64 @@ cdef inline void store(const Block *block, char *at, const lanes_t *lanes, const
             row[c] = <real> lanes.v[GROUP * group + c]
 
 
+cdef extern from *:
+    """
+    /* Four lanes of a move over a gap: sum = value + taken + joined, total = below + affinity (value + taken).
+       Pointers may be the same. Compilers do not make vector code of it for that reason. */
+    #if defined(__GNUC__) || defined(__clang__)
+    typedef double apro_quad __attribute__((vector_size(32), aligned(8), may_alias));
+    static inline __attribute__((always_inline)) void apro_move_four(
+        const double *value, const double *taken, const double *joined, const double *below, double affinity,
+        double *sum, double *total
+    ) {
+        const apro_quad acc = *(const apro_quad *)value + *(const apro_quad *)taken;
+        const apro_quad joint = acc + *(const apro_quad *)joined;
+        const apro_quad all = *(const apro_quad *)below + acc * affinity;
+        *(apro_quad *)sum = joint;
+        *(apro_quad *)total = all;
+    }
+    #else
+    static __inline void apro_move_four(
+        const double *value, const double *taken, const double *joined, const double *below, double affinity,
+        double *sum, double *total
+    ) {
+        for (int c = 0; c < 4; c++) {
+            const double acc = value[c] + taken[c], joint = acc + joined[c], all = below[c] + acc * affinity;
+            sum[c] = joint;
+            total[c] = all;
+        }
+    }
+    #endif
+    """
+    void move_four "apro_move_four"(
+        const double *value, const double *taken, const double *joined, const double *below, double affinity,
+        double *sum, double *total,
+    ) noexcept nogil
+
+
 cdef bint sweep_many(
-    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    const Side *side, bint second, lanes_t *_width, const real *_kind, mode_t *_mode,
+    const Block *given, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
+    real *counts, const Side *side, bint second, lanes_t *_width, const real *_kind, mode_t *_mode,
 ) noexcept nogil:
     """Move a sweep over its range of the line. False: out of memory.
 
-    T, on top of the stack, is the sum over all pixels behind, each weighted by its affinity to the pixel
-    ahead. Moving over a gap, entries that it outweighs are one with it from then on. Only terms of one kind
-    are added, nothing is ever subtracted. The sweep that comes to a pixel first leaves the mean over what
+    T, on top of the stack, is the sum over all pixels passed, each weighted by its affinity to the pixel
+    ahead. S is the sum of the pixels of a slot. `moves` says what each gap does (see `line_moves`): it takes the
+    top slot's S along or not, and adds to the slot then on top or begins one. Neither is a branch. Only terms of
+    one kind are added, nothing is ever subtracted. The sweep that comes to a pixel first leaves the mean over what
     lies behind it in the result (a sum might overflow float32) and its weight in `counts`; the second adds
     the rest, to both. Transposed, `counts` holds these z from the start: values are divided by them and
     sums stay sums.
     """
-    cdef Entries *stack = side.stack
-    cdef Py_ssize_t p = side.place, step = side.step, pixel, top = stack.top, at, popped
+    cdef Block own = given[0]  # which no store can change
+    cdef const Block *block = &own
+    cdef Slots *stack = side.stack
+    cdef Py_ssize_t p = side.place, step = side.step, pixel, top = stack.top, gap, taken, below, joined
     cdef Py_ssize_t last = 0 if step < 0 else n - 1
-    cdef int c, group, width = <int> (sizeof(lanes_t) // sizeof(double))
+    cdef int c, group, width = <int> (sizeof(lanes_t) // sizeof(double)), move
     cdef lanes_t acc, result
     cdef lanes_t *sums = <lanes_t *> stack.sums
-    cdef Entry *entries = <Entry *> stack.entries
+    cdef Count *passed = stack.counts
     cdef double z, n_behind, n_acc, affinity, together
     cdef double[GROUP] nothing  # 0, or NaN from when a result is not finite
     if p == side.end:  # the stack may be another thread's
@@ -245,7 +330,7 @@ cdef bint sweep_many(
                 result = sums[2 * top + 1]
         elif second:
             n_behind = counts[p]
-            z = n_behind + entries[top].n_seen
+            z = n_behind + passed[top].n_seen
             counts[p] = <real> z
             z = 1 / z
             load(block, block.target + pixel * block.target_stride, &result, _kind)
@@ -257,7 +342,7 @@ cdef bint sweep_many(
                     together += result.v[GROUP * group + c]
                 nothing[c] += together * 0
         else:
-            counts[p] = <real> (1 + entries[top].n_seen)
+            counts[p] = <real> (1 + passed[top].n_seen)
             z = 1 / counts[p]
             for c in range(width):
                 result.v[c] = sums[2 * top + 1].v[c] * z
@@ -265,36 +350,34 @@ cdef bint sweep_many(
 
         if p == last:
             break
-        affinity = kappa[min(p, p + step)]
+        gap = min(p, p + step)
+        affinity = kappa[gap]
+        move = move_of(moves[gap], step)
         p += step
-        if affinity == 0:  # nothing behind is seen from ahead
-            top = 0
-            continue
-        # Whether there is anything to pop cannot be predicted: pop the sentinel's zeros if not.
-        popped = entries[top].kappa >= affinity
-        at = top * popped
-        for c in range(width):
-            acc.v[c] += sums[2 * at].v[c]
-        n_acc = 1 + entries[at].n
-        top -= popped
-        while entries[top].kappa >= affinity:
-            for c in range(width):
-                acc.v[c] += sums[2 * top].v[c]
-            n_acc += entries[top].n
-            top -= 1
-        top += 1
-        if top == stack.capacity:
+        if top + 1 == stack.capacity:
             stack.top = top
             if not reserve(stack, 1):
                 return False
             sums = <lanes_t *> stack.sums
-            entries = <Entry *> stack.entries
-        entries[top].kappa = affinity
-        entries[top].n = n_acc
-        entries[top].n_seen = entries[top - 1].n_seen + affinity * n_acc
-        for c in range(width):
-            sums[2 * top].v[c] = acc.v[c]
-            sums[2 * top + 1].v[c] = sums[2 * top - 1].v[c] + affinity * acc.v[c]
+            passed = stack.counts
+        below = top - (move & TAKE)
+        taken = top * (move & TAKE)  # slot 0, of zeros, where nothing is
+        joined = below * (move >> 1)
+        top = below + 1 - (move >> 1)
+        if affinity == 0:  # nothing passed is seen from ahead, and heavier gaps let through no more
+            passed[top].n = 0
+            passed[top].n_seen = 0
+            memset(&sums[2 * top], 0, 2 * sizeof(lanes_t))
+            continue
+        n_acc = 1 + passed[taken].n
+        passed[top].n_seen = passed[below].n_seen + affinity * n_acc
+        passed[top].n = n_acc + passed[joined].n
+        for group in range(width // GROUP):
+            c = GROUP * group
+            move_four(
+                &acc.v[c], &sums[2 * taken].v[c], &sums[2 * joined].v[c], &sums[2 * below + 1].v[c], affinity,
+                &sums[2 * top].v[c], &sums[2 * top + 1].v[c],
+            )
     stack.top = top
     for c in range(GROUP):
         stack.finite = stack.finite and nothing[c] == 0
@@ -391,36 +474,36 @@ include "_sweep_few.pxi"
 
 
 cdef bint move_few(
-    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    const Side *ahead, const Side *behind, bint second, bint transposed, few_t *width,
+    const Block *block, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
+    real *counts, const Side *ahead, const Side *behind, bint second, bint transposed, few_t *width,
 ) noexcept nogil:
     if transposed:
         return sweep_few(
-            block, order, kappa, n, counts, ahead, behind, second, width, <Transposing *> NULL
+            block, order, kappa, moves, n, counts, ahead, behind, second, width, <Transposing *> NULL
         )
-    return sweep_few(block, order, kappa, n, counts, ahead, behind, second, width, <Averaging *> NULL)
+    return sweep_few(block, order, kappa, moves, n, counts, ahead, behind, second, width, <Averaging *> NULL)
 
 
 cdef bint move_many(
-    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    const Side *ahead, const Side *behind, bint second, bint transposed, lanes_t *width,
+    const Block *block, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
+    real *counts, const Side *ahead, const Side *behind, bint second, bint transposed, lanes_t *width,
 ) noexcept nogil:
     if transposed:
         return sweep_many(
-            block, order, kappa, n, counts, ahead, second, width, counts, <Transposing *> NULL
+            block, order, kappa, moves, n, counts, ahead, second, width, counts, <Transposing *> NULL
         ) and sweep_many(
-            block, order, kappa, n, counts, behind, second, width, counts, <Transposing *> NULL
+            block, order, kappa, moves, n, counts, behind, second, width, counts, <Transposing *> NULL
         )
     return sweep_many(
-        block, order, kappa, n, counts, ahead, second, width, counts, <Averaging *> NULL
+        block, order, kappa, moves, n, counts, ahead, second, width, counts, <Averaging *> NULL
     ) and sweep_many(
-        block, order, kappa, n, counts, behind, second, width, counts, <Averaging *> NULL
+        block, order, kappa, moves, n, counts, behind, second, width, counts, <Averaging *> NULL
     )
 
 
 def sweep(
     const real[:, :] values, real[:, :] out, const index_t[::1] order, const double[::1] kappa,
-    real[::1] counts, Stack ahead_stack, Stack behind_stack, bint second, bint transposed,
+    const uint8_t[::1] moves, real[::1] counts, Stack ahead_stack, Stack behind_stack, bint second, bint transposed,
     Py_ssize_t first, Py_ssize_t last, Py_ssize_t behind_first, Py_ssize_t behind_last,
 ):
     """Move two sweeps over N pixels of C columns (at most 32): `ahead`, forward over pixels [first, last) of
@@ -436,6 +519,7 @@ def sweep(
     cdef Py_ssize_t n = values.shape[0]
     cdef int count = <int> values.shape[1], width = lanes_for(count), group
     cdef const double *gaps = &kappa[0] if n > 1 else NULL
+    cdef const uint8_t *moves_at = &moves[0] if n > 1 else NULL
     cdef Side ahead = side_of(&ahead_stack.data, first, last, False)
     cdef Side behind = side_of(&behind_stack.data, behind_first, behind_last, True)
     cdef Block block
@@ -456,42 +540,42 @@ def sweep(
     with nogil:
         if count == 1:
             done = move_few(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
                 <Pairs1 *> NULL,
             )
         elif count <= FEW:
             done = move_few(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
                 <Pairs2 *> NULL,
             )
         elif width == 4:
             done = move_many(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
                 <Lanes4 *> NULL,
             )
         elif width == 8:
             done = move_many(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
                 <Lanes8 *> NULL,
             )
         elif width == 12:
             done = move_many(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
                 <Lanes12 *> NULL,
             )
         elif width == 16:
             done = move_many(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
                 <Lanes16 *> NULL,
             )
         elif width == 24:
             done = move_many(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
                 <Lanes24 *> NULL,
             )
         else:
             done = move_many(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
                 <Lanes32 *> NULL,
             )
     if not done:

@@ -1,9 +1,7 @@
 # Sweeps over one to three columns.
 #
-# Such a sweep is made of steps, each of which pops an entry, or pushes one and moves on to the next pixel.
-# Which of the two cannot be predicted, and is not a branch: what either would make is computed, and one is
-# taken. A step waits for the one before most of its time, so that a sweep forward and one backward
-# take turns. Pixels are read and written apart from that, a chunk at a time.
+# Each step waits for the one before, through the top of the stack. So a sweep forward and one backward take
+# turns: one is computed while the other waits. Pixels are read and written apart from that, a chunk at a time.
 
 cdef extern from *:
     """
@@ -62,41 +60,24 @@ ctypedef fused few_t:
     Pairs2
 
 
-cdef inline void pop_or_push(
-    const double *kappa, const few_t *values, few_t *seen, Py_ssize_t *at,
-    few_t *acc, few_t **sums, double **top,
+cdef inline void move_over(
+    double affinity, int move, const few_t *value, few_t *seen, few_t **top,
 ) noexcept nogil:
-    """Make one step from pixel `at` of a chunk, acc being the sum of it and of what was popped there.
-
-    seen[i] becomes T at pixel i: what is pushed last, or written in vain before, counts.
-    """
+    """Move over a gap from a pixel of some value: `seen` becomes T at the next one, as in `sweep_many`."""
     cdef int c
-    cdef Py_ssize_t i = at[0]
-    cdef double affinity = kappa[i]
-    cdef int64_t pop, bits, top_bits
-    cdef pair_t sum
-    cdef few_t *entry = sums[0]
-    if affinity == 0:  # nothing behind is seen from ahead
-        while top[0][0] >= 0:
-            top[0] -= 1
-            sums[0] -= 2
-        at[0] += 1
-        acc[0] = values[i + 1]
-        seen[i + 1] = sums[0][1]
-        return
-    memcpy(&bits, &affinity, sizeof(affinity))  # that are not negative are ordered as their bits are
-    memcpy(&top_bits, top[0], sizeof(affinity))
-    pop = -<int64_t> (top_bits >= bits)
-    top[0][1] = affinity
+    cdef int64_t take = -<int64_t> (move & TAKE), join = -<int64_t> (move >> 1)
+    cdef int64_t through = -<int64_t> (affinity != 0)  # else nothing passed is seen from ahead
+    cdef few_t *below = top[0] + 2 * take
+    cdef few_t *slot = below + 2 + 2 * join
+    cdef pair_t acc, sum, total, zero = pair_of(0, 0)
     for c in range(<int> (sizeof(few_t) // sizeof(pair_t))):
-        sum = add(entry[1].v[c], scale(acc.v[c], affinity))
-        entry[2].v[c] = acc.v[c]
-        entry[3].v[c] = sum
-        seen[i + 1].v[c] = sum
-        acc.v[c] = select(pop, add(acc.v[c], entry[0].v[c]), values[i + 1].v[c])
-    sums[0] += 2 + 4 * pop
-    top[0] += 1 + 2 * pop
-    at[0] = i + 1 + pop
+        acc = add(value.v[c], select(take, top[0][0].v[c], zero))
+        sum = add(acc, select(join, below[0].v[c], zero))
+        total = select(through, add(below[1].v[c], scale(acc, affinity)), zero)
+        slot[0].v[c] = select(through, sum, zero)
+        slot[1].v[c] = total
+        seen.v[c] = total
+    top[0] = slot
 
 
 cdef struct Chunk:
@@ -107,8 +88,9 @@ cdef struct Chunk:
 
 
 cdef void read_chunk(
-    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, const real *counts,
-    const Side *side, Chunk *chunk, few_t *values, double *gap_kappa, mode_t *_mode,
+    const Block *block, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
+    const real *counts, const Side *side, Chunk *chunk, few_t *values, double *gap_kappa, uint8_t *gap_moves,
+    mode_t *_mode,
 ) noexcept nogil:
     """Read the pixels of a chunk, and have the memory for their results ready."""
     cdef const char *source = block.source
@@ -146,6 +128,7 @@ cdef void read_chunk(
     p = min(chunk.place, chunk.place + step)
     for i in range(chunk.n_gaps):
         gap_kappa[i] = kappa[p]
+        gap_moves[i] = move_of(moves[p], step)
         p += step
 
 
@@ -197,8 +180,9 @@ cdef void write_chunk(
 
 
 cdef bint next_chunk(
-    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    const Side *side, Chunk *chunk, bint later, few_t *values, double *gap_kappa, few_t *seen, mode_t *mode,
+    const Block *block, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
+    real *counts, const Side *side, Chunk *chunk, bint later, few_t *values, double *gap_kappa,
+    uint8_t *gap_moves, few_t *seen, mode_t *mode,
 ) noexcept nogil:
     """Write a chunk and read the next one; its length is 0 if there is none. False: out of memory."""
     write_chunk(block, order, counts, side, chunk, later, values, seen, mode)
@@ -206,23 +190,13 @@ cdef bint next_chunk(
     chunk.length = min(<Py_ssize_t> CHUNK, (side.end - chunk.place) * side.step)
     # The last pixel of the line has no gap behind it.
     chunk.n_gaps = min(chunk.length, n - 1 - chunk.place if side.step > 0 else chunk.place)
-    read_chunk(block, order, kappa, n, counts, side, chunk, values, gap_kappa, mode)
+    read_chunk(block, order, kappa, moves, n, counts, side, chunk, values, gap_kappa, gap_moves, mode)
     return reserve(side.stack, CHUNK + 1)
 
 
-cdef inline void enter_chunk(
-    const Side *side, const few_t *values, few_t *seen, Py_ssize_t *at, few_t *acc, few_t **sums, double **top
-) noexcept nogil:
-    at[0] = 0
-    acc[0] = values[0]
-    top[0] = <double *> side.stack.entries + side.stack.top
-    sums[0] = <few_t *> side.stack.sums + 2 * side.stack.top
-    seen[0] = sums[0][1]
-
-
 cdef bint sweep_few(
-    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    const Side *ahead, const Side *behind, bint later, few_t *_width, mode_t *mode,
+    const Block *block, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
+    real *counts, const Side *ahead, const Side *behind, bint later, few_t *_width, mode_t *mode,
 ) noexcept nogil:
     """Move a sweep forward and one backward, each over its range of the line, of which one may be empty.
 
@@ -231,48 +205,48 @@ cdef bint sweep_few(
     cdef few_t[2][CHUNK + 1] values
     cdef few_t[2][CHUNK + 1] seen
     cdef double[2][CHUNK] gap_kappa
-    cdef few_t ahead_acc, behind_acc
-    cdef few_t *ahead_sums = NULL
-    cdef few_t *behind_sums = NULL
-    cdef double *ahead_top = NULL
-    cdef double *behind_top = NULL
-    cdef bint ahead_goes = ahead.place != ahead.end, behind_goes = behind.place != behind.end
-    cdef Chunk ahead_chunk = Chunk(ahead.place, 0, 0)
-    cdef Chunk behind_chunk = Chunk(behind.place, 0, 0)
-    cdef Py_ssize_t ahead_at = 0, behind_at = 0
-    if ahead_goes:  # else the stack may be another thread's
-        ahead_top = <double *> ahead.stack.entries + ahead.stack.top
-    if behind_goes:
-        behind_top = <double *> behind.stack.entries + behind.stack.top
+    cdef uint8_t[2][CHUNK] gap_moves
+    cdef const Side *sides[2]
+    cdef Chunk[2] chunks
+    cdef Py_ssize_t[2] at
+    cdef few_t *tops[2]
+    cdef bint[2] goes
+    cdef Py_ssize_t i, j
+    cdef int side
+    sides[0], sides[1] = ahead, behind
+    for side in range(2):
+        goes[side] = sides[side].place != sides[side].end  # else the stack may be another thread's
+        chunks[side] = Chunk(sides[side].place, 0, 0)
+        at[side] = 0
+        if goes[side]:
+            tops[side] = <few_t *> sides[side].stack.sums + 2 * sides[side].stack.top
     while True:
-        if ahead_goes and ahead_at == ahead_chunk.n_gaps:
-            ahead.stack.top = ahead_top - <double *> ahead.stack.entries
-            if not next_chunk(
-                block, order, kappa, n, counts, ahead, &ahead_chunk, later,
-                values[0], gap_kappa[0], seen[0], mode,
-            ):
-                return False
-            ahead_goes = ahead_chunk.length > 0
-            enter_chunk(ahead, values[0], seen[0], &ahead_at, &ahead_acc, &ahead_sums, &ahead_top)
-        if behind_goes and behind_at == behind_chunk.n_gaps:
-            behind.stack.top = behind_top - <double *> behind.stack.entries
-            if not next_chunk(
-                block, order, kappa, n, counts, behind, &behind_chunk, later,
-                values[1], gap_kappa[1], seen[1], mode,
-            ):
-                return False
-            behind_goes = behind_chunk.length > 0
-            enter_chunk(behind, values[1], seen[1], &behind_at, &behind_acc, &behind_sums, &behind_top)
-        if not ahead_goes and not behind_goes:
+        for side in range(2):
+            if goes[side] and at[side] == chunks[side].n_gaps:
+                sides[side].stack.top = (tops[side] - <few_t *> sides[side].stack.sums) // 2
+                if not next_chunk(
+                    block, order, kappa, moves, n, counts, sides[side], &chunks[side], later,
+                    values[side], gap_kappa[side], gap_moves[side], seen[side], mode,
+                ):
+                    return False
+                goes[side] = chunks[side].length > 0
+                at[side] = 0
+                tops[side] = <few_t *> sides[side].stack.sums + 2 * sides[side].stack.top
+                seen[side][0] = tops[side][1]
+        if not goes[0] and not goes[1]:
             return True
-        while ahead_at < ahead_chunk.n_gaps and behind_at < behind_chunk.n_gaps:
-            pop_or_push(gap_kappa[0], values[0], seen[0], &ahead_at, &ahead_acc, &ahead_sums, &ahead_top)
-            pop_or_push(gap_kappa[1], values[1], seen[1], &behind_at, &behind_acc, &behind_sums, &behind_top)
-        if not behind_goes:
-            while ahead_at < ahead_chunk.n_gaps:
-                pop_or_push(gap_kappa[0], values[0], seen[0], &ahead_at, &ahead_acc, &ahead_sums, &ahead_top)
-        if not ahead_goes:
-            while behind_at < behind_chunk.n_gaps:
-                pop_or_push(
-                    gap_kappa[1], values[1], seen[1], &behind_at, &behind_acc, &behind_sums, &behind_top
-                )
+        i, j = at[0], at[1]
+        while i < chunks[0].n_gaps and j < chunks[1].n_gaps:
+            move_over(gap_kappa[0][i], gap_moves[0][i], &values[0][i], &seen[0][i + 1], &tops[0])
+            move_over(gap_kappa[1][j], gap_moves[1][j], &values[1][j], &seen[1][j + 1], &tops[1])
+            i += 1
+            j += 1
+        if not goes[1]:
+            while i < chunks[0].n_gaps:
+                move_over(gap_kappa[0][i], gap_moves[0][i], &values[0][i], &seen[0][i + 1], &tops[0])
+                i += 1
+        if not goes[0]:
+            while j < chunks[1].n_gaps:
+                move_over(gap_kappa[1][j], gap_moves[1][j], &values[1][j], &seen[1][j + 1], &tops[1])
+                j += 1
+        at[0], at[1] = i, j
