@@ -1,8 +1,8 @@
-"""The pixel graph: which pixels are neighbours, and the canonical order of their edges.
+"""Define the pixel graph: which pixels are neighbours, and the canonical order of their edges (tie order).
 
-Every edge joins a pixel u to a later one v = u + offset, u and v being flat C-order indices. An edge's
-id is ``u << id_bits | k``, k being the row of its offset: ids therefore order edges by (u, v), which
-is the order that breaks ties between equal weights, on every backend. Nothing else knows of it.
+Every edge joins a pixel u to a later one v = u + offset. u and v are flat C-order indices. An edge has the id
+``u << id_bits | k``, where k is the row of its offset. Ids therefore order edges by (u, v). This order breaks
+ties between equal weights, on every backend. No other file defines it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# What the kernels have room for: axes, and later neighbours of a pixel (4-D images have up to 40).
+# The kernels have room for so many axes, and later neighbours of a pixel (4-D images have up to 40).
 MAX_NDIM = 8
 MAX_OFFSETS = 64
 
@@ -36,7 +36,7 @@ class Grid(NamedTuple):
 def grid(shape: tuple[int, ...], connectivity: int) -> Grid:
     """Return the graph of an image whose neighbours are at most `connectivity` orthogonal hops apart.
 
-    Calls with the same arguments share its arrays, which cannot be written to.
+    Calls with the same arguments share its arrays, which are read-only.
     """
     ndim = len(shape)
     offsets = [
@@ -58,18 +58,18 @@ def grid(shape: tuple[int, ...], connectivity: int) -> Grid:
 def window_steps(ndim: int, kernel_size: int, dilation: int = 1) -> list[tuple[int, ...]]:
     """Return the steps to the other pixels of a window, in lexicographic order.
 
-    It has `kernel_size` pixels along each axis, `dilation` apart. Those after its centre are steps above 0,
-    and the mirror image of those before.
+    A window has `kernel_size` pixels along each axis, `dilation` apart. Steps to pixels after its centre are
+    above 0. They are the mirror image of the steps to pixels before it.
     """
     along = range(-(kernel_size // 2) * dilation, (kernel_size // 2) * dilation + 1, dilation)
     return [step for step in itertools.product(along, repeat=ndim) if any(step)]
 
 
 def dilated_steps(ndim: int, dilations: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return the steps of windows of three pixels along each axis, of one dilation after the other."""
+    """Return the steps of windows of three pixels along each axis, one dilation after the other."""
     return [step for dilation in dilations for step in window_steps(ndim, 3, dilation)]
 
 
 def fits_32_bits(n_nodes: int, n_ids: int) -> bool:
-    """Return whether 32-bit numbers hold the ids of edges, and places among two numbers for each node."""
+    """Return whether 32-bit numbers hold the ids of edges, and indices of two numbers for each node."""
     return max(2 * n_nodes, n_ids) < 1 << 31

@@ -1,8 +1,8 @@
-"""The definitions, in plain NumPy and Python, made to be read beside the formulas.
+"""Define every result in plain NumPy and Python, to be read beside the formulas.
 
-Nothing here is fast (O(N^2) and worse) and nothing here is shared with the backends: this module is
-what they are tested against. Images are ``spatial + (C,)`` arrays, values are ``(N, C)`` over the
-flattened pixels, everything is computed in float64 unless it says otherwise.
+All backends are tested against this module, and share no code with it. It is slow: O(N^2) and worse. Images
+are ``spatial + (C,)`` arrays. Values are ``(N, C)`` over the flattened pixels. Computations are in float64
+unless a function says otherwise.
 
 The paper is W. Li et al., "Label-efficient Segmentation via Affinity Propagation", NeurIPS 2023.
 """
@@ -43,9 +43,9 @@ def pixel_graph(
 ) -> NDArray[np.int64]:
     """Return the edges ``(E, 2)`` between neighbouring pixels, as pairs u < v of flat C-order indices.
 
-    Two pixels are neighbours when their coordinates differ by at most 1 along every axis and along at
-    most `connectivity` axes. Edges are listed by (u, v), which is the canonical order that breaks ties.
-    With `mask`, only edges between two pixels where it is True are listed.
+    Two pixels are neighbours if their coordinates differ by at most 1 along every axis, and along at most
+    `connectivity` axes. Edges are listed by (u, v): this is the canonical order that breaks ties. With
+    `mask`, edges join only pixels where it is True.
     """
     allowed = np.ones(shape, bool) if mask is None else np.asarray(mask)
     pixels = list(np.ndindex(*shape))
@@ -63,9 +63,9 @@ def pixel_graph(
 def edge_weights(features: ArrayLike, edges: ArrayLike) -> NDArray[Any]:
     """Return w_uv = |f_u - f_v|^2 for features ``(N, C)`` (or ``spatial + (C,)``), without a square root.
 
-    Computed in the features' own precision (float32 for up to 16 bits and float32, float64 above), the
-    channels added in order, so that it is the weight by which the backends order the edges, bit for bit.
-    A weight below the smallest normal number is 0.
+    The precision is that of the features: float32 for up to 16 bits and float32, float64 above. Channels are
+    added in order. The backends order edges by the same weights, bit for bit. A weight below the smallest
+    normal number is 0.
     """
     f = np.asarray(features)
     f = f.reshape(math.prod(f.shape[:-1]), f.shape[-1]).astype(np.result_type(f.dtype, np.float32))
@@ -79,9 +79,9 @@ def edge_weights(features: ArrayLike, edges: ArrayLike) -> NDArray[Any]:
 
 
 def mst(edges: ArrayLike, weights: ArrayLike, n_nodes: int) -> NDArray[np.intp]:
-    """Return the rows of `edges` that make the minimum spanning forest, in the order Kruskal takes them.
+    """Return the rows of `edges` in the minimum spanning forest, in the order in which Kruskal takes them.
 
-    Ties are ordered by (weight, lower endpoint, higher endpoint).
+    Edges are ordered by (weight, lower endpoint, higher endpoint).
     """
     ends = np.sort(np.asarray(edges).reshape(-1, 2), axis=1)
     component = list(range(n_nodes))
@@ -99,12 +99,12 @@ def linear_order(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
     """Return ``order`` (N,), ``gaps`` (N-1,) and each gap's edge (N-1,): the tree laid out on a line.
 
-    Tree edges come lightest first. Each merges two lists of pixels; the list that holds the smaller
-    pixel index goes first and the weight is written in the gap between them. The trees of a forest
-    follow one another by their smallest pixel, with a gap of inf between them. The minimax distance
-    of two pixels is the largest gap between their positions. A gap's edge is a row of `tree_edges`, or -1.
+    Tree edges come lightest first. Each edge merges two lists of pixels. The list that holds the smaller
+    pixel index goes first, and the weight is written in the gap between them. The trees of a forest follow
+    one another by their smallest pixels, with a gap of inf between them. The minimax distance of two pixels
+    is the largest gap between their positions. A gap's edge is a row of `tree_edges`, or -1.
     """
-    line = {node: [node] for node in range(n_nodes)}  # by the smallest node, which also is the first
+    line = {node: [node] for node in range(n_nodes)}  # by the smallest node, which is also the first
     gap_before = dict.fromkeys(range(n_nodes), (math.inf, -1))
     member = list(range(n_nodes))
     for row, ((u, v), weight) in enumerate(
@@ -122,12 +122,12 @@ def linear_order(
 
 
 def minimax_distances(tree_edges: ArrayLike, tree_weights: ArrayLike, n_nodes: int) -> NDArray[np.float64]:
-    """Return d (N, N), d_ij the largest weight on the tree path from i to j (inf: no path)."""
+    """Return d (N, N): d_ij is the largest weight on the tree path from i to j (inf: no path)."""
     return _along_paths(tree_edges, tree_weights, n_nodes, max)
 
 
 def path_distances(tree_edges: ArrayLike, tree_weights: ArrayLike, n_nodes: int) -> NDArray[np.float64]:
-    """Return d (N, N), d_ij the sum of the weights on the tree path from i to j (inf: no path)."""
+    """Return d (N, N): d_ij is the sum of the weights on the tree path from i to j (inf: no path)."""
     return _along_paths(tree_edges, tree_weights, n_nodes, operator.add)
 
 
@@ -166,7 +166,8 @@ def tree_filter(
 ) -> NDArray[np.float64]:
     """Return y_ic = sum_j S_ij phi_jc / sum_j S_ij, with S_ij = exp(-d_ij / zeta^2) of `path_distances`.
 
-    This is global propagation with the sum of a path's weights for their maximum (Song et al., NeurIPS 2019).
+    Global propagation takes the maximum of a path's weights, this filter their sum (Song et al., NeurIPS
+    2019).
     """
     return global_propagate(values, path_distances(tree_edges, tree_weights, len(np.asarray(values))), zeta)
 
@@ -182,8 +183,8 @@ def tree_filter_v2(
 ) -> NDArray[np.float64]:
     """Return y = x + gamma F(c x) / (1e-8 + F(c)), for values x (N, C) and their confidence c (N,).
 
-    F sums with S_ij, the product of exp(-beta^2 - w / zeta^2) over the path's edges, and S_ii = exp(-beta^2)
-    (Song et al., NeurIPS 2020).
+    F sums with the affinities S. S_ij is the product of exp(-beta^2 - w / zeta^2) over the path's edges, and
+    S_ii = exp(-beta^2) (Song et al., NeurIPS 2020).
     """
     x, c = np.asarray(values, np.float64), np.asarray(confidence, np.float64)[:, None]
     weights = np.asarray(tree_weights, np.float64) / float(zeta) ** 2 + beta**2
@@ -196,10 +197,10 @@ def tree_filter_v2(
 def window_affinity(
     image: ArrayLike, zeta: float, kernel_size: int, mask: ArrayLike | None = None
 ) -> NDArray[np.float64]:
-    """Return W (N, N), W_ij = exp(-|I_i - I_j|^2 / zeta^2) inside the window, 0 elsewhere.
+    """Return W (N, N): W_ij = exp(-|I_i - I_j|^2 / zeta^2) inside the window, 0 elsewhere.
 
-    The window has `kernel_size` pixels along every axis, its centre included. Pixels where `mask` is
-    False are alike only to themselves.
+    The window has `kernel_size` pixels along every axis, its centre included. A pixel where `mask` is False
+    has an affinity only to itself.
     """
     image = np.asarray(image, np.float64)
     shape, flat = image.shape[:-1], image.reshape(math.prod(image.shape[:-1]), image.shape[-1])
@@ -240,8 +241,8 @@ def mean_field(
 ) -> NDArray[np.float64]:
     """Return the foreground after steps of q <- exp(sum_j K_ij log q_j), K_ij = exp(-|dI|^2 / (2 zeta^2)).
 
-    After each, the foreground is multiplied by its box, and foreground and background are divided by their
-    sum plus 1e-6 and held within [0.1, 0.9], as they are at first (Lan et al., CVPR 2023).
+    Each step then multiplies the foreground by its box, divides foreground and background by their sum plus
+    1e-6, and clips both to [0.1, 0.9]. Both are also clipped at the start (Lan et al., CVPR 2023).
     """
     affinity = window_affinity(image, zeta * math.sqrt(2), kernel_size, mask)
     foreground = np.clip(np.asarray(values, np.float64), 0.1, 0.9)
@@ -259,9 +260,9 @@ def pamr(
 ) -> NDArray[np.float64]:
     """Return phi after steps of phi_i <- sum_j a_ij phi_j over the neighbours of dilated windows.
 
-    a_i = softmax_j(mean_c(-|I_ic - I_jc| / (1e-8 + 0.1 sd_ic))), with the sample standard deviation of the
-    neighbours and, for every dilation, the centre. Neighbours outside the image are the pixels of its border
-    that are nearest along each axis (Araslanov and Roth, CVPR 2020).
+    a_i = softmax_j(mean_c(-|I_ic - I_jc| / (1e-8 + 0.1 sd_ic))). sd is the sample standard deviation of the
+    neighbours and of the centre, which counts once for every dilation. A neighbour outside the image is
+    replaced by the border pixel nearest along each axis (Araslanov and Roth, CVPR 2020).
     """
     image = np.asarray(image, np.float64)
     shape, flat = image.shape[:-1], image.reshape(math.prod(image.shape[:-1]), image.shape[-1])
@@ -287,9 +288,9 @@ def pamr(
 def pairwise_affinity(
     image: ArrayLike, theta: float, kernel_size: int, dilation: int, mask: ArrayLike | None = None
 ) -> NDArray[np.float64]:
-    """Return exp(-|I_i - I_j| / theta) (N, K) to the other pixels of dilated windows, 0 where there is none.
+    """Return exp(-|I_i - I_j| / theta) (N, K) for the neighbours j in a dilated window, 0 where none is.
 
-    Steps to the neighbours are in lexicographic order (Tian et al., CVPR 2021).
+    Neighbours come in lexicographic order of the steps to them (Tian et al., CVPR 2021).
     """
     image = np.asarray(image, np.float64)
     shape = image.shape[:-1]
@@ -311,11 +312,11 @@ def algorithm_1(
 ) -> NDArray[Any]:
     """Return GP of one channel (N,) by the paper's Algorithm 1, step by step.
 
-    Tree edges are taken lightest first. Every node of the union-find carries a *lazy tag*: what its
-    members' sums have gained since it became a root, to be added to all of them later. When the
-    components a and b meet over an edge of weight w, every pixel of a gains exp(-w/zeta^2) times b's sum
-    and the other way round. The smaller component is hung under the larger (union by size), and since
-    from then on it also inherits the larger one's tag, that tag is taken off its own first.
+    Tree edges are taken lightest first. Every node of the union-find carries a *lazy tag*: a number that is
+    added to the sums of all its members later. When the components a and b meet over an edge of weight w,
+    every pixel of a gains exp(-w/zeta^2) times b's sum, and every pixel of b gains exp(-w/zeta^2) times a's
+    sum. The smaller component is hung under the larger (union by size). From then on, it also inherits the
+    larger one's tag. This tag is therefore subtracted from its own first.
     """
     phi = np.asarray(values, np.float64)
     n = len(phi)
@@ -351,8 +352,8 @@ def algorithm_1(
 def algorithm_a1(node: int, parent: list[int], *tags: list[float]) -> int:
     """Return the root of `node`, compressing the path to it (the paper's Algorithm A1).
 
-    Every node on the path is hung directly under the root, and takes with it the tags of the
-    ancestors that it no longer passes.
+    Every node on the path is hung directly under the root. The tags of the ancestors that it no longer passes
+    are added to its own.
     """
     path = []
     while parent[node] != node:

@@ -1,8 +1,8 @@
 """The paper's comparisons in small: ``python -m benchmarks.paper_tables``, from the repository's root.
 
 The paper is W. Li et al., "Label-efficient Segmentation via Affinity Propagation", NeurIPS 2023. It trains
-networks on Pascal VOC and COCO; here, what the methods make of given scores is measured on scenes that are
-composed of bundled pictures (those of examples/train_weak_segmentation.py), so that everything is known.
+networks on Pascal VOC and COCO. Here, the methods refine given scores on scenes composed of bundled pictures
+(those of examples/train_weak_segmentation.py), whose masks are known.
 """
 
 from __future__ import annotations
@@ -120,14 +120,14 @@ def table_8(sides: Sequence[int]) -> Table:
         )
     return Table(
         "Table 8: GP with and without an efficient algorithm",
-        """One channel over a photograph at several sizes, on one thread, the tree being given. Both give the
-        same numbers (checked). The search is compiled, too (Numba).""",
+        """One channel over a photograph at several sizes, on one thread. The tree is given. Both sides give
+        the same numbers (checked). Numba compiles the search.""",
         ("pixels", "search from each pixel, ms", "ours, ms", "the tree, ms", "ratio"),
         rows,
         """times of GP with and without its Algorithm 1. They were not at hand here.""",
-        """A search visits N pixels for each of N: four times the pixels, sixteen times as long, and more
-        once they do not fit a cache. Ours is two sweeps. A GPU searches from many pixels at once, but from
-        no fewer.""",
+        """A search visits N pixels from each of N pixels. Four times the pixels take sixteen times as long,
+        and longer once they do not fit a cache. Ours takes two sweeps. A GPU searches from many pixels at
+        once, but from as many in total.""",
     )
 
 
@@ -200,18 +200,18 @@ def table_6(given: Scenes, iterations: Sequence[int]) -> Table:
         )
     return Table(
         "Table 6: local propagation and mean field over iterations",
-        f"""Mean IoU in percent of coarse scores (averages over {PATCH} x {PATCH} pixels, one patch in five
-        with the scores of another) once they are refined. Mean field takes each class for a mask of its own.
-        Times are for 20 iterations over one scene.""",
+        f"""Mean IoU in percent of refined coarse scores: averages over {PATCH} x {PATCH} pixels, where one
+        patch in five has the scores of another patch. Mean field takes each class as a mask of its own. Times
+        are for 20 iterations over one scene.""",
         ("method", *(f"{n} it." for n in iterations), "ms"),
         rows,
-        """what networks reach that are trained with either term, over numbers of iterations. Its figures were
-        not at hand here.""",
+        """the results of networks trained with either term, for several numbers of iterations. Its figures
+        were not at hand here.""",
         """LP averages linearly, and more steps let evidence travel further. Mean field multiplies the
-        neighbours' votes and is held within [0.1, 0.9]: it decides after a few steps, on what is right and
-        on what is wrong, and then stands still; the larger the window, the more the first vote decides. In
-        the paper a network learns from the result and changes what goes in; scores that are refined once
-        cannot.""",
+        neighbours' votes, and is held within [0.1, 0.9]. It decides after a few steps, for right scores and
+        for wrong ones, and then stands still. The larger the window, the more the first vote decides. In the
+        paper, a network learns from the result and changes its own scores. Scores that are refined once
+        cannot change.""",
     )
 
 
@@ -260,23 +260,23 @@ def table_5(given: Scenes) -> Table:
     ]
     return Table(
         "Tables 5 and 4: tree filter, global and local propagation, both",
-        """Mean IoU in percent of what is made of coarse scores, and of scribbles (scores of 1 on a few
-        pixels, 0 elsewhere). "And" is the sum of both targets' class shares. Scales are the published ones
-        unless a row says otherwise.""",
+        """Mean IoU in percent of the targets made from coarse scores, and from scribbles (scores of 1 on a
+        few pixels, 0 elsewhere). "And" is the sum of both targets' class shares. Scales are the published
+        ones unless a row says otherwise.""",
         ("target", "coarse", "scribbles"),
         rows,
-        """what networks reach that are trained with these terms: in Table 4 the unary loss alone, with GP,
-        with LP and with both; in Table 5 beside the tree filter. Its figures were not at hand here;
+        """the results of networks trained with these terms. Table 4 has the unary loss alone, with GP, with
+        LP, and with both; Table 5 compares with the tree filter. Its figures were not at hand here.
         [training.md](training.md) trains networks as Table 4 does.""",
-        """What targets are, not what a network learns from them, is seen here. A step from pixel to pixel of
-        these noisy textures is wider than the published zeta of GP, so that scores hardly move; at a scale at
-        which they do, GP leaks: the largest step of a path decides, and one weak edge between two regions
-        joins all their pixels, while the tree filter's affinities fall with every step. The scribbles, and a
-        network's predictions in training, are right where they say something, and there GP gains most over
-        what it starts with. Coarse scores are wrong in whole patches: what averages widely gains, PAMR
-        with its dilated windows first of all. The sum of two targets is between the two, close to the
-        better one, or above it where they err in different places; the paper's gain from both comes from
-        training with two losses.""",
+        """This table shows the targets themselves, not the networks that learn from them. In these noisy
+        textures, a step from pixel to pixel is wider than the published zeta of GP, so scores hardly move. At
+        a wider scale they move, but GP leaks. The largest step of a path decides, so one weak edge between
+        two regions joins all their pixels. The tree filter's affinities fall with every step. Scribbles are
+        right where they are given, as are a network's predictions in training. GP gains most there over its
+        input. Coarse scores are wrong in whole patches. Methods that average widely gain there, PAMR with its
+        dilated windows most of all. The sum of two targets lies between the two, close to the better one, or
+        above both where they err in different places. The paper's gain from both comes from training with
+        two losses.""",
     )
 
 
@@ -330,9 +330,9 @@ def main() -> int:
             _paragraph(
                 f"""The {len(given.images)} scenes of 64 x 64 pixels are the first that
                 [training.md](training.md) trains with (seed 0): shapes with the textures of three classes
-                on photographs. What the methods make of given
-                scores is compared with the known masks; nothing is trained. The paper trains networks on
-                Pascal VOC and COCO: the questions are alike, the numbers are not.""",
+                on photographs. Each method refines given scores, and the result is compared with the known
+                masks. Nothing is trained. The paper trains networks on Pascal VOC and COCO: it asks the same
+                questions, but its numbers cannot be compared with these.""",
             ),
             "",
         ]

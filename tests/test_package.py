@@ -1,6 +1,8 @@
 """What a user of the package relies on besides its results."""
 
+import ast
 import inspect
+import itertools
 import re
 import subprocess
 import sys
@@ -94,6 +96,22 @@ def test_version_is_that_of_the_metadata():
     except metadata.PackageNotFoundError:
         assert known, "neither a checkout nor installed"
     assert set(known) == {aproarray.__version__}
+
+
+@pytest.mark.skipif(not (PACKAGE.parent / "pyproject.toml").is_file(), reason="needs a checkout")
+def test_everything_imported_is_declared():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    declared = {re.match(r"[\w-]+?(?=-cuda|[^\w-]|$)", requirement).group() for requirement in listed}
+    imported = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            imported |= {name.partition(".")[0] for name in names}
+    others = imported - sys.stdlib_module_names - {"aproarray"}
+    assert {"numba", "llvmlite", "cupy", "PIL"} <= others
+    assert {{"PIL": "pillow"}.get(name, name) for name in others} <= declared
 
 
 def test_windows_compile_where_nothing_can_be_cached():

@@ -40,7 +40,7 @@ def global_propagate(
     """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_index[i] of order (B, N).
 
     sums (B, N), of the values' dtype, receive z = K 1 of the trees that have items, in the order of the
-    line. Transposed, they hold it, and out becomes K (values / z): what y = K phi / z makes of a gradient.
+    line. Transposed, they hold it, and out becomes K (values / z): the gradient to phi of y = K phi / z.
     Returns whether all means are known to be finite.
     """
     n_channels = values.shape[2]
@@ -89,7 +89,7 @@ def global_propagate(
 
 
 def _sweep_pixels(n_pixels: int, n_columns: int) -> float:
-    """Return what two sweeps take, in pixels of `_workers.STEP`."""
+    """Return the work of two sweeps, in pixels of `_workers.STEP`."""
     return n_pixels * (2 + n_columns / 8)
 
 
@@ -149,8 +149,8 @@ def _both_sweeps(
 ) -> bool:
     """Propagate values (N, C) into out (N, C) by two sweeps that meet in the middle; see `_sweep.sweep`.
 
-    Up to there each is the first to come to a pixel, from there on the second: they can move at once, on two
-    threads or taking turns on one. Returns whether all means are finite.
+    Up to the middle, each sweep is the first to reach a pixel; after it, the second. They can therefore move
+    at once: on two threads, or in turns on one. Returns whether all means are finite.
     """
     n_pixels, n_columns = values.shape
     workers = _workers.threads_for(_sweep_pixels(n_pixels, n_columns), workers)
@@ -192,8 +192,8 @@ def global_gap_gradients(
 ) -> None:
     """Fill out (B, N-1), float64, with dL/dgap, for grad (I, N, C) = dL/dresult.
 
-    result (I, N, C) is what `global_propagate` made of values, and sums (B, N) is its z. Where gaps
-    tie, which side an edge is on is settled as if the later one was the heavier.
+    result (I, N, C) is the result of `global_propagate` for values, and sums (B, N) is its z. Of tied gaps,
+    the later one counts as the heavier.
     """
 
     def one_tree(tree: int) -> None:

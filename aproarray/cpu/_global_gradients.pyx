@@ -1,11 +1,11 @@
-"""What a loss says of a tree's weights: sums over the two sides of every merge, and on to features.
+"""Gradients of global propagation to a tree's weights, and from there to features.
 
 With y = K phi / z, g the gradient of y, and a = g / z, the weight w of the merge of the sides L and R has
 
     dL/dw = -exp(-w/zeta^2) / zeta^2 * (sum_c (A_Lc Phi_Rc + A_Rc Phi_Lc) - B_L n_R - B_R n_L),
 
-A, Phi, B and n being sums of a, phi, sum_c a_c y_c and 1 over a side. Those sums are found in one pass along
-the line: what stands on its stack are the left sides of merges whose right sides are still to come.
+where A, Phi, B and n are sums of a, phi, sum_c a_c y_c and 1 over a side. One pass along the line finds these
+sums. Its stack holds the left sides of merges whose right sides are still to come.
 """
 
 from libc.stdint cimport int32_t, int64_t
@@ -91,7 +91,7 @@ cdef inline bint side_sums(
         right[2 * count] = dot
         right[2 * count + 1] = 1
 
-        # What the gap ahead outweighs, or is as heavy as, has its right side complete. Affinity 0: all has.
+        # A merge no heavier than the next gap has its right side complete. At affinity 0, all merges have.
         while top > 0 and (p + 1 == n or kappa[p] == 0 or gaps[stack.merges[top]] <= gaps[p]):
             left = stack.sums + top * width
             dot = -left[2 * count] * right[2 * count + 1] - right[2 * count] * left[2 * count + 1]
@@ -153,7 +153,7 @@ def gap_gradient(
 def feature_gradient(
     const double[::1] gap_gradient, const real[:, :] features, const index_t[:, ::1] gap_edges, real[:, :] out
 ):
-    """Add to out (N, C) what dL/dw of w = |f_u - f_v|^2 says of features (N, C), for all gaps' edges."""
+    """Add to out (N, C) the gradient of features (N, C), from dL/dw of w = |f_u - f_v|^2 for all gaps."""
     cdef Py_ssize_t p, u, v, c, n = gap_edges.shape[0]
     cdef double twice, change
     with nogil:

@@ -1,4 +1,4 @@
-"""Local propagation: how its stream (`_local_stream`) is split over threads, and kept to regions."""
+"""Local propagation: split its stream (`_local_stream`) over threads and passes, confine it to regions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aproarray import _zeta
 from aproarray.cpu import _local_stream, _workers
 from aproarray.cpu._local_regions import FIRST, Crop, crops_of
 
-# What one stream may keep between slabs, in bytes (it has to stay in the cache that the cores share), and the
+# Bytes that one stream may keep between slabs (they have to stay in the cache that the cores share), and
 # channels that share its weights.
 _STREAM_BYTES = 3 << 20
 _STREAM_CHANNELS = 32

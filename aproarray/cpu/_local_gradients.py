@@ -1,4 +1,4 @@
-"""Gradients of local propagation: pairs of iterates, summed up as they stream by, compiled by Numba."""
+"""Gradients of local propagation: sums over pairs of pixels, which follow the stream; compiled by Numba."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from aproarray.cpu._vectors import BYTES, load, multiply_add, store, subtract
 def _add_pairs(values, here, there, adjoint, slopes, step, n_steps, first, last):
     """slopes[step + i, x] += (a_x - a_z) (y_z - y_x) for the pixels z = x + i, i in range(n_steps).
 
-    y_x is values[here + x], y_z is values[there + z], and a lies `adjoint` (modulo 2^64) further. What comes
-    behind the last pixel, up to a whole vector, is written to as well.
+    y_x is values[here + x], y_z is values[there + z], and a lies `adjoint` (modulo 2^64) further. The
+    places after the last pixel, up to a whole vector, are written to as well.
     """
     lanes, padded = np.uint64(BYTES // values.itemsize), np.uint64(slopes.shape[1])
     flat = slopes.reshape(slopes.size)
@@ -46,7 +46,7 @@ def _pair_up(
     state, ring, image, mask, first, last, begin, scale,
     interior, step_slabs, step_shifts, runs, planes, valid, own, slopes, found, shares,
 ):  # fmt: skip
-    """Add to found (slabs, Ci, padded) what pairs say that end in slabs [first, last) of an image (N, Ci).
+    """Add to found (slabs, Ci, padded) the gradients of pairs that end in slabs [first, last) of an image.
 
     state has y_0 to y_T of these slabs, and of those before that they make pairs with, in the first C of 2 C
     channels, and the gradients of y_T to y_0, divided by W 1, in the others. The normalised sums
@@ -152,7 +152,7 @@ def local_gradients(
 ) -> None:
     """Fill by_values (I, N, C), by_image (G, N, Ci) and by_zeta (1), the latter two float64.
 
-    grad (I, N, C) is dL/dresult, the other arguments are those of `local_propagate`, `sums` what it filled.
+    grad (I, N, C) is dL/dresult. The other arguments are those of `local_propagate`, which has filled `sums`.
     """
     arguments = (
         grad, values, images, shape, image_index, masks, zeta, kernel_size, iterations, workers, sums,
@@ -183,8 +183,8 @@ def _gradients(
 ) -> None:
     """Fill by_values (I, N, C), by_image (G, N, Ci) and by_zeta (1), the latter two float64.
 
-    grad (I, N, C) is dL/dresult, the other arguments are those of `propagate`, `sums` what it filled. W
-    is symmetric: with S = diag(W 1) and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that
+    grad (I, N, C) is dL/dresult. The other arguments are those of `local_propagate`, which has filled `sums`.
+    W is symmetric: with S = diag(W 1) and P = S^-1 W, the gradient of y_t is S P^(T-t) S^-1 grad, so that
     forward steps make it, along with the values. (With D = diag(region), P is D S^-1 W.) One task streams
     both through a band of slabs.
     """
@@ -281,7 +281,7 @@ def _gradients_in_regions(
     by_zeta: NDArray[np.float64],
     region: NDArray[np.bool_],
 ) -> None:
-    """Fill by_values, by_image and by_zeta as `_gradients` does, for what `_propagate_in_regions` did."""
+    """Fill by_values, by_image and by_zeta as `_gradients` does, each item in its row of region (I, N)."""
     for array in (by_values, by_image, by_zeta):
         array[...] = 0
     crops = crops_of(region, shape, kernel_size)

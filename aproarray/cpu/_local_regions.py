@@ -1,4 +1,4 @@
-"""Crops of images around regions, such as boxes: all that local propagation of values held there sees."""
+"""Crop images around regions, such as boxes: values held there depend on no pixel outside the crop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FIRST = np.zeros(1, np.intp)  # the image of the only item
 
 
 class Crop:
-    """What the values of an item's region see of an image."""
+    """The part of an image that values in an item's region depend on."""
 
     def __init__(self, item: int, region: NDArray[np.bool_], shape: tuple[int, ...], radius: int):
         self.item, self.image_shape = item, shape

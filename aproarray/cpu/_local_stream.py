@@ -44,7 +44,7 @@ class Window(NamedTuple):
     interior: NDArray[np.uintp]
     """Where the pixels of a slab lie in its padded form (P,)."""
     stop: int
-    """Behind the last of the pixels of a padded slab that are computed: all from its first on, or TILE."""
+    """One past the last computed pixel of a padded slab; at least TILE pixels are computed."""
     padded: int
     """Length of a padded slab, with room for a vector that begins at its last pixel."""
     slabs: NDArray[np.uintp]
@@ -118,7 +118,7 @@ def weigh(planes, here, there, valid, first, last, shift, scale, distances, weig
     """weights[x] <- exp(-|planes[here, :, x] - planes[there, :, x + shift]|^2 scale), both pixels valid."""
     n_colors, padded = np.uint64(planes.shape[1]), np.uint64(planes.shape[2])
     colors, valid_here, valid_there = planes.reshape(planes.size), valid[here], valid[there]
-    for x in range(first, last, np.uint64(BYTES // planes.itemsize)):  # and a few behind the last one
+    for x in range(first, last, np.uint64(BYTES // planes.itemsize)):  # and a few after the last one
         distance = zeros(colors)
         y, z = here * n_colors * padded + x, there * n_colors * padded + x + shift
         for _ in range(n_colors):
@@ -185,7 +185,7 @@ def _sum_two(values, weights, norms, own, places, norm, to, channel, apart, firs
 
 @compiled
 def _sum_one(values, weights, norms, own, places, norm, to, channel, first, stop):
-    """Do for one channel what `_sum_two` does for two."""
+    """Sum one channel, as `_sum_two` sums two."""
     lanes = np.uint64(BYTES // values.itemsize)
     lanes2, lanes3, pixels = np.uint64(2) * lanes, np.uint64(3) * lanes, np.uint64(4) * lanes
     x = first
@@ -221,8 +221,8 @@ def _stream(
     Pixels outside the mask (N) take no part; outside the region (N), values are 0 before and after each
     iteration. Either may be empty: all pixels. sums (N), where it is not empty, receives W 1 of the band.
 
-    The stream is made of `moves_of`, and this call makes some of them: [move_first, move_last). What it keeps
-    between them is the `stream_state`.
+    A stream has as many moves as `moves_of` says. This call makes moves [move_first, move_last). The
+    `stream_state` is kept between calls.
     """
     one, two = np.uint64(1), np.uint64(2)
     zero = np.uint64(0)
@@ -236,7 +236,7 @@ def _stream(
     end = min(n_slabs, band_last + reach)
     depth = reach + radius + one
 
-    # Slabs behind those of the iterations: for the last one's result, and for what is above the image.
+    # Slabs after those of the iterations: one for the last iteration's result, one for above the image.
     n_kept = np.uint64(len(state)) - two
     n_levels, nothing = n_kept // ring, n_kept + one
     plane = n_channels * padded
@@ -368,9 +368,9 @@ def stream_state(
     iterations: int, view: Window, radius: int, levels: int, ring: int, channels: int, dtype: Any,
     image: NDArray[Any],
 ) -> tuple[Any, ...]:  # fmt: skip
-    """Return what a stream keeps: values, slabs of each level, weights, 1 / W 1, the image and its mask.
+    """Return the memory of a stream: values, slabs of each level, weights, 1 / W 1, the image and its mask.
 
-    Values are kept before the first iterations, as many as there are `levels`, `ring` slabs of each.
+    The values before each of the first `levels` iterations are kept, `ring` slabs of each.
     """
     depth = iterations * radius + radius + 1  # slabs for which weights are kept
     return (

@@ -1,16 +1,15 @@
-"""Minimum spanning trees and their linear order, from weights: tiles, Kruskal.
+"""Minimum spanning trees and their linear order, from weights: tiles, Kruskal's algorithm.
 
-A pixel graph is solved in two steps. Within a tile that fits the cache, Kruskal's algorithm runs over the
-tile's own edges: what closes a cycle is dropped, a merge lighter than every edge that leaves the two
-sides is final, any other one is put off. The final merges make *runs* of pixels, stretches of the
-linear order that nothing will part. The second step is Kruskal over the runs and the edges that are
-left, a fifth to a third of the pixels on photographs. Other graphs start with the second step, every
-node being a run.
+A pixel graph is solved in two steps. First, Kruskal's algorithm runs over the edges of each tile, which fits
+the cache. An edge that closes a cycle is dropped. A merge lighter than every edge that leaves the two sides
+is final. Any other merge is put off. The final merges make *runs* of pixels: stretches of the linear order
+that no later merge parts. Second, Kruskal's algorithm runs over the runs and the edges that are left, a fifth
+to a third of the pixels on photographs. Other graphs start with the second step, and every node is a run.
 
-Weights are never negative, so that their bits order them as integers do, and their sign is free to
-mark edges that need no more looking at. Where weights are float32 and edge ids fit 32 bits, working
-arrays hold 32-bit numbers and a weight and an id are sorted as one 64-bit number; else everything is
-64 bits wide. `node_t` says which.
+Weights are never negative. Their bits therefore order them as integers do, and their sign is free to mark
+edges that need no more looking at. Where weights are float32 and edge ids fit 32 bits, working arrays hold
+32-bit numbers, and a weight and an id are sorted as one 64-bit number. Otherwise everything is 64 bits wide.
+`node_t` says which.
 """
 
 from libc.math cimport INFINITY
@@ -317,8 +316,8 @@ cdef Py_ssize_t solve_tile(
         low = min(a, b)
         high = max(a, b)
         lightest = min(bound[low], bound[high])
-        # What comes of an edge cannot be predicted: masks (0 or -1) instead of branches. What is written
-        # behind the end of a list does no harm.
+        # Nobody can predict the outcome of an edge: masks (0 or -1) instead of branches. A link written after
+        # the end of a list does no harm.
         final = -<node_t> (key < lightest)
         apart = -<node_t> (low != high)
         low_last = sets[2 * low + 1]
@@ -357,7 +356,7 @@ cdef Py_ssize_t solve_tile(
             start += 1
             run_keys[there] = <node_t> (there - start)
             n_runs += 1
-    # What is written to the image is written along rows: neither edges nor runs come in that order.
+    # Results are written to the image along rows: neither edges nor runs come in that order.
     for row in range(n_rows_of(view)):
         local = first_of_row(view, row)
         memcpy(run_of + view.base + pixel_of[local], runs + local, width * sizeof(node_t))
@@ -448,7 +447,7 @@ def number_runs(node_t[::1] run_of, node_t[::1] starts):
 
 
 cdef struct Graph:
-    # What the ids of edges stand for: rows of `ends` or, where that is NULL, edges of a pixel graph.
+    # The meaning of edge ids: rows of `ends` or, where that is NULL, edges of a pixel graph.
     const void *ends
     const Py_ssize_t *strides
     int id_bits
@@ -470,13 +469,13 @@ cdef void kruskal(
 ) noexcept nogil:
     """Merge runs into lists, by edges sorted by (weight, id). `run_of` NULL: every node is a run.
 
-    A list starts with its root, which keeps the list's last run. A merge puts the list with the larger
-    root behind the other one: links[2 r] says which run follows r, by which item. Whether an edge merges
-    anything cannot be predicted, so that there is no branch: one that does not only writes a link
-    behind a list's end.
+    A list starts with its root, which keeps the list's last run. A merge puts the list with the larger root
+    after the other one: links[2 r] says which run follows r, links[2 r + 1] by which item. Nobody can predict
+    whether an edge merges anything, so there is no branch. An edge that merges nothing only writes a link
+    after the end of a list.
 
-    Where the ends of edges lie is known long before their turn, and nowhere near one another: while
-    one group of edges is merged, the memory that later ones need is on its way.
+    The ends of edges are known long before their turn, and lie far apart in memory. While one group of edges
+    is merged, the memory of later groups is prefetched.
     """
     cdef Py_ssize_t n_groups = (n_items + TOGETHER - 1) // TOGETHER, group, i
     cdef node_t[GROUPS][2 * TOGETHER] ring
@@ -525,7 +524,7 @@ cdef void kruskal(
 cdef inline bint write_gap(
     Py_ssize_t place, const Graph *graph, uint64_t key, uint64_t id, real *gaps, node_t *gap_edges
 ) noexcept nogil:
-    """Write the gap behind a place; is it finite?"""
+    """Write the gap after a place; return whether it is finite."""
     gaps[place] = from_bits(key, gaps)
     ends_of(graph, id, gap_edges + 2 * place, gap_edges + 2 * place + 1)
     return gaps[place] < <real> INFINITY
@@ -735,7 +734,7 @@ def chain_runs(
                 run = links[2 * run]
                 chain[i, 0] = run
             i += 1
-        # The walk from link to link is slow; what else there is to look up can be asked for ahead.
+        # The walk from link to link is slow; all other memory is prefetched.
         for i in range(n):
             if i + 2 * AHEAD < n:
                 prefetch(&starts[chain[i + 2 * AHEAD, 0]])

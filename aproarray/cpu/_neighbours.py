@@ -1,7 +1,7 @@
-"""Affinities to the pixels of windows, one by one, and averages with them, compiled by Numba.
+"""PAMR and pairwise affinities: a weight for each neighbour in a window, and averages with it (Numba).
 
-Images are padded on all sides and flattened, so that a step to another pixel is a shift, whatever the
-dimension. *Lines* are the rows of pixels along the last axis: what is done for a line is vectorised along it.
+Images are padded on all sides and flattened. A step to another pixel is then a shift, in any number of
+dimensions. *Lines* are the rows of pixels along the last axis. Loops are vectorised along lines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The modules that are compiled more than once, as this processor runs them. Results are the same bits."""
+"""Choose between modules that are compiled twice, by this processor. Their results are the same bits."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Trees with a root: nodes breadth first, and sums over all pairs of nodes that are products along paths.
+"""Trees with a root: lay nodes out breadth first, and sum over all pairs of nodes with products along paths.
 
 S_ij is the product of the weights of the edges between i and j. Sums over j come from two passes [1]:
 
-    up:    A_i = phi_i + sum of w_c A_c over the children c of i  (what lies below i)
+    up:    A_i = phi_i + sum of w_c A_c over the children c of i  (all below i)
     down:  (S phi)_i = (1 - w_i^2) A_i + w_i (S phi)_parent       (all)
 
 Nodes are numbered by their *places*, breadth first from the roots of all trees of a forest. The places of
@@ -214,7 +214,7 @@ def weight_gradient(
     const index_t[::1] parents, const index_t[::1] gaps, const double[::1] weights, Py_ssize_t n_roots,
     const double[::1] sums, double[::1] up, double[::1] total, double[::1] out,
 ):
-    """Add to out (N-1) what grad (N, count) = dL/dresult says of -log w of every gap, result being S values.
+    """Add to out (N-1) the gradient of -log w of every gap, from grad (N, count) = dL/dresult of S values.
 
     With sums (n), result is S values / S 1. With a the gradient divided by S 1, b = sum_c a_c result_c, and
     A and O the sums below and above an edge, as its ends see them:

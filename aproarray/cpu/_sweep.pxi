@@ -1,9 +1,8 @@
 """Global propagation over the linear order: two sweeps with a stack each, up to 32 columns at a time.
 
-A *column* is one channel of one item: what is propagated over a tree. The columns of a block lie side
-by side; where they do not, they are gathered into rows, and scattered back.
-Only affinities enter here, kappa = exp(-gap / zeta^2): the affinity of two pixels is the smallest kappa
-between their positions.
+A *column* is one channel of one item. The columns of a block lie side by side; where they do not, they are
+gathered into rows, and scattered back. Only affinities enter here: kappa = exp(-gap / zeta^2). The affinity
+of two pixels is the smallest kappa between their positions.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
@@ -50,7 +49,7 @@ ctypedef fused lanes_t:
     Lanes24
     Lanes32
 
-# What a sweep does with the sums' weights z; a type, so that the compiler makes a loop of each.
+# How a sweep uses the sums' weights z. These are types, so that the compiler makes a loop of each.
 cdef struct Averaging:  # divide results by z
     char nothing
 
@@ -63,6 +62,7 @@ ctypedef fused mode_t:
 
 cdef enum:
     FEW = 3
+    LINE = 64  # bytes of a line of the cache
     AHEAD = 12  # pixels that a gather is prefetched before its turn
     GROUP = 4  # lanes that are loaded and stored together
     STRETCH = 64  # pixels that are gathered or scattered together
@@ -101,7 +101,7 @@ cdef struct Slots:
     Py_ssize_t capacity
     Py_ssize_t top
     size_t sum_bytes
-    bint finite  # what the sweep has completed
+    bint finite  # all means that the sweep has completed
     Count *counts  # of many columns; of few, the number of pixels is a lane
     void *sums  # lanes_t[2 * capacity] or few_t[2 * capacity]: S, then T, of every slot
 
@@ -134,7 +134,7 @@ cdef int lanes_for(int columns) noexcept nogil:
 
 
 cdef class Stack:
-    """What a sweep over `columns` columns knows of the pixels behind it; at first, that there are none."""
+    """The sums of a sweep over `columns` columns: of all pixels that it has passed, at first of none."""
 
     cdef Slots data
 
@@ -286,13 +286,13 @@ cdef bint sweep_many(
 ) noexcept nogil:
     """Move a sweep over its range of the line. False: out of memory.
 
-    T, on top of the stack, is the sum over all pixels passed, each weighted by its affinity to the pixel
-    ahead. S is the sum of the pixels of a slot. `moves` says what each gap does (see `line_moves`): it takes the
-    top slot's S along or not, and adds to the slot then on top or begins one. Neither is a branch. Only terms of
-    one kind are added, nothing is ever subtracted. The sweep that comes to a pixel first leaves the mean over what
-    lies behind it in the result (a sum might overflow float32) and its weight in `counts`; the second adds
-    the rest, to both. Transposed, `counts` holds these z from the start: values are divided by them and
-    sums stay sums.
+    T, on top of the stack, is the sum over all pixels passed, each weighted by its affinity to the next
+    pixel. S is the unweighted sum of a slot. At a gap, `moves` says whether the top slot's S comes along, and
+    whether what comes along joins the slot below or begins a new one (see `line_moves`). Neither is a branch.
+    Only terms of one sign are added; nothing is ever subtracted. The first sweep to reach a pixel leaves the
+    mean so far in the result (a sum might overflow float32), and its weight in `counts`. The second sweep
+    completes both. Transposed, `counts` holds the final z from the start: values are divided by it, and sums
+    stay sums.
     """
     cdef Block own = given[0]  # which no store can change
     cdef const Block *block = &own
@@ -303,6 +303,9 @@ cdef bint sweep_many(
     cdef lanes_t acc, result
     cdef lanes_t *sums = <lanes_t *> stack.sums
     cdef Count *passed = stack.counts
+    cdef const char *source
+    cdef const char *target
+    cdef Py_ssize_t at
     cdef double z, n_behind, n_acc, affinity, together
     cdef double[GROUP] nothing  # 0, or NaN from when a result is not finite
     if p == side.end:  # the stack may be another thread's
@@ -312,10 +315,15 @@ cdef bint sweep_many(
     while p != side.end:
         if 0 <= p + AHEAD * step < n:
             pixel = order[p + AHEAD * step]
-            prefetch(block.source + pixel * block.source_stride)
-            prefetch(block.source + pixel * block.source_stride + block.source_last)
-            prefetch(block.target + pixel * block.target_stride)
-            prefetch(block.target + pixel * block.target_stride + block.target_last)
+            source = block.source + pixel * block.source_stride
+            target = block.target + pixel * block.target_stride
+            at = 0
+            while at < block.source_last:  # a row that is not aligned may touch a line between its ends
+                prefetch(source + at)
+                prefetch(target + at)
+                at += LINE
+            prefetch(source + block.source_last)
+            prefetch(target + block.target_last)
         pixel = order[p]
         load(block, block.source + pixel * block.source_stride, &acc, _kind)
         if mode_t is Transposing:

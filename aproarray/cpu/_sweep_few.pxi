@@ -60,28 +60,28 @@ ctypedef fused few_t:
     Pairs2
 
 
-cdef inline void move_over(
-    double affinity, int move, const few_t *value, few_t *seen, few_t **top,
+cdef inline few_t *move_over(
+    double affinity, int move, const few_t *value, few_t *seen, few_t *top,
 ) noexcept nogil:
-    """Move over a gap from a pixel of some value: `seen` becomes T at the next one, as in `sweep_many`."""
+    """Move over a gap from a pixel of some value, and return the new top: `seen` becomes its T."""
     cdef int c
     cdef int64_t take = -<int64_t> (move & TAKE), join = -<int64_t> (move >> 1)
     cdef int64_t through = -<int64_t> (affinity != 0)  # else nothing passed is seen from ahead
-    cdef few_t *below = top[0] + 2 * take
+    cdef few_t *below = top + 2 * take
     cdef few_t *slot = below + 2 + 2 * join
     cdef pair_t acc, sum, total, zero = pair_of(0, 0)
     for c in range(<int> (sizeof(few_t) // sizeof(pair_t))):
-        acc = add(value.v[c], select(take, top[0][0].v[c], zero))
-        sum = add(acc, select(join, below[0].v[c], zero))
+        acc = add(value.v[c], select(take, top.v[c], zero))
+        sum = add(acc, select(join, below.v[c], zero))
         total = select(through, add(below[1].v[c], scale(acc, affinity)), zero)
         slot[0].v[c] = select(through, sum, zero)
         slot[1].v[c] = total
         seen.v[c] = total
-    top[0] = slot
+    return slot
 
 
 cdef struct Chunk:
-    # Pixels of a sweep from `place` on, and the gaps between them and behind the last one.
+    # Pixels of a sweep from `place` on, and the gaps between them and after the last one.
     Py_ssize_t place
     Py_ssize_t length
     Py_ssize_t n_gaps
@@ -188,7 +188,7 @@ cdef bint next_chunk(
     write_chunk(block, order, counts, side, chunk, later, values, seen, mode)
     chunk.place += chunk.length * side.step
     chunk.length = min(<Py_ssize_t> CHUNK, (side.end - chunk.place) * side.step)
-    # The last pixel of the line has no gap behind it.
+    # The last pixel of the line has no gap after it.
     chunk.n_gaps = min(chunk.length, n - 1 - chunk.place if side.step > 0 else chunk.place)
     read_chunk(block, order, kappa, moves, n, counts, side, chunk, values, gap_kappa, gap_moves, mode)
     return reserve(side.stack, CHUNK + 1)
@@ -210,6 +210,8 @@ cdef bint sweep_few(
     cdef Chunk[2] chunks
     cdef Py_ssize_t[2] at
     cdef few_t *tops[2]
+    cdef few_t *ahead_top
+    cdef few_t *behind_top
     cdef bint[2] goes
     cdef Py_ssize_t i, j
     cdef int side
@@ -236,17 +238,21 @@ cdef bint sweep_few(
         if not goes[0] and not goes[1]:
             return True
         i, j = at[0], at[1]
+        ahead_top, behind_top = tops[0], tops[1]
         while i < chunks[0].n_gaps and j < chunks[1].n_gaps:
-            move_over(gap_kappa[0][i], gap_moves[0][i], &values[0][i], &seen[0][i + 1], &tops[0])
-            move_over(gap_kappa[1][j], gap_moves[1][j], &values[1][j], &seen[1][j + 1], &tops[1])
+            ahead_top = move_over(gap_kappa[0][i], gap_moves[0][i], &values[0][i], &seen[0][i + 1], ahead_top)
+            behind_top = move_over(gap_kappa[1][j], gap_moves[1][j], &values[1][j], &seen[1][j + 1], behind_top)
             i += 1
             j += 1
         if not goes[1]:
             while i < chunks[0].n_gaps:
-                move_over(gap_kappa[0][i], gap_moves[0][i], &values[0][i], &seen[0][i + 1], &tops[0])
+                ahead_top = move_over(gap_kappa[0][i], gap_moves[0][i], &values[0][i], &seen[0][i + 1], ahead_top)
                 i += 1
         if not goes[0]:
             while j < chunks[1].n_gaps:
-                move_over(gap_kappa[1][j], gap_moves[1][j], &values[1][j], &seen[1][j + 1], &tops[1])
+                behind_top = move_over(
+                    gap_kappa[1][j], gap_moves[1][j], &values[1][j], &seen[1][j + 1], behind_top
+                )
                 j += 1
         at[0], at[1] = i, j
+        tops[0], tops[1] = ahead_top, behind_top

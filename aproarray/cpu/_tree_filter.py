@@ -143,7 +143,7 @@ def tree_filter_gradients(
 ) -> None:
     """Fill out (F, N-1), float64, with dL/dd for weights exp(-d), of grad (I, N, C) = dL/dresult.
 
-    result and sums are what `tree_filter` made of values, with a zeta and decay of 1.
+    result and sums are those of `tree_filter` for values, with a zeta and decay of 1.
     """
 
     no_sums = np.empty(0)

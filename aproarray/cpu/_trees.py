@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 # Up to here, an image is faster without tiles, as its working arrays fit the cache: on one thread, on more.
 _UNTILED_PIXELS = 1 << 19, 1 << 18
-# Binary logarithm of the pixels in a tile, at most: what one thread works on should fit the L2 cache.
+# Binary logarithm of the pixels in a tile, at most: the memory of one thread should fit the L2 cache.
 _TILE_BITS = 14
 
 
@@ -109,7 +109,7 @@ def _solve_tiles(
 
 
 def _item_buffers(n_items: int, n_runs: int, index_dtype: np.dtype[Any]) -> Array:
-    """Return two rows with room for items and to sort them in, or for what `_mst.connect` makes of runs."""
+    """Return two rows with room to sort items, or for the lists of runs of `_mst.connect`."""
     words = 1 if index_dtype == np.int32 else 2
     return np.empty((2, words * max(n_items + 1, 2 * n_runs)), np.uint64)
 

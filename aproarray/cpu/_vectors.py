@@ -1,7 +1,8 @@
 """Vectors of 32 bytes for compiled loops: 8 float32 or 4 float64 numbers of an array, as one value.
 
-What LLVM makes of them fits the machine (two instructions where its registers have 16 bytes), without the
-checks and remainders that its own vectorisation of short loops spends most of the time on.
+LLVM turns them into the instructions of the machine: one where registers have 32 bytes, two where they have
+16. Its own vectorisation of short loops would add checks and remainders, which take most of the time.
+docs/design.md, "How `_vectors` works", is the manual of this file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ BYTES = 32
 
 
 class Vector(types.Type):
-    """BYTES of numbers of one type."""
+    """The type of a vector: as many numbers of one type as fit BYTES."""
 
     def __init__(self, scalar: Any):
         self.scalar = scalar
@@ -32,7 +33,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 def _place(context: Any, builder: Any, signature: Any, args: Any, vector: Vector) -> Any:
-    """Return the pointer to a vector in a contiguous array (first argument) from an index (second) on."""
+    """Return the pointer to the vector that begins at an index (second argument) of an array (first one)."""
     array, index = signature.args[:2]
     data = context.make_array(array)(context, builder, args[0]).data
     index = context.cast(builder, args[1], index, types.intp)
@@ -69,7 +70,7 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def zeros(typing_context: Any, array: Any) -> Any:
-    """Return a vector of zeros of an array's type."""
+    """Return a vector of zeros, of the type of an array's numbers."""
     vector = Vector(array.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -80,7 +81,7 @@ def zeros(typing_context: Any, array: Any) -> Any:
 
 @intrinsic
 def multiply_add(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """Return a b + c, rounded once where the machine has an instruction for that."""
+    """Return a b + c, rounded once if the machine has such an instruction, else twice."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         product = builder.fmul(args[0], args[1], flags=("contract",))

@@ -1,6 +1,6 @@
-"""Weights of edges: squared distances of features, and which of a pixel graph's edges no tree needs.
+"""Weigh edges by squared distances of features, and mark edges of a pixel graph that no tree needs.
 
-Weights are never negative, so that their bits order them as integers do, and their sign is free to mark
+Weights are never negative. Their bits therefore order them as integers do, and their sign is free to mark
 edges that need no more looking at.
 """
 

@@ -1,8 +1,8 @@
-"""The methods that affinity propagation is compared with, builds on, or stands beside, on arrays.
+"""Related methods on arrays: those that affinity propagation is compared with, and those it builds on.
 
-On the same trees (`aproarray.SpanningTree`), windows and kinds of arrays as the verbs of `aproarray`, so that
-each can stand in for another in one line. docs/related.md says what differs from the published code. Losses
-and functions with gradients are in `aproarray.torch`.
+They take the same trees (`aproarray.SpanningTree`), windows and kinds of arrays as the verbs of `aproarray`.
+One method thus replaces another in one line. docs/related.md says how each differs from the published code.
+Losses and functions with gradients are in `aproarray.torch`.
 """
 
 from aproarray.related._evaluation import mean_iou

@@ -1,4 +1,4 @@
-"""How good a segmentation is."""
+"""Scores of segmentations."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def mean_iou(
     Parameters
     ----------
     predicted, truth : array_like of int
-        Classes, of one shape. Pixels where the truth is `ignore_index` do not count; where the prediction is,
-        it is wrong.
+        Classes, of one shape. A pixel whose truth is `ignore_index` does not count. A prediction of
+        `ignore_index` is wrong.
     classes : sequence of int, optional
-        Those to average over: the novel ones, say, whose masks were not trained with, or the base ones. All
-        classes compete for the pixels all the same. None: all that occur in either.
+        Classes to average over, such as the novel ones, whose masks no training has seen. All classes still
+        compete for the pixels. None: all classes that occur in either array.
     ignore_index : int
-        What marks pixels without a class.
+        Number of pixels without a class.
 
     Returns
     -------
     float
-        From 0 to 1. Classes that occur in neither do not count; NaN if none is left.
+        From 0 to 1. Classes that occur in neither array do not count. NaN if none is left.
 
     Raises
     ------
     TypeError
-        Arrays of other than integers, or of more than one library.
+        Arrays that do not hold integers, or arrays of more than one library.
     ValueError
         Shapes that differ.
 

@@ -1,4 +1,4 @@
-"""Dense scores of language-image models and class activation maps: refined, and made into labels."""
+"""Refine the dense scores of language-image models, and make labels of class activation maps."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def key_smoothing(
     spatial_ndim: int = 2,
     check_finite: bool = True,
 ) -> Array:
-    """Average the scores of uncertain pixels over all pixels, by the likeness of their keys.
+    """Average the scores of uncertain pixels over all pixels, weighted by the similarity of their keys.
 
-    Where ``max_c P_ic < threshold``: ``P_ic <- sum_j (k_i . k_j) P_jc``, k being keys of unit length.
-    The other pixels keep their scores. The sum is not divided by that of the weights, as published: compare
-    classes (`argmax`), or divide by the sum over the classes to get shares.
+    Pixels with ``max_c P_ic < threshold`` get ``P_ic <- sum_j (k_i . k_j) P_jc``, where k are keys of unit
+    length. The other pixels keep their scores. As published, the sum is not divided by the sum of the
+    weights. Compare classes (`argmax`), or divide by the sum over the classes to get shares.
 
     Parameters
     ----------
     scores : array_like
-        P, probabilities of classes: leading axes, spatial axes, and one of classes.
+        P, probabilities of classes: leading axes, spatial axes, and an axis of classes.
     keys : array_like
-        Features of the same pixels, from the last attention layer of the image encoder, say, with any
-        number of channels.
+        Features of the same pixels, with any number of channels. The paper takes them from the last attention
+        layer of the image encoder.
     threshold : float
-        Pixels whose largest score is below it are smoothed. The published 1.0 smooths all that are not
+        Pixels whose largest score is below it are smoothed. The published 1.0 smooths all pixels that are not
         certain.
     channel_axis : int or None
         Axis of the channels of `scores`, and of `keys`; None: there is none.
@@ -49,7 +49,7 @@ def key_smoothing(
     Returns
     -------
     array of the shape of `scores`
-        Float32 or float64; float32 for float16 too, as sums leave its range.
+        Float32 or float64. Float16 also gives float32, since sums leave its range.
 
     Raises
     ------
@@ -60,8 +60,8 @@ def key_smoothing(
 
     Notes
     -----
-    O(N D C) time and O(N (D + C)) memory for N pixels with D features: ``K (K^T P)``, so that likenesses of
-    all pairs are never held.
+    O(N D C) time and O(N (D + C)) memory for N pixels with D features: ``K (K^T P)`` needs no matrix of all
+    pairs.
 
     References
     ----------
@@ -99,15 +99,15 @@ def prompt_denoising(
     spatial_ndim: int = 2,
     check_finite: bool = True,
 ) -> Array:
-    """Drop the classes that are nowhere in an image likely enough.
+    """Drop the classes that are unlikely everywhere in an image.
 
-    A class whose largest probability over the image is below `threshold` gets 0 everywhere; the others are
-    divided by their sum, so that they are what a softmax over them alone would have been.
+    A class whose largest probability over the image is below `threshold` gets 0 everywhere. The other classes
+    are divided by their sum, which gives the softmax over them alone.
 
     Parameters
     ----------
     scores : array_like
-        Probabilities of classes, not negative: leading axes, spatial axes, and one of classes.
+        Probabilities of classes, not negative: leading axes, spatial axes, and an axis of classes.
     threshold : float
         The published one is 0.5.
     channel_axis : int or None
@@ -120,8 +120,8 @@ def prompt_denoising(
     Returns
     -------
     array of the shape of `scores`
-        Float32 or float64; float16 for float16. A pixel that none of the kept classes has a share of is 0
-        for all; so is an image of which no class is kept.
+        Float32 or float64; float16 for float16. A pixel without a share of any kept class gets 0 for all
+        classes. So does an image whose classes are all dropped.
 
     Raises
     ------
@@ -176,32 +176,34 @@ def cam_to_scores(
     spatial_ndim: int = 2,
     check_finite: bool = True,
 ) -> Array:
-    """Make scores with a background of class activation maps and of an image's tags, or of boxes.
+    """Turn class activation maps into scores with a background, by an image's tags or by boxes.
 
-    Tags: ``M_c / max M_c`` over the image, 0 for classes that it does not have, and
-    ``(1 - max_c M_c)^alpha`` for the background.
+    With tags, a class of the image gets ``M_c / max M_c``, with the maximum over the image. Other classes
+    get 0. The background gets ``(1 - max_c M_c)^alpha``.
 
-    Boxes: ``M_c / max M_c`` over each box of the class (the larger one, where two boxes of a class
-    overlap), 0 outside. The background is 1 outside of all boxes, and 0 within.
+    With boxes, a class gets ``M_c / max M_c``, with the maximum over each of its boxes, and 0 outside of
+    them. Where two boxes of a class overlap, the larger number counts. The background is 1 outside of all
+    boxes, and 0 inside.
 
     Parameters
     ----------
     cams : array_like
-        M, of classes without the background: leading axes, spatial axes, and one of classes. Numbers below
-        0 count as 0.
+        M, for the classes without the background: leading axes, spatial axes, and an axis of classes. Numbers
+        below 0 count as 0.
     tags : array_like of bool, optional
-        Which classes an image has: the leading axes, and the classes (None: all).
+        The classes of each image: leading axes, and an axis of classes (None: all classes).
     boxes : (K, 2 d) array_like of int, optional
-        Corners as in `skimage.measure.regionprops`: (first row, first column, last row + 1, last
-        column + 1), within the image.
+        Corners, as in `skimage.measure.regionprops`: (first row, first column, last row + 1, last
+        column + 1). Boxes lie within the image.
     box_classes : (K,) array_like of int, optional
         The class of each box: its place among the classes of `cams`.
     box_images : (K,) array_like of int, optional
         The image of each box, counted over the leading axes. None: there is one image.
     alpha : float, optional
-        How fast the background fades, above 0 (None: the published 6). Boxes have none.
+        Exponent of the background, above 0 (None: the published 6). With boxes it has no meaning and must be
+        None.
     channel_axis : int or None
-        Axis of the classes; None: there is one, and the scores have theirs last.
+        Axis of the classes. None: there is one class, and the scores get their axis last.
     spatial_ndim : int
         Number of spatial axes (2: images, 3: volumes).
     check_finite : bool
@@ -210,7 +212,8 @@ def cam_to_scores(
     Returns
     -------
     array
-        As `cams`, with one class more: the background is 0, class c of `cams` is c + 1. From 0 to 1.
+        As `cams`, with one class more, from 0 to 1. Class 0 is the background, class c + 1 is class c of
+        `cams`.
 
     Raises
     ------
@@ -260,7 +263,7 @@ def cam_to_labels(
 ) -> Array:
     """Label the pixels that class activation maps are sure of, given an image's tags or boxes.
 
-    The class of the largest of `cam_to_scores`, where that is at least `confidence`.
+    A pixel gets the class of its largest score in `cam_to_scores`, if this score is at least `confidence`.
 
     Parameters
     ----------
@@ -269,13 +272,13 @@ def cam_to_labels(
     confidence : float, optional
         None: the published 0.2 with tags, 0.5 with boxes.
     ignore_index : int
-        What marks unlabelled pixels.
+        Label of unlabelled pixels.
 
     Returns
     -------
     array of int64
-        Of the leading and the spatial axes: 0 for the background, c + 1 for class c of `cams`, and
-        `ignore_index`.
+        Leading and spatial axes. 0 is the background, c + 1 is class c of `cams`, `ignore_index` is
+        unlabelled.
 
     Raises
     ------
@@ -284,8 +287,8 @@ def cam_to_labels(
 
     Notes
     -----
-    With tags and alpha 6, a score or the background's is at least 0.22 wherever the maps are: 0.2 leaves
-    pixels unlabelled only after something has lowered the scores. Where they are propagated in between,
+    With tags and alpha 6, the largest score of a pixel is at least 0.22 for any maps. A confidence of 0.2
+    therefore leaves pixels unlabelled only if another step has lowered the scores, such as propagation:
 
         scores = random_walk_propagate(cam_to_scores(cams, tags=tags), embeddings)
         labels = np.where(scores.max(-1) >= 0.2, scores.argmax(-1), 255)

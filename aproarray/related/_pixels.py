@@ -1,4 +1,4 @@
-"""Arrays over images as (items, pixels, channels), for what is written over an array's own operators."""
+"""Lay arrays over images out as (items, pixels, channels), for methods written with array operators alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aproarray import _edges, _validate
 
 Array = NDArray[Any]
 
-# Numbers that a block of pixels by pixels (or segments) may hold at a time: 64 MB of float32.
+# Numbers that a block of pixels by pixels (or by segments) may hold at a time: 64 MB of float32.
 BLOCK = 1 << 24
 
 
@@ -22,7 +22,7 @@ class Pixels(NamedTuple):
     flat: Array
     layout: _validate.Layout
     dtype: np.dtype[Any]
-    """Of results: that of the array, as for the verbs."""
+    """Dtype of results: the array's own, as in the verbs."""
 
     def restore(self, flat: Array, xp: Any) -> Array:
         """Return (items, pixels, channels), of any number of channels, with the array's own axes."""
@@ -60,14 +60,14 @@ def same_pixels(one: Pixels, other: Pixels, name: str, other_name: str) -> None:
 
 
 def blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Yield slices of rows, so that rows by columns are at most `BLOCK` numbers (or one row)."""
+    """Yield slices of rows; a slice by all columns has at most `BLOCK` numbers, or one row."""
     step = max(1, BLOCK // max(columns, 1))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 
 
 def unit(vectors: Array, xp: Any) -> Array:
-    """Return vectors (..., D) brought to unit length; those of length 0 stay as they are."""
+    """Return vectors (..., D) scaled to unit length; vectors of length 0 stay 0."""
     largest = abs(vectors).max(axis=-1, keepdims=True) if vectors.shape[-1] else vectors
     # Scaled before they are squared, so that no square overflows or vanishes.
     scaled = vectors / xp.where(largest > 0, largest, 1)

@@ -1,4 +1,4 @@
-"""Segments of an image by its pixels' embeddings, and labels carried between pixels and between segments."""
+"""Cut images into segments by embeddings, and carry labels between pixels and between segments."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ def spherical_kmeans(
     spatial_ndim: int = 2,
     check_finite: bool = True,
 ) -> Array:
-    """Cut an image into segments of pixels with embeddings of one direction.
+    """Cut an image into segments of pixels whose embeddings have similar directions.
 
-    With ``e_i = normalise([phi(i) / |phi(i)|, position])``, positions from -0.5 to 0.5 along each axis: the
-    mean direction of every cluster, ``mu_s = normalise(sum_{i in s} e_i)``, then the cluster of every pixel,
-    ``z_i = argmax_s mu_s . e_i``, again and again, from the cells of a regular grid. Clusters are then split
-    by the regions of an over-segmentation, if there is one.
+    A pixel has the vector ``e_i = normalise([phi(i) / |phi(i)|, position])``, with positions from -0.5 to 0.5
+    along each axis. Clusters start as the cells of a regular grid. A step computes the mean direction of
+    every cluster, ``mu_s = normalise(sum_{i in s} e_i)``, then the cluster of every pixel,
+    ``z_i = argmax_s mu_s . e_i``. If regions of an over-segmentation are given, they split the clusters
+    at the end.
 
     Parameters
     ----------
     embeddings : array_like
-        phi: leading axes, spatial axes, and one of features.
+        phi: leading axes, spatial axes, and an axis of features.
     grid : int or tuple of int
-        Cells along each axis; fewer, where there are fewer pixels (paper: 6 x 6 for Pascal VOC).
+        Cells along each axis, at most as many as pixels (paper: 6 x 6 for Pascal VOC).
     iterations : int
-        Number of steps (paper: 10); 0 returns the cells.
+        Number of steps (paper: 10). 0 returns the cells.
     regions : array_like of int, optional
-        An over-segmentation of the same pixels, without features: any integers.
+        An over-segmentation: an integer for each pixel, without an axis of features.
     channel_axis : int or None
-        Axis of the features of `embeddings`; None: there is one.
+        Axis of the features of `embeddings`; None: there is one feature, without an axis.
     spatial_ndim : int
         Number of spatial axes (2: images, 3: volumes).
     check_finite : bool
@@ -51,8 +52,8 @@ def spherical_kmeans(
     Returns
     -------
     array of int64
-        The segment of every pixel, of the leading and the spatial axes. The segments of each image are
-        counted from 0, without gaps; they need not be connected.
+        The segment of every pixel: leading and spatial axes. The segments of each image have numbers from 0
+        on, without gaps. A segment need not be connected.
 
     Raises
     ------
@@ -63,8 +64,8 @@ def spherical_kmeans(
 
     Notes
     -----
-    O(N S D iterations) time for S cells. Of two equally near clusters a pixel takes the first; a cluster that
-    loses all its pixels keeps its direction. Nothing is random.
+    O(N S D iterations) time for S cells. Of two equally near clusters, a pixel takes the first. A cluster
+    that loses all its pixels keeps its direction. Nothing is random.
 
     References
     ----------
@@ -142,26 +143,27 @@ def random_walk_propagate(
     spatial_ndim: int = 2,
     check_finite: bool = True,
 ) -> Array:
-    """Carry values from pixel to pixel by a random walk over the likeness of their embeddings.
+    """Carry values from pixel to pixel by a random walk over the similarity of their embeddings.
 
-    ``M <- T^T M`` for each step, e being of unit length, with
+    Each step is ``M <- T^T M``, with embeddings e of unit length and
 
     * rows (the paper): ``T_ij = (exp(gamma e_i . e_j) / sum_j exp(gamma e_i . e_j))^beta``, 6 steps. The sums
-      of T are far from 1, and the result is of any magnitude (1e-100, say): it is divided by its
-      largest number in each image.
+      of T are far from 1, and the result has any magnitude, such as 1e-100. The result of each image is
+      therefore divided by its largest number.
     * columns (the authors' code): ``T_ij = exp(gamma e_i . e_j)^beta / sum_i exp(gamma e_i . e_j)^beta``, 64
-      steps, for which theirs squares T six times. Each pixel gets an average.
+      steps. Each pixel gets an average. The authors' code squares T six times for these 64 steps.
 
     Parameters
     ----------
     values : array_like
-        M, class activation maps with a background, say: leading axes, spatial axes, and one of classes.
+        M, such as class activation maps with a background: leading axes, spatial axes, and an axis of
+        classes.
     embeddings : array_like
-        Features of the same pixels, with any number of channels. Published: at 1/8 of the image's size.
+        Features of the same pixels, with any number of channels. The paper has 1/8 of the image's size.
     gamma, beta : float
-        Above 0; the published ones are 5 and 20.
+        Above 0. The published numbers are 5 and 20.
     normalization : {"rows", "columns"}
-        Which T.
+        Which T to use.
     steps : int, optional
         None: 6 with rows, 64 with columns.
     channel_axis : int or None
@@ -174,9 +176,9 @@ def random_walk_propagate(
     Returns
     -------
     array of the shape of `values`
-        Float32 or float64; float16 for float16. With rows, numbers from -1 to 1; where a pixel's are too
-        small for the dtype, they are raised, all channels by one factor: the largest channel of every pixel
-        is right, whatever the magnitudes.
+        Float32 or float64; float16 for float16. With rows, numbers are from -1 to 1. A pixel's numbers may be
+        too small for the dtype. They are then raised, all channels by one factor. The largest channel of
+        every pixel is thus right at any magnitude.
 
     Raises
     ------
@@ -187,11 +189,11 @@ def random_walk_propagate(
 
     Notes
     -----
-    By rows, pixels that few others are like count for more, by far: a small group can take over the whole
-    image in 6 steps. By columns, it can not.
+    By rows, pixels with few similar pixels count far more than others. A small group can take over the whole
+    image in 6 steps. By columns, it cannot.
 
-    O(N^2 (D + C) steps) time, and O(N (D + C)) memory beside a block of 2^24 likenesses, which are computed
-    anew in every step where N^2 is larger.
+    O(N^2 (D + C) steps) time, and O(N (D + C)) memory beside a block of 2^24 similarities. If N^2 is larger,
+    every step computes them again.
 
     References
     ----------
@@ -229,7 +231,7 @@ def random_walk_propagate(
 
 
 def _walk_by_rows(m: Array, e: Array, gamma: float, beta: float, steps: int, xp: Any) -> Array:
-    """Return M after some steps, divided by its largest number; logarithms of magnitudes are kept apart."""
+    """Return M after some steps, divided by its largest number; magnitudes are kept apart, as logarithms."""
     n = len(e)
     of_rows = xp.empty(n, e.dtype)  # log of the sums over rows
     for rows in blocks(n, n):
@@ -258,7 +260,7 @@ def _walk_by_rows(m: Array, e: Array, gamma: float, beta: float, steps: int, xp:
 
 
 def _apart(m: Array, log_scale: Array, xp: Any) -> tuple[Array, Array]:
-    """Return M with rows of magnitude 1, and the logarithms of what they are to be multiplied by."""
+    """Return M with rows of magnitude 1, and the logarithms of the rows' factors."""
     largest = abs(m).max(axis=1)
     there = largest > 0
     factor = xp.where(there, largest, 1)
@@ -294,32 +296,32 @@ def nearest_neighbor_labels(
     ignore_index: int = 255,
     check_finite: bool = True,
 ) -> Array:
-    """Give segments the majority label of the labelled segments that are most like them.
+    """Give segments the majority label of the most similar labelled segments.
 
-    Likeness is the cosine of embeddings. The `k` most similar labelled ones vote: those of the same image,
-    where images are given, or of the whole memory bank.
+    Similarity is the cosine of embeddings. The `k` most similar labelled segments vote. They come from the
+    same image if images are given, and from the whole memory bank otherwise.
 
     Parameters
     ----------
     embeddings : (Q, D) array_like
-        Of the segments to label: mean directions, say.
+        Embeddings of the segments to label, such as their mean directions.
     bank : (R, D) array_like
-        Of segments that may be labelled.
+        Embeddings of segments that may be labelled.
     bank_labels : (R,) array_like of int
-        Their labels, not negative, or `ignore_index`, for those that take no part.
+        Labels of the bank: not negative, or `ignore_index` for a segment that takes no part.
     k : int
-        How many vote (paper: 20); fewer, where there are fewer.
+        Number of segments that vote (paper: 20), at most as many as are labelled.
     images, bank_images : (Q,) and (R,) array_like of int, optional
-        The image of each segment, both or none: votes are then counted within it.
+        The image of each segment: both arrays or none. Votes are then counted within an image.
     ignore_index : int
-        What marks unlabelled segments.
+        Label of unlabelled segments.
     check_finite : bool
         Whether to look for NaN and inf.
 
     Returns
     -------
     (Q,) array of int64
-        Labels, and `ignore_index` where nobody votes.
+        Labels; `ignore_index` where no segment votes.
 
     Raises
     ------
@@ -330,8 +332,8 @@ def nearest_neighbor_labels(
 
     Notes
     -----
-    O(Q R (D + classes)) time, and O(Q + R) memory beside a block of 2^24 likenesses. Of equally similar
-    segments the first ones vote; of labels with as many votes, the smallest wins.
+    O(Q R (D + classes)) time, and O(Q + R) memory beside a block of 2^24 similarities. Of equally similar
+    segments, the first ones vote. Of labels with equally many votes, the smallest wins.
 
     References
     ----------
@@ -411,34 +413,35 @@ def keypoints_to_regions(
     background: float = 0.1,
     ignore_index: int = 255,
 ) -> Array:
-    """Turn keypoints into regions of their labels, with a band that is left open around them.
+    """Turn keypoints into labelled regions, each with an unlabelled band around it.
 
-    ``g_k(x) = exp(-|x - x_k|^2 / (2 s_k^2))``, ``s_k = spread * sizes_k``. With the keypoint whose g is
-    largest at a pixel, the pixel has its label where g is at least `labelled`, is unlabelled where it is at
-    least `background`, and background elsewhere.
+    A keypoint has the weight ``g_k(x) = exp(-|x - x_k|^2 / (2 s_k^2))``, ``s_k = spread * sizes_k``. The
+    keypoint with the largest g decides about a pixel. If g is at least `labelled`, the pixel gets the
+    keypoint's label. Otherwise, if g is at least `background`, the pixel stays unlabelled. All other pixels
+    are background.
 
     Parameters
     ----------
     keypoints : (K, d) array_like
-        Coordinates (row, column), pixel centres being integers. They may lie outside the image.
+        Coordinates (row, column). Pixel centres are integers. Keypoints may lie outside the image.
     labels : (K,) array_like of int
-        What each is of: a part of the body, say. 0 is the background's.
+        Label of each keypoint, such as a part of the body. 0 is the background.
     sizes : float or (K,) array_like
-        Extent in pixels of the instance that a keypoint belongs to, above 0: the square root of its box's
-        area, say.
+        Extent in pixels of the instance that a keypoint belongs to, above 0, such as the square root of its
+        box's area.
     shape : tuple of int
         Spatial shape of the image.
     spread : float
-        Standard deviation, in sizes of the instance.
+        Standard deviation of g, as a part of the instance's size.
     labelled, background : float
         Thresholds, ``0 < background <= labelled <= 1``.
     ignore_index : int
-        What marks unlabelled pixels.
+        Label of unlabelled pixels.
 
     Returns
     -------
     array of int64
-        Of shape `shape`.
+        Labels, of shape `shape`.
 
     Raises
     ------
@@ -449,8 +452,8 @@ def keypoints_to_regions(
 
     Notes
     -----
-    O(N K) time and O(N) memory. Of two equally near keypoints the first is taken. `spread` and the thresholds
-    are this library's: the paper gives none.
+    O(N K) time and O(N) memory. Of two equally near keypoints, the first decides. The paper gives no `spread`
+    and no thresholds: these are this library's choice.
 
     References
     ----------

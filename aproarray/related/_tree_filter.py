@@ -1,4 +1,4 @@
-"""The tree filters: averages over a spanning tree along whose paths distances add up."""
+"""The tree filters: averages over a spanning tree whose edge weights add up along paths."""
 
 from __future__ import annotations
 
@@ -30,38 +30,37 @@ def tree_filter(
     """Average values over all pixels, with affinities that are products along the paths of a tree.
 
     ``y_i = sum_j S_ij phi_j / sum_j S_ij`` with ``S_ij = exp(-sum of w_kl / zeta^2)`` over the edges (k, l)
-    between i and j: `aproarray.global_propagate` with the sum of the weights of a path for their maximum.
+    between i and j. `aproarray.global_propagate` takes the maximum of these weights where this filter takes
+    their sum.
 
     Parameters
     ----------
     values, tree, tree_index, channel_axis, workers, out, check_finite
         As in `aproarray.global_propagate`.
     zeta : float
-        Scale, above 0, in the units of the image or the features: weights are squared differences. The paper
+        Scale, above 0, in the units of the image or the features. Weights are squared differences. The paper
         has 1, with learned features.
     features : array_like, optional
-        Weigh the tree's edges by ``|f_u - f_v|^2`` of these instead of the image's. Laid out as values;
-        leading axes begin with the tree's and values' begin with theirs.
+        Weigh the tree's edges by ``|f_u - f_v|^2`` of these features instead of the image. Their layout is
+        that of values. Their leading axes begin with the tree's, and the leading axes of values begin with
+        theirs.
 
     Returns
     -------
     array of values' shape
-        Dtypes as in `aproarray.global_propagate`. Pixels that the tree's mask leaves out come back as they
-        went in.
+        Dtypes as in `aproarray.global_propagate`. Pixels outside the tree's mask keep their values.
 
     Raises
     ------
     TypeError
         An argument of the wrong kind, or arrays of more than one library.
     ValueError
-        Shapes that do not fit (a tree of another image, say), zeta not above 0, NaN or inf, or features whose
-        differences are too large to square.
+        Shapes that do not fit (such as a tree of another image), zeta not above 0, NaN or inf, or features
+        whose differences are too large to square.
 
-    Notes
-    -----
-    O(N C) time: one pass up the tree and one down. Sums are kept in float64. The breadth-first order of the
-    tree is found once and kept with it, in 12 bytes per pixel. A thread needs 8 bytes per pixel for each of
-    up to 16 channels at a time.
+    Notes ----- O(N C) time: one pass up the tree and one down. Sums are float64. The first call computes the
+    tree's breadth-first order, which the tree then keeps, in 12 bytes per pixel. A thread needs 8 bytes per
+    pixel for each of up to 16 channels at a time.
 
     References
     ----------
@@ -97,32 +96,32 @@ def tree_filter_v2(
     out: Array | None = None,
     check_finite: bool = True,
 ) -> Array:
-    """Return the second tree filter: values, and what their confident relatives along the tree add to them.
+    """Add to values an average over the tree, weighted by confidence: the second tree filter.
 
     ``y = x + gamma F(c x) / (1e-8 + F(c))`` with ``F(x)_i = s x_i + sum_j S_ij x_j`` over j other than i.
-    S_ij is the product of ``s exp(-w_kl / zeta^2)`` over the edges between i and j, and ``s = exp(-beta^2)``
+    S_ij is the product of ``s exp(-w_kl / zeta^2)`` over the edges between i and j. ``s = exp(-beta^2)`` is
     the self term.
 
     Parameters
     ----------
     values, tree, zeta, features, tree_index, channel_axis, workers, out, check_finite
-        As in `tree_filter`. The paper weighs edges by two embeddings, of values and of a guide, whose squared
-        distances add up: pass them as `features`, one behind the other along the channels.
+        As in `tree_filter`. The paper weighs edges by two embeddings, of values and of a guide. Their squared
+        distances add up: concatenate them along the channels, and pass them as `features`.
     beta, gamma : float
-        Learned in the paper, from 0.
+        The paper learns them, from 0 on.
     confidence : array_like, optional
-        c, at least 0, of values' shape without its channels (None: 1 everywhere). The paper has a sigmoid of
-        a learned projection of values.
+        c, at least 0, of values' shape without its channels (None: 1 everywhere). The paper takes a sigmoid
+        of a learned projection of values.
 
     Returns
     -------
     array of values' shape
-        As of `tree_filter`.
+        As in `tree_filter`.
 
     Raises
     ------
     TypeError, ValueError
-        As `tree_filter`; also a confidence that does not fit or is below 0, beta or gamma NaN or inf.
+        As in `tree_filter`. Also a confidence that does not fit or is below 0, beta or gamma NaN or inf.
 
     Notes
     -----

@@ -32,10 +32,12 @@ def mean_field(
 ) -> Array:
     """Refine masks by mean-field inference of a CRF whose pairwise terms reach over a small window.
 
-    Each mask has a foreground p and a background 1 - p, held within [0.1, 0.9]. A step is
-    ``q_i <- exp(sum_j K_ij log q_j)`` for both, ``K_ij = exp(-|I_i - I_j|^2 / (2 zeta^2))`` over the window
-    around i, its centre included; then the foreground is multiplied by the box, both are divided by their sum
-    (plus 1e-6), and held within [0.1, 0.9] again.
+    Each mask has a foreground p and a background 1 - p, clipped to [0.1, 0.9]. A step does this:
+
+    1. ``q_i <- exp(sum_j K_ij log q_j)`` for both, with ``K_ij = exp(-|I_i - I_j|^2 / (2 zeta^2))`` over the
+       window around i, its centre included.
+    2. Multiply the foreground by the box.
+    3. Divide both by their sum (plus 1e-6), and clip them to [0.1, 0.9] again.
 
     Parameters
     ----------
@@ -51,13 +53,13 @@ def mean_field(
     kernel_size : int
         Pixels along each axis of the window, odd (paper: 3).
     iterations : int
-        Number of steps (paper: 100). The paper's label is where the result is above 0.5.
+        Number of steps (paper: 100). The paper's mask is where the result is above 0.5.
 
     Returns
     -------
     array of values' shape
-        Foreground probabilities within [0.1, 0.9]; dtypes as in `aproarray.global_propagate`. Pixels that the
-        mask leaves out come back as they went in.
+        Foreground probabilities in [0.1, 0.9]. Dtypes as in `aproarray.global_propagate`. Pixels outside the
+        mask keep their values.
 
     Raises
     ------
@@ -69,8 +71,8 @@ def mean_field(
 
     Notes
     -----
-    O(N C k^d iterations) time: a step is one of `aproarray.local_propagate`, without its division by the sum
-    of the weights, over two channels for each mask.
+    O(N C k^d iterations) time. A step is one step of `aproarray.local_propagate`, without its division by the
+    sum of the weights, over two channels for each mask.
 
     References
     ----------
@@ -176,19 +178,20 @@ def pamr(
 ) -> Array:
     """Refine scores by pixel-adaptive averages over dilated windows (PAMR).
 
-    ``phi_i <- sum_j a_ij phi_j`` over the neighbours j of i: for every dilation, those of a window of three
-    pixels along each axis, without its centre. ``a_i = softmax_j(mean_c(-|I_ic - I_jc| / (1e-8 + 0.1
-    sd_ic)))``, sd_ic being the standard deviation of channel c over all these windows with their centres.
-    Beyond its border an image goes on as it is there.
+    A step is ``phi_i <- sum_j a_ij phi_j`` over the neighbours j of i. Every dilation has a window of three
+    pixels along each axis, and its pixels without the centre are neighbours. The weights are
+    ``a_i = softmax_j(mean_c(-|I_ic - I_jc| / (1e-8 + 0.1 sd_ic)))``. ``sd_ic`` is the standard deviation of
+    channel c over all these windows with their centres. Outside the image, the pixels of its border are
+    repeated.
 
     Parameters
     ----------
     values, image, channel_axis, spatial_ndim, workers, out, check_finite
         As in `aproarray.local_propagate`. The image's scale does not matter.
     dilations : sequence of int
-        Pixels between neighbours, each at least 1 (as published).
+        Pixels between neighbours, each at least 1. The default is the published one.
     iterations : int
-        Number of steps (paper: 10); 0 returns the values.
+        Number of steps (paper: 10). 0 returns the values.
 
     Returns
     -------
@@ -204,8 +207,8 @@ def pamr(
 
     Notes
     -----
-    O(N C D 3^d iterations) time for D dilations and d axes. The weights of one image are kept: 4 D (3^d - 1)
-    bytes per pixel, 192 for those of the paper.
+    O(N C D 3^d iterations) time for D dilations and d axes. The weights of one image take 4 D (3^d - 1) bytes
+    per pixel: 192 for the dilations of the paper.
 
     References
     ----------
@@ -250,16 +253,16 @@ def pairwise_affinity(
     workers: int | None = None,
     check_finite: bool = True,
 ) -> Array:
-    """Return how alike each pixel is to the others of a dilated window: ``exp(-|I_i - I_j| / theta)``.
+    """Return how similar each pixel is to its neighbours in a dilated window: ``exp(-|I_i - I_j| / theta)``.
 
-    These are the colour similarities of BoxInst, whose pairwise loss takes the pairs above 0.3.
+    These are the colour similarities of BoxInst. Its pairwise loss takes the pairs above 0.3.
 
     Parameters
     ----------
     image, mask, channel_axis, spatial_ndim, workers, check_finite
-        As in `aproarray.local_propagate`. The paper has CIELAB, L from 0 to 100.
+        As in `aproarray.local_propagate`. The paper's images are CIELAB, with L from 0 to 100.
     theta : float
-        Scale, above 0, in the image's units: the distance is not squared.
+        Scale, above 0, in the image's units. The distance is not squared.
     kernel_size : int
         Pixels along each axis of the window, odd.
     dilation : int
@@ -268,10 +271,10 @@ def pairwise_affinity(
     Returns
     -------
     (..., spatial axes, kernel_size^d - 1) array
-        The neighbours, the centre left out, are in lexicographic order of the steps to them: for a window of
-        three pixels, above left, above, above right, left, right, below left, below, below right. 0 where
-        the neighbour or the pixel itself is outside the image or the mask. Of dtype float32 for images of up
-        to 16 bits and float32, float64 above; float16 for float16.
+        The neighbours come in lexicographic order of the steps to them, without the centre. For a window of
+        three pixels, they are above left, above, above right, left, right, below left, below, below right. A
+        similarity is 0 if the neighbour or the pixel itself is outside the image or the mask. The dtype is
+        float32 for images of up to 16 bits and float32, float64 above; float16 for float16.
 
     Raises
     ------
@@ -282,7 +285,7 @@ def pairwise_affinity(
 
     Notes
     -----
-    O(N C k^d) time. The array is laid out with the pixels of one neighbour side by side.
+    O(N C k^d) time. In memory, the pixels of one neighbour lie side by side.
 
     References
     ----------
@@ -293,7 +296,7 @@ def pairwise_affinity(
     --------
     >>> import numpy as np
     >>> from aproarray.related import pairwise_affinity
-    >>> pairwise_affinity(np.array([0.0, 0.0, 2.0]), spatial_ndim=1, dilation=1).round(3)  # before, behind
+    >>> pairwise_affinity(np.array([0.0, 0.0, 2.0]), spatial_ndim=1, dilation=1).round(3)  # before, after
     array([[0.   , 1.   ],
            [1.   , 0.368],
            [0.368, 0.   ]])
