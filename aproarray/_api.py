@@ -235,9 +235,8 @@ def global_propagate(
         masks = masks_of(tree, tree_index)
         if out is None:
             _validate.finite(flat, "values", masks)
-        if xp is np:
-            for means in result.flat:
-                _validate.finite_means(means, "values", masks)
+        for means in result.flat:
+            _validate.finite_means(means, "values", masks)
     return result.finish()
 
 
@@ -361,7 +360,7 @@ def local_propagate(
             flat, result.flat[0], images, shape, image_index, takes_part,
             zeta, kernel_size, iterations, threads,
         )  # fmt: skip
-        if check_finite and backend.xp is np:
+        if check_finite:
             _validate.finite_means(result.flat[0], "values", over.masks_of_items())
     else:
         result.flat[0][...] = flat

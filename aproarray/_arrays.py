@@ -137,6 +137,8 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
         with on_device_of(first):
             given |= {name: array_over(value, name, said) for name, value in foreign.items()}
             result: Any = cast(Callable[..., Any], verb)(**given)
+            if "out" not in foreign and hasattr(result, "__dlpack__"):
+                result = _like(first, result)  # here, as that waits for CuPy's current stream
         if "out" in foreign:
             result = foreign["out"]
             if _is_tensor(result) and not result.is_inference():
@@ -144,8 +146,6 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
                 told = getattr(sys.modules["torch"].autograd.graph, "increment_version", None)
                 if told is not None:
                     told(result)
-        elif hasattr(result, "__dlpack__"):
-            result = _like(first, result)
         return result
 
     @functools.wraps(verb)
@@ -239,7 +239,9 @@ def _like(array: Any, result: Any) -> Any:
     """Return a NumPy or CuPy array as one of the library that `array` is of."""
     if hasattr(array, "__array_namespace__"):
         return array.__array_namespace__().from_dlpack(result)
-    return sys.modules[library_of(array)].from_dlpack(result)
+    tensor = sys.modules[library_of(array)].from_dlpack(result)
+    # CuPy's memory would be another array's while a stream of torch still reads it: torch's own is not.
+    return tensor.clone() if _is_tensor(array) and array.is_cuda else tensor
 
 
 @contextlib.contextmanager

@@ -7,13 +7,13 @@ holds what the backend writes. The verbs themselves are in `_api` and `related`.
 from __future__ import annotations
 
 import math
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aproarray import _arrays, _dispatch, _edges, _validate
+from aproarray._backend import Backend
 from aproarray._tree import SpanningTree
 
 Array = NDArray[Any]
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 class OverTrees(NamedTuple):
     """Values that are to be propagated over trees, and which."""
 
-    backend: ModuleType
+    backend: Backend
     xp: Any
     values: Array
     layout: _validate.Layout
@@ -83,7 +83,7 @@ def check_features_lead(leading: tuple[int, ...], layout: _validate.Layout) -> N
 class OverWindows(NamedTuple):
     """Values that are to be propagated over the windows of images."""
 
-    backend: ModuleType
+    backend: Backend
     values: Array
     image: Array
     flat: Array

@@ -5,11 +5,17 @@ from __future__ import annotations
 import importlib
 import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from aproarray import _arrays
+from aproarray._backend import Backend
+
+if TYPE_CHECKING:
+    from aproarray import cpu, gpu
+
+    _BACKENDS: tuple[Backend, ...] = (cpu, gpu)  # both are what is declared
 
 
 def _on_current_device(arrays: dict[str, Any]) -> None:
@@ -22,13 +28,14 @@ def _on_current_device(arrays: dict[str, Any]) -> None:
             )
 
 
-def backend(**arrays: Any) -> ModuleType:
+def backend(**arrays: Any) -> Backend:
     """Return the backend module that serves these arrays (None: not given), by their types alone."""
     given = {name: array for name, array in arrays.items() if array is not None}
     library = _arrays.one_library(given)
     if given and all(_arrays.is_cupy(array) for array in given.values()):
         _on_current_device(given)
-        return importlib.import_module("aproarray.gpu")
+        # By name: tests put another module in its place.
+        return cast(Backend, importlib.import_module("aproarray.gpu"))
     for name, array in given.items():
         if hasattr(array, "__dask_graph__") and array.__dask_graph__() is not None:
             raise TypeError(
@@ -56,4 +63,7 @@ def cpu_backend(verb: str, **arrays: Any) -> ModuleType:
                 f"{name} is on a CUDA device, where {verb} does not run: "
                 f"pass {name}.get(), or {name}.cpu() of a tensor"
             )
-    return backend(**arrays)
+    backend(**arrays)
+    from aproarray import cpu
+
+    return cpu

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aproarray import _arrays, _dispatch, _validate
+from aproarray._backend import Backend
 
 Array = NDArray[Any]
 
@@ -394,7 +394,7 @@ class SpanningTree:
         return result
 
     @property
-    def _backend(self) -> ModuleType:
+    def _backend(self) -> Backend:
         return _dispatch.backend(order=self.order)
 
     def _flat_mask(self) -> NDArray[np.bool_]:

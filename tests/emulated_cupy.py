@@ -7,6 +7,7 @@ threads in an order that is shuffled anew in every launch.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -201,14 +202,43 @@ def _compiled_header() -> None:
     _build("-x c++-header", header, header.with_suffix(".h.gch"))
 
 
+# A kernel as the sources declare it, and a struct: its name, then what is in between.
+_KERNEL = re.compile(r"^(?:COOPERATIVE_)?KERNEL (\w+)\((.*?)\) \{", re.MULTILINE | re.DOTALL)
+_STRUCT = re.compile(r"^(?:template <typename T> )?struct (\w+) \{\n(.*?)^\};", re.MULTILINE | re.DOTALL)
+
+
+def _members(body: str) -> list[str]:
+    """Return the names of a struct's members, from the text between its braces."""
+    text = re.sub(r"//.*|/\*.*?\*/|\[\w+\]", "", body.partition("__device__")[0])
+    return [re.sub(r".*[ *]", "", name.strip()) for name in re.split(r"[,;]", text) if name.strip()]
+
+
+def _offsets(code: str) -> str:
+    """Return functions that tell where the members of a kernel's structs are, for every parameter."""
+    structs = {name: _members(body) for name, body in _STRUCT.findall(code)}
+    text = "#include <cstddef>\n"
+    for kernel, parameters in _KERNEL.findall(code):
+        parameters = re.sub(r"/\*.*?\*/", "", parameters)
+        for place, parameter in enumerate(parameters.split(",")):
+            kind = parameter.replace("const ", "", 1).strip().rpartition(" ")[0]
+            members = structs.get(kind.partition("<")[0])
+            if members is not None:
+                found = "".join(f'"{name} " << offsetof(S, {name}) << " " << ' for name in members)
+                text += (
+                    f'extern "C" const char *members_{kernel}_{place}() {{ using S = {kind}; '
+                    f'static std::string text = (std::ostringstream() << {found}"").str(); '
+                    "return text.c_str(); }\n"
+                )
+    return text
+
+
 @functools.cache
 def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
-    names = re.findall(r"^KERNEL (\w+)\(", code, re.MULTILINE)
     calls = "".join(
         f'extern "C" int launch_{name}(void **arguments, unsigned grid, unsigned block, int cooperative, '
         f"unsigned seed) {{ return emulation::call({name}, arguments, grid, block, cooperative, seed); }}\n"
         f'extern "C" int kinds_{name}(int *sizes) {{ return emulation::kinds({name}, sizes); }}\n'
-        for name in names
+        for name, _ in _KERNEL.findall(code)
     )
     defines = "".join(
         f"#define {option.removeprefix('-D').replace('=', ' ', 1)}\n"
@@ -216,7 +246,7 @@ def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
         if option.startswith("-D")
     )
     stem = Path(_folder.name) / hashlib.sha256(repr((code, options)).encode()).hexdigest()[:16]
-    stem.with_suffix(".cpp").write_text(f'#include "emulation.h"\n{defines}{code}\n{calls}')
+    stem.with_suffix(".cpp").write_text(f'#include "emulation.h"\n{defines}{code}\n{calls}{_offsets(code)}')
     library = stem.with_suffix(".so")
     _compiled_header()
     _build("-shared", stem.with_suffix(".cpp"), library)
@@ -224,7 +254,7 @@ def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
 
 
 class _Function:
-    """A kernel. Its arguments are checked as a device would not: sizes, and that arrays are contiguous."""
+    """A kernel. Its arguments are checked as a device would not: their sizes, and the layout of structs."""
 
     launches = 0
 
@@ -234,6 +264,13 @@ class _Function:
         sizes = (ctypes.c_int * 64)()
         count = getattr(library, f"kinds_{name}")(sizes)
         self._kinds = sizes[:count]
+        self._structs = {}
+        for place in range(count):
+            members = getattr(library, f"members_{name}_{place}", None)
+            if members is not None:
+                members.restype = ctypes.c_char_p
+                told = members().decode().split()
+                self._structs[place] = dict(zip(told[::2], map(int, told[1::2]), strict=True))
 
     def __call__(self, grid: Any, block: Any, args: Any, *, enable_cooperative_groups: bool = False) -> None:
         assert len(args) == len(self._kinds), f"{self._name}: {len(args)} of {len(self._kinds)} arguments"
@@ -243,9 +280,15 @@ class _Function:
             if isinstance(value, ndarray):
                 assert kind < 0, f"{where}: an array for a number"
                 assert value._host.flags.c_contiguous, f"{where}: not contiguous"
-                value = np.intp(value._host.ctypes.data)
-            assert isinstance(value, np.generic), f"{where}: a {type(value).__name__} has no fixed size"
-            assert value.itemsize == abs(kind), f"{where}: {value.itemsize} bytes, expected {abs(kind)}"
+                value = np.uintp(value._host.ctypes.data)
+            if isinstance(value, np.ndarray):  # CuPy passes what is in its memory, if that is a struct
+                assert value.dtype.names, f"{where}: an array of the host"
+                given = {name: value.dtype.fields[name][1] for name in value.dtype.names}
+                assert given == self._structs.get(place), f"{where}: {given}, not {self._structs.get(place)}"
+            else:
+                assert isinstance(value, np.generic), f"{where}: a {type(value).__name__} has no fixed size"
+                assert place not in self._structs, f"{where}: a number for a struct"
+            assert value.nbytes == abs(kind), f"{where}: {value.nbytes} bytes, expected {abs(kind)}"
             packed.append(np.array(value))
         pointers = (ctypes.c_void_p * len(packed))(*(value.ctypes.data for value in packed))
         _Function.launches += 1
@@ -258,8 +301,30 @@ class Device:
     id = 0
     attributes = {"MultiProcessorCount": _N_MULTIPROCESSORS}  # noqa: RUF012
 
+    def synchronize(self) -> None:
+        """Nothing is ever left to wait for."""
+
+
+class Event:
+    """A moment; nothing takes any time here."""
+
+    def record(self) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+
+class Stream(contextlib.nullcontext):
+    def __init__(self, non_blocking: bool = False):
+        super().__init__()
+
 
 cuda = SimpleNamespace(
     Device=Device,
-    driver=SimpleNamespace(occupancyMaxActiveBlocksPerMultiprocessor=lambda *_: 1),
+    Event=Event,
+    Stream=Stream,
+    get_elapsed_time=lambda start, stop: 0.0,
+    profiler=SimpleNamespace(start=lambda: None, stop=lambda: None),
+    driver=SimpleNamespace(
+        occupancyMaxActiveBlocksPerMultiprocessor=lambda *_: 1, funcGetAttribute=lambda *_: 0
+    ),
 )

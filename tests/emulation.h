@@ -1,8 +1,8 @@
 // CUDA on one thread of the CPU: enough of it to run the kernels of aproarray/gpu unchanged.
 //
-// Every thread of a block is a fiber that runs until it waits: for its warp, its block or the grid.
-// Threads, blocks and what is run first are shuffled anew after every wait. A wait that not all reach is
-// an error, not a hang.
+// Every thread of a block is a fiber that runs until it waits (for its warp, its block or the grid), or pauses
+// before an atomic. Blocks, warps and threads are shuffled anew after every wait, and a warp may run on through its
+// own waits. A wait that not all reach is an error, not a hang.
 
 #include <setjmp.h>
 #include <stdint.h>
@@ -15,6 +15,8 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <sstream>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -89,29 +91,34 @@ static void run(unsigned block, unsigned thread) {
 }
 
 // Run a block until all its threads wait for the grid or are done; false: they wait for one another.
-static bool run_block(unsigned block, std::vector<unsigned> &order) {
+//
+// The order is unfair: a warp may run on through its own waits, alone, until it waits for the block.
+static bool run_block(unsigned block, std::vector<unsigned> &warps) {
     Fiber *own = &fibers[fiber_of(block, 0)];
+    std::vector<unsigned> lanes(32);
+    for (unsigned l = 0; l < 32; l++) lanes[l] = l;
     for (;;) {
-        std::shuffle(order.begin(), order.end(), shuffler);
+        std::shuffle(warps.begin(), warps.end(), shuffler);
         bool progress = false;
-        for (unsigned thread : order)
-            if (own[thread].wait == READY) {
-                run(block, thread);
+        for (unsigned w : warps)
+            do {
+                std::shuffle(lanes.begin(), lanes.end(), shuffler);
+                unsigned waiting = 0;
+                for (unsigned l : lanes)
+                    if (own[32 * w + l].wait == READY) {
+                        run(block, 32 * w + l);
+                        progress = true;
+                    }
+                for (unsigned l : lanes) waiting += own[32 * w + l].wait == WARP;
+                if (waiting < 32) break;
                 progress = true;
-            }
+                for (unsigned l : lanes) own[32 * w + l].wait = READY;
+            } while (shuffler() % 8);
         size_t at_barrier = 0, at_grid = 0, done = 0;
-        for (unsigned warp = 0; warp < blockDim.x; warp += 32) {
-            unsigned waiting = 0;
-            for (unsigned t = warp; t < warp + 32; t++) {
-                waiting += own[t].wait == WARP;
-                at_barrier += own[t].wait == ALL_OF_BLOCK;
-                at_grid += own[t].wait == GRID;
-                done += own[t].wait == DONE;
-            }
-            if (waiting == 32) {
-                progress = true;
-                for (unsigned t = warp; t < warp + 32; t++) own[t].wait = READY;
-            }
+        for (unsigned t = 0; t < blockDim.x; t++) {
+            at_barrier += own[t].wait == ALL_OF_BLOCK;
+            at_grid += own[t].wait == GRID;
+            done += own[t].wait == DONE;
         }
         if (at_barrier == blockDim.x) {
             progress = true;
@@ -139,14 +146,14 @@ static int launch(unsigned grid, unsigned block, bool cooperative, unsigned seed
         fibers[i].wait = READY;
     }
     warp_values.assign(2 * alive, 0);
-    std::vector<unsigned> order(block), blocks(grid);
-    for (unsigned t = 0; t < block; t++) order[t] = t;
+    std::vector<unsigned> warps(block / 32), blocks(grid);
+    for (unsigned w = 0; w < warps.size(); w++) warps[w] = w;
     for (unsigned b = 0; b < grid; b++) blocks[b] = b;
     for (;;) {
         std::shuffle(blocks.begin(), blocks.end(), shuffler);
         size_t done = 0;
         for (unsigned b : blocks) {
-            if (!run_block(b, order)) return 1;
+            if (!run_block(b, warps)) return 1;
             const bool block_done = fibers[fiber_of(b, 0)].wait == DONE;
             if (!cooperative && !block_done) return 1;  // it waits for a grid that is not there
             done += block_done;
@@ -243,13 +250,32 @@ static inline unsigned __ballot_sync(unsigned, bool vote) {
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(unsigned x) { return __builtin_ffs((int)x); }
 
+// Let others run, now and then: between what a thread has seen and what it makes of it.
+static inline void maybe_pause() {
+    if (emulation::shuffler() % 16 == 0) emulation::wait_for(emulation::READY);
+}
 template <typename T> static T atomicAdd(T *at, T value) {
+    maybe_pause();
     const T before = *at;
     *at = before + value;
     return before;
 }
 template <typename T> static T atomicMin(T *at, T value) {
+    maybe_pause();
     const T before = *at;
+    *at = std::min(before, value);
+    return before;
+}
+// What becomes of these where they are not atomic, for mutants.py.
+template <typename T> static T plainAdd(T *at, T value) {
+    const T before = *at;
+    maybe_pause();
+    *at = before + value;
+    return before;
+}
+template <typename T> static T plainMin(T *at, T value) {
+    const T before = *at;
+    maybe_pause();
     *at = std::min(before, value);
     return before;
 }

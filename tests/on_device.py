@@ -6,20 +6,61 @@ That one takes the tests' NumPy arrays to the device, calls the real one, and br
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
+import importlib.util
 import sys
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 
 import aproarray
 from aproarray import cpu, reference, related
 
 _FOLDER = Path(__file__).parent
+# Whether the run asks for tests on a device, which it may not pass over then: conftest.py.
+asked_for = False
+
+
+def usable_cupy() -> types.ModuleType:
+    """Return CuPy if it can use a device, skip what calls this if there is none, and fail if CuPy cannot.
+
+    A device is one that NVIDIA's driver counts. Where CuPy is not installed, only a run that asks
+    for tests on a device fails.
+    """
+    before = set(sys.modules)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it finds beside it: the tests are about its kernels
+            import cupy
+
+            cupy.zeros(1)
+    except Exception as error:  # whatever keeps CuPy from working
+        for name in set(sys.modules) - before:  # the import of aproarray is tested to be light
+            if name.partition(".")[0] in ("cupy", "cupyx", "cupy_backends"):
+                del sys.modules[name]
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        return cupy
+    if _devices() and (asked_for or importlib.util.find_spec("cupy")):
+        pytest.fail(f"there is a CUDA device, and CuPy does not work on it: {reason}")
+    pytest.skip(f"needs a CUDA device and CuPy ({reason})", allow_module_level=True)
+
+
+def _devices() -> int:
+    """Return how many devices NVIDIA's driver counts."""
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    return count.value if driver.cuInit(0) == driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
 class Device:

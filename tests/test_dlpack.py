@@ -1,9 +1,11 @@
 """Arrays of other libraries: in and out of the verbs without a copy, as what they were."""
 
+import contextlib
 import types
 
 import numpy as np
 import pytest
+from on_device import usable_cupy
 
 import aproarray
 from aproarray import _arrays, related
@@ -324,7 +326,7 @@ def test_torch_without_its_bridge_to_numpy(monkeypatch):
 @pytest.mark.gpu
 def test_cuda_tensors_stay_on_their_device_and_stream():
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    pytest.importorskip("cupy", reason="CuPy is not installed")
+    usable_cupy()
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     stream = torch.cuda.Stream()
@@ -390,3 +392,20 @@ def test_cupy_works_on_torchs_stream(monkeypatch):
     )
     assert _arrays._stream_over(cupy_14, torch.zeros(1), 2) == (0, 0x5EED)
     assert _arrays._stream_over(cupy_13, torch.zeros(1), 2) == (0x5EED, 2)
+
+
+def test_results_are_handed_over_on_the_devices_stream(monkeypatch):
+    # To hand an array over is work on CuPy's current stream: outside, that is the null stream.
+    entered = []
+
+    @contextlib.contextmanager
+    def on_device_of(array):
+        entered.append(True)
+        yield
+        entered.pop()
+
+    like, seen = _arrays._like, []
+    monkeypatch.setattr(_arrays, "on_device_of", on_device_of)
+    monkeypatch.setattr(_arrays, "_like", lambda *given: (seen.append(list(entered)), like(*given))[1])
+    aproarray.local_propagate(Foreign(VALUES), Foreign(IMAGE), zeta=0.15)
+    assert seen == [[True]]

@@ -1,36 +1,14 @@
 """The GPU backend on a device: the CPU backend's tests and its very bits, streams, CUDA graphs."""
 
 import os
-import sys
 
 import numpy as np
 import pytest
-from on_device import TESTS, Device
+from on_device import TESTS, Device, usable_cupy
 
 import aproarray
 
-
-def why_not():
-    """Return why there is no device to test on, or None."""
-    imported = "cupy" in sys.modules
-    try:
-        import cupy
-
-        cupy.cuda.runtime.getDeviceCount()
-        cupy.zeros(1)
-    except Exception as error:  # whatever keeps CuPy from working
-        if not imported:  # the import of aproarray is tested to be light
-            for name in [name for name in sys.modules if name.partition(".")[0] in ("cupy", "cupy_backends")]:
-                del sys.modules[name]
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-reason = why_not()
-if reason:
-    pytest.skip(f"needs a CUDA device and CuPy ({reason})", allow_module_level=True)
-
-import cupy  # noqa: E402
+cupy = usable_cupy()
 
 pytestmark = pytest.mark.gpu
 if os.environ.get("WITHOUT_POOL"):  # an array is an allocation then, beyond which a sanitizer sees
@@ -155,3 +133,25 @@ def test_gradients_of_cuda_tensors_are_the_cpus(dtype, kernel_size):
     for one, same, other in zip(ours, again, gradients("cpu", torch.float64), strict=True):
         assert torch.equal(one, same)
         assert (one.cpu() - other).norm() < tolerance * other.norm()
+
+
+def test_tensors_come_back_in_memory_of_torchs():
+    # CuPy's pool knows nothing of torch's streams: its memory could be written to while they read it.
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    from aproarray.torch import mst
+
+    image = torch.rand(1, 3, 256, 256, device="cuda")
+
+    def allocated(act):
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        result = act()
+        torch.cuda.synchronize()
+        return torch.cuda.memory_allocated() - before, result
+
+    used, tree = allocated(lambda: mst(image))
+    assert used >= tree.order.nbytes + tree.gaps.nbytes + tree.gap_edges.nbytes
+    used, result = allocated(lambda: aproarray.local_propagate(image[0, 0], image[0, 0], zeta=0.1))
+    assert used >= result.nbytes

@@ -133,7 +133,7 @@ def test_gradients_are_those_of_finite_differences(gpu, features, tree_index):
 @pytest.mark.parametrize("set_of", [[0, 1, 1], [1, 0, 1]])
 def test_tree_filters_and_their_gradients_are_the_cpus(gpu, normalised, set_of, monkeypatch):
     # Channels take turns.
-    monkeypatch.setattr(sys.modules["aproarray.gpu._tree_filter"], "_WORKING_BYTES", 16 * 42 * 12)
+    monkeypatch.setattr(sys.modules["aproarray.gpu._arguments"], "WORKING_BYTES", 16 * 42 * 12)
     rng = np.random.default_rng(4)
     images, masks = rng.random((2, 42, 2)), rng.random((2, 42)) < 0.9
     trees, _ = cpu.grid_trees(images, (6, 7), 1, masks, 1)
@@ -263,13 +263,33 @@ def test_gradients_of_windows_are_the_same_bits_in_any_company(gpu, monkeypatch)
         np.testing.assert_array_equal(together[3][g], alone[g][3][0])
     bytes_of_column = ((2 * 3 + 2) * 4 + 5) * 30 * 8 // 4
     for columns in (1, 9, 20):  # a block of an item's channels, an item, two items at a time
-        monkeypatch.setattr(sys.modules["aproarray.gpu._local"], "_GRADIENT_BYTES", columns * bytes_of_column)
+        monkeypatch.setattr(
+            sys.modules["aproarray.gpu._local_gradients"], "_GRADIENT_BYTES", columns * bytes_of_column
+        )
         for one, other in zip(
             window_gradients(gpu, to_device, values, images, grad, (5, 6), image_index, *options),
             together,
             strict=True,
         ):
             np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_overflow_of_sums_is_seen(gpu, dtype):
+    host = np.full((5, 6), np.finfo(dtype).max, dtype)
+    values, image = to_device(host), to_device(np.zeros((5, 6), np.float32))
+    tree = aproarray.mst(image)
+    message = f"sums of values overflow {np.dtype(dtype)}: scale values down"
+    over_trees = (aproarray.global_propagate, aproarray.related.tree_filter)
+    if dtype == np.float64:  # sums over trees are float64
+        for propagate in over_trees:
+            with pytest.raises(ValueError, match=message):
+                propagate(values, tree, zeta=1e9)
+    else:
+        for propagate in over_trees:
+            np.testing.assert_array_equal(propagate(values, tree, zeta=1e9).get(), host)
+    with pytest.raises(ValueError, match=message):
+        aproarray.local_propagate(values, image, zeta=1e9, kernel_size=9)
 
 
 @pytest.fixture
@@ -327,8 +347,8 @@ def test_large_batches_and_many_channels_take_turns(gpu, monkeypatch):
     values = to_device(rng.random((5, 3, 4, 6, 7), np.float32))
     trees = aproarray.mst(images)
     expected = aproarray.global_propagate(values, trees, zeta=0.5).get()
-    monkeypatch.setattr(sys.modules["aproarray.gpu._trees"], "MOST_EDGES", 2 * 4 * 6 * 2 + 1)
-    monkeypatch.setattr(sys.modules["aproarray.gpu._global"], "_WORKING_BYTES", 24 * 4 * 6 * 3)
+    monkeypatch.setattr(sys.modules["aproarray.gpu._arguments"], "MOST_EDGES", 2 * 4 * 6 * 2 + 1)
+    monkeypatch.setattr(sys.modules["aproarray.gpu._arguments"], "WORKING_BYTES", 24 * 4 * 6 * 3)
     assert aproarray.mst(images) == trees
     np.testing.assert_array_equal(aproarray.global_propagate(values, trees, zeta=0.5).get(), expected)
 
@@ -375,7 +395,7 @@ def test_waits_that_not_all_threads_reach_are_errors():
     with device.active():
         from aproarray.gpu import _compile
 
-        code, options = _compile.code_of("ends") + code, _compile.options_for(REAL="float")
+        code, options = _compile.code_of("feature_gradients") + code, _compile.options_for(REAL="float")
     lost = emulated_cupy.RawModule(code=code, options=options).get_function("lost").kernel
     with pytest.raises(RuntimeError, match="lost: threads wait for one another"):
         lost((1,), (64,), (emulated_cupy.zeros(1, np.int32),))

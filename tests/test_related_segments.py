@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from on_device import usable_cupy
 
 from aproarray import related
 from aproarray.related import (
@@ -103,7 +104,7 @@ def test_device_arrays_stay_on_their_device(name, cupy):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", CALLS)
 def test_on_a_device(name):
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    cupy = usable_cupy()
     result, expected = CALLS[name](cupy.asarray), CALLS[name](np.asarray)
     np.testing.assert_allclose(cupy.asnumpy(result), expected, rtol=1e-9, atol=1e-12)
 

@@ -6,6 +6,7 @@ Everything runs on CuPy's current stream and device, and nothing here waits for 
 from __future__ import annotations
 
 import functools
+import re
 from importlib import resources
 from typing import Any
 
@@ -18,10 +19,48 @@ BLOCK = 512
 DIGIT_BITS = 8
 
 
+class Struct:
+    """A struct that a kernel takes by value: its members in the order of the dtype they are laid out by.
+
+    An array among them gives its address, and lives as long as the struct: memory that is free again may
+    be another array's before the launch.
+    """
+
+    __slots__ = ("members", "packed")
+
+    def __init__(self, kind: np.dtype[Any], *members: Any):
+        self.members = members
+        # CuPy passes the bytes of a NumPy array by value ("custom user types" in its guide to kernels).
+        self.packed = np.array(tuple(map(_address, members)), kind)
+
+
+def _address(member: Any) -> Any:
+    if not isinstance(member, cupy.ndarray):
+        return member
+    if not member.flags.c_contiguous:
+        raise AssertionError("kernels take contiguous arrays")
+    return member.data.ptr
+
+
 def code_of(source: str) -> str:
-    """Return the text of kernels/<source>.cu, as it is compiled."""
+    """Return the text of kernels/<source>.cu, with every header where it is first included."""
     folder = resources.files("aproarray") / "gpu" / "kernels"
-    return "".join((folder / file).read_text(encoding="utf-8") for file in ("common.cuh", source + ".cu"))
+    seen = set()
+
+    def text_of(file: str) -> str:
+        if file in seen:
+            return ""
+        seen.add(file)
+        text = (folder / file).read_text(encoding="utf-8")
+        return re.sub(r'^#include "(.+)"$', lambda found: text_of(found[1]), text, flags=re.MULTILINE)
+
+    return text_of(source + ".cu")
+
+
+def kernels_of(code: str) -> dict[str, bool]:
+    """Return the names of a source's kernels, and whether each is a COOPERATIVE_KERNEL."""
+    found = re.findall(r"^(COOPERATIVE_)?KERNEL (\w+)\(", code, re.MULTILINE)
+    return {name: bool(cooperative) for cooperative, name in found}
 
 
 def options_for(**defines: Any) -> tuple[str, ...]:
@@ -35,18 +74,19 @@ class Kernel:
 
     def __init__(self, source: str, name: str, **defines: Any):
         code = code_of(source)
-        self._function = cupy.RawModule(code=code, options=options_for(**defines)).get_function(name).kernel
-        self._cooperative = "grid_sync(" in code[code.index(f"KERNEL {name}(") :].partition("\nKERNEL ")[0]
+        self.name, self.defines = name, defines
+        self.function = cupy.RawModule(code=code, options=options_for(**defines)).get_function(name).kernel
+        self.cooperative = kernels_of(code)[name]
         per_multiprocessor = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
-            self._function.ptr, BLOCK, 0
+            self.function.ptr, BLOCK, 0
         )
         multiprocessors = cupy.cuda.Device().attributes["MultiProcessorCount"]
         # A cooperative launch fails if its blocks are not all resident; others profit from a few waves.
-        self._most_blocks = per_multiprocessor * multiprocessors * (1 if self._cooperative else 8)
+        self.most_blocks = per_multiprocessor * multiprocessors * (1 if self.cooperative else 8)
 
     def n_blocks(self, n: int) -> int:
         """Return how many blocks work on n things."""
-        return max(1, min(int(self._most_blocks), -(-n // BLOCK)))
+        return max(1, min(int(self.most_blocks), -(-n // BLOCK)))
 
     @staticmethod
     def n_tiles(n: int) -> int:
@@ -54,10 +94,11 @@ class Kernel:
         return -(-n // BLOCK)
 
     def __call__(self, n: int, *arguments: Any) -> None:
-        """Launch enough threads for n things. A cooperative kernel's last argument is its barrier."""
-        if self._cooperative:
-            arguments = (*arguments, cupy.zeros(1, np.uint32))
-        self._function((self.n_blocks(n),), (BLOCK,), arguments, enable_cooperative_groups=self._cooperative)
+        """Launch enough threads for n things. The barrier of a cooperative kernel comes last, by itself."""
+        passed = [a.packed if isinstance(a, Struct) else a for a in arguments]
+        if self.cooperative:
+            passed.append(cupy.zeros(1, np.uint32))
+        self.function((self.n_blocks(n),), (BLOCK,), passed, enable_cooperative_groups=self.cooperative)
 
 
 def kernel(source: str, name: str, **defines: Any) -> Kernel:

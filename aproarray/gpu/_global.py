@@ -1,142 +1,83 @@
-"""Global propagation on the device, and its gradients: sums over the chains of a line (kernels/line.cu)."""
+"""Global propagation on the device: sums over the chains of a line (kernels/global.cu)."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import cupy
 import numpy as np
 
 from aproarray import _zeta
-from aproarray.gpu._compile import kernel
-from aproarray.gpu._trees import _KEY, _NULL, _REAL, _sort, items_at_once, trees_of_items
+from aproarray.gpu import _arguments
+from aproarray.gpu._arguments import (
+    NO_VALUES,
+    NULL,
+    REAL,
+    SIZES,
+    items_at_once,
+    picked,
+    strided,
+    struct_of,
+    trees_of_items,
+)
+from aproarray.gpu._compile import Struct, kernel
+from aproarray.gpu._line import Line, line_of, n_groups
 
-# What one launch may take for sums, in bytes: more channels and items than fit take turns.
-_WORKING_BYTES = 1 << 30
-
-
-class Line(NamedTuple):
-    """The chains of a batch of lines, from bottom to top: rows, one for each gap."""
-
-    order: Any
-    gaps: Any
-    lows: Any
-    cuts: Any
-    highs: Any
-    branch_on_left: Any
-    row_stops: Any
-    row_merges: Any
-    position_merges: Any
-
-    @property
-    def n_nodes(self) -> int:
-        """Positions of one line."""
-        return int(self.order.shape[1])
+TREES = struct_of(of_items=np.uintp, repeat=np.uint32, order=np.uintp, divisors=np.uintp)
+_ONE_EACH = (NULL, np.uint32(1))
 
 
-def _line(order: Any, gaps: Any) -> Line:
-    """Find the chains of lines of order (B, N), N > 1, and gaps (B, N-1)."""
-    order, gaps = cupy.ascontiguousarray(order), cupy.ascontiguousarray(gaps)
-    n_images, n_nodes = order.shape
-    n_slots, n_rows = n_images * n_nodes, n_images * (n_nodes - 1)
-    n_entries = 2 * n_slots + (n_nodes.bit_length() + 2) * n_images
-    names = {"KEY": _KEY[gaps.dtype]}
-    heights = cupy.empty(n_slots, np.uint32 if gaps.itemsize == 4 else np.uint64)
-    slots, up = (cupy.empty(n_entries, np.uint32) for _ in range(2))
-    entry_of, chain_of, row_of, position_merges = (cupy.empty(n_slots, np.uint32) for _ in range(4))
-    state = cupy.empty(40, np.uint32)
-    levels = kernel("line", "levels", **names)
-    levels(
-        n_slots, gaps, np.uint32(n_images), np.uint32(n_nodes), heights, slots, up, entry_of,
-        cupy.empty(levels.n_blocks(n_slots) + 1, np.uint32), state,
-    )  # fmt: skip
-    chains = kernel("line", "chains", **names)
-    starts, stops, bottoms = (cupy.empty(n_entries, np.uint32) for _ in range(3))
-    line_rows, lows, cuts, highs, row_stops, row_merges = (cupy.empty(n_rows, np.uint32) for _ in range(6))
-    branch_on_left = cupy.empty(n_slots, np.uint8)
-    chains(
-        n_slots, heights, slots, up, entry_of, state, np.uint32(n_images), np.uint32(n_nodes), chain_of,
-        cupy.empty(n_images * 32 * chains.n_tiles(n_nodes), np.uint32),
-        cupy.empty(chains.n_blocks(n_slots), np.uint32),
-        line_rows, starts, stops, bottoms, row_of, branch_on_left, lows, cuts, highs, row_stops, row_merges,
-        position_merges,
-    )  # fmt: skip
-    return Line(order, gaps, lows, cuts, highs, branch_on_left, row_stops, row_merges, position_merges)
-
-
-def _n_groups(n: int) -> int:
-    """Return the number of groups of 8, of groups of 8 groups ... until one holds everything."""
-    total = 0
-    while n > 1 or not total:
-        n = -(-n // 8)
-        total += n
-    return total
-
-
-class Items(NamedTuple):
-    """Values (I, N, C) of any strides, and the trees of a `Line` that they are over."""
-
-    values: Any
-    trees: Any
-    """Tree of each item (I,), or null: every tree has `repeat` items in a row."""
-    repeat: np.uint32
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """What kernels take: the values, their strides, and where their trees are."""
-        return (*_strided(self.values), self.trees, self.repeat)
-
-
-def _strided(values: Any) -> tuple[Any, ...]:
-    # Kernels get the address, as an array of theirs must be contiguous.
-    return np.intp(values.data.ptr), *(np.int64(stride // values.itemsize) for stride in values.strides)
-
-
-_NO_VALUES = (_NULL, np.int64(0), np.int64(0), np.int64(0))
+def affinities(distances: Any, zeta: float) -> Any:
+    """Return exp(-d / zeta^2) in float64, 0 where d is inf, for distances (M,) and any zeta > 0."""
+    inverse = _zeta.inverse(zeta)
+    wide = distances.astype(np.float64)
+    return cupy.where(np.isinf(wide), 0.0, np.exp(-(wide * inverse) * inverse))
 
 
 def _sum_over(
-    line: Line, source: tuple[Any, ...], shape: tuple[int, int, int], zeta: float, divisors: Any, dtype: Any,
-    z: Any, out: tuple[Any, ...], z_out: Any,
+    line: Line, values: Any, of_items: tuple[Any, np.uint32], shape: tuple[int, int, int], zeta: float,
+    divisors: Any, z: Any, out: Any,
 ) -> None:  # fmt: skip
-    """Fill out with K times what `source` gives, divided by z if that is not null."""
+    """Fill out (items, n, channels) with K times values, which are divided by `divisors` first, by z last.
+
+    Without values, they are 1, and out is z (items, n).
+    """
     n_items, n, channels = shape
-    names = {"REAL": _REAL[dtype], "GAP": _REAL[line.gaps.dtype]}
-    sizes = (np.uint32(n_items), np.uint32(n), np.uint32(channels))
-    n_groups = _n_groups(n)
-    inverse = np.float64(_zeta.inverse(zeta))
-    total = n_items * n * channels
-    groups = cupy.empty((n_items, n_groups, channels), np.float64)
-    of_leaves = (*source, line.order, divisors)
-    if source[0] or divisors is not _NULL:
-        first = n_items * -(-n // 8) * channels
-        kernel("global", "group_positions", **names)(first, *of_leaves, *sizes, np.uint32(n_groups), groups)
+    of_ones = values is None
+    source, target = (NO_VALUES, NO_VALUES) if of_ones else (strided(values), strided(out))
+    names = {"REAL": REAL[np.dtype(np.float32) if of_ones else values.dtype], "GAP": REAL[line.gaps.dtype]}
+    trees = Struct(TREES, *of_items, line.order, divisors)
+    sizes, inverse = Struct(SIZES, *shape), np.float64(_zeta.inverse(zeta))
+    groups_of_item, total = n_groups(n), n_items * n * channels
+    groups = cupy.empty((n_items, groups_of_item, channels), np.float64)
+    if not of_ones or divisors is not NULL:
+        kernel("global", "group_positions", **names)(
+            n_items * -(-n // 8) * channels, source, trees, sizes, np.uint32(groups_of_item), groups
+        )
     to_branch, from_branch = (cupy.empty((n_items, n - 1, channels), np.float64) for _ in range(2))
     kernel("global", "exchange", **names)(
-        total, *of_leaves, groups, np.uint32(n_groups), line.gaps, line.lows, line.cuts, line.highs,
-        line.branch_on_left, inverse, *sizes, to_branch, from_branch,
+        total, source, trees, groups, np.uint32(groups_of_item), line.gaps, line.chains, inverse, sizes,
+        to_branch, from_branch,
     )  # fmt: skip
-    n_groups = _n_groups(n - 1)
-    groups = cupy.empty((n_items, n_groups, channels), np.float64)
+    groups_of_item = n_groups(n - 1)
+    groups = cupy.empty((n_items, groups_of_item, channels), np.float64)
     kernel("global", "group_rows", **names)(
-        n_items * -(-n // 8) * channels, from_branch, sizes[0], np.uint32(n - 1), sizes[2],
-        np.uint32(n_groups), groups,
+        n_items * -(-n // 8) * channels, from_branch, Struct(SIZES, n_items, n - 1, channels),
+        np.uint32(groups_of_item), groups,
     )  # fmt: skip
     kernel("global", "accumulate", **names)(
-        total, *source[-2:], groups, np.uint32(n_groups), line.row_stops, *sizes, to_branch, from_branch
+        total, trees, groups, np.uint32(groups_of_item), line.chains, sizes, to_branch, from_branch
     )
     kernel("global", "collect", **names)(
-        total, *of_leaves, line.row_merges, line.position_merges, to_branch, from_branch, *sizes, z, *out,
-        z_out,
-    )  # fmt: skip
+        total, source, trees, line.chains, to_branch, from_branch, sizes, z, target, out if of_ones else NULL
+    )
 
 
 def _normalisers(line: Line, zeta: float) -> Any:
     """Return z = K 1 of every tree (B, N), along the line."""
     n_trees, n = line.order.shape
     z = cupy.empty((n_trees, n), np.float64)
-    source = (*_NO_VALUES, _NULL, np.uint32(1))
-    _sum_over(line, source, (n_trees, n, 1), zeta, _NULL, np.dtype(np.float32), _NULL, _NO_VALUES, z)
+    _sum_over(line, None, _ONE_EACH, (n_trees, n, 1), zeta, NULL, NULL, z)
     return z
 
 
@@ -144,7 +85,7 @@ def _parts(values: Any, tree_index: Any, n_trees: int) -> Any:
     """Yield (trees, items, channels, trees of these items) such that the work fits memory and 32 bits."""
     _, n, channels = values.shape
     trees_at_once = items_at_once(n_trees, 2 * n, "a tree")
-    columns = max(1, _WORKING_BYTES // (24 * max(n, 1)))
+    columns = max(1, _arguments.WORKING_BYTES // (24 * max(n, 1)))
     for first in range(0, n_trees, trees_at_once):
         trees = slice(first, min(first + trees_at_once, n_trees))
         inside = np.flatnonzero((tree_index >= trees.start) & (tree_index < trees.stop))
@@ -155,13 +96,6 @@ def _parts(values: Any, tree_index: Any, n_trees: int) -> Any:
             for channel in range(0, channels, width):
                 # Items of these trees are consecutive unless tree_index says otherwise.
                 yield trees, items, slice(channel, channel + width)
-
-
-def _slice(items: Any) -> Any:
-    """Return consecutive items as a slice, which is a view, and others as they are."""
-    if len(items) and items[-1] - items[0] + 1 == len(items):
-        return slice(int(items[0]), int(items[-1]) + 1)
-    return cupy.asarray(items)
 
 
 def global_propagate(
@@ -193,108 +127,17 @@ def global_propagate(
     line, shown = None, None
     for trees, items, channels in _parts(values, tree_index, n_trees):
         if line is None or shown != trees:
-            shown, line = trees, _line(order[trees], gaps[trees])
+            shown, line = trees, line_of(order[trees], gaps[trees])
             z = sums[trees].astype(np.float64) if transposed else _normalisers(line, zeta)
             if sums is not None and not transposed:
                 sums[trees] = z
         where = trees_of_items(tree_index[items] - trees.start, trees.stop - trees.start)
-        picked = _slice(items)
-        source, target = values[picked][..., channels], out[picked][..., channels]
-        if not isinstance(picked, slice):
+        chosen = picked(items)
+        source, target = values[chosen][..., channels], out[chosen][..., channels]
+        if not isinstance(chosen, slice):
             target = cupy.empty(source.shape, out.dtype)
-        _sum_over(
-            line, Items(source, *where).arguments, source.shape, zeta, z if transposed else _NULL,
-            values.dtype, _NULL if transposed else z, _strided(target), _NULL,
-        )  # fmt: skip
-        if not isinstance(picked, slice):
-            out[picked, :, channels] = target
+        divisors, z_last = (z, NULL) if transposed else (NULL, z)
+        _sum_over(line, source, where, source.shape, zeta, divisors, z_last, target)
+        if not isinstance(chosen, slice):
+            out[chosen, :, channels] = target
     return False
-
-
-def global_gap_gradients(
-    grad: Any,
-    values: Any,
-    result: Any,
-    order: Any,
-    gaps: Any,
-    tree_index: Any,
-    zeta: float,
-    sums: Any,
-    out: Any,
-    workers: int,
-) -> None:
-    """Fill out (B, N-1), float64, with dL/dgap, for grad (I, N, C) = dL/dresult.
-
-    result (I, N, C) is what `global_propagate` made of values, and sums (B, N) is its z. Where gaps
-    tie, which side an edge is on is settled as if the later one was the heavier.
-    """
-    del workers
-    out[...] = 0
-    n_trees, n = order.shape
-    if n == 1 or values.size == 0:
-        return
-    names = {"REAL": _REAL[values.dtype], "GAP": _REAL[gaps.dtype]}
-    n_groups = _n_groups(n)
-    inverse = np.float64(_zeta.inverse(zeta))
-    # A tree at a time, item by item: sums of several items are added in their order.
-    for tree in range(n_trees):
-        line, z = None, sums[tree : tree + 1].astype(np.float64)
-        for item in np.flatnonzero(tree_index == tree).tolist():
-            if line is None:
-                line = _line(order[tree : tree + 1], gaps[tree : tree + 1])
-            one = slice(item, item + 1)
-            for first in range(0, values.shape[2], _GRADIENT_CHANNELS):
-                channels = slice(first, first + _GRADIENT_CHANNELS)
-                a, phi, y = (array[one, :, channels] for array in (grad, values, result))
-                width = np.uint32(a.shape[2])
-                one_tree = (_NULL, np.uint32(1), line.order)
-                groups = []
-                for array, divisors in ((a, z), (phi, _NULL)):
-                    sums_of_groups = cupy.empty((n_groups, a.shape[2]), np.float64)
-                    kernel("global", "group_positions", **names)(
-                        -(-n // 8) * a.shape[2], *_strided(array), *one_tree, divisors, np.uint32(1),
-                        np.uint32(n), width, np.uint32(n_groups), sums_of_groups,
-                    )  # fmt: skip
-                    groups.append(sums_of_groups)
-                b, b_groups = cupy.empty(n, np.float64), cupy.empty(n_groups, np.float64)
-                kernel("global", "weigh_results", **names)(
-                    n, *_strided(a), *_strided(y), *one_tree, z, np.uint32(1), np.uint32(n), width, b
-                )
-                kernel("global", "group_rows", **names)(
-                    -(-n // 8), b, np.uint32(1), np.uint32(n), np.uint32(1), np.uint32(n_groups), b_groups
-                )
-                kernel("global", "gap_gradients", **names)(
-                    n, *_strided(a), *_strided(phi), line.order, z, b, *groups, b_groups,
-                    line.gaps, line.lows, line.cuts, line.highs, inverse, np.uint32(n), width,
-                    out[tree : tree + 1],
-                )  # fmt: skip
-
-
-# Channels whose sums are kept at once for gradients, which a thread adds up one after the other.
-_GRADIENT_CHANNELS = 64
-
-
-def feature_gradients(gap_gradients: Any, features: Any, gap_edges: Any, out: Any, workers: int) -> None:
-    """Fill out (F, N, C) with dL/dfeatures, from dL/dgap (F, N-1) of the trees they weigh."""
-    del workers
-    n_items, n, channels = features.shape
-    out[...] = 0
-    if n == 1 or features.size == 0:
-        return
-    # Each pixel adds up its edges in the order of the gaps: ends are sorted by (pixel, gap).
-    names = {"REAL": _REAL[features.dtype]}
-    for f in range(n_items):
-        ends = cupy.ascontiguousarray(gap_edges[f], np.int32).reshape(-1).view(np.uint32)
-        pixels = ends.copy()
-        places = _sort(pixels, 32)
-        target = cupy.empty((n, channels), features.dtype)
-        starts = cupy.empty(n + 1, np.uint32)
-        kernel("ends", "first_ends", **names)(
-            len(pixels) + 1, pixels, np.uint32(len(pixels)), np.uint32(n), starts
-        )
-        kernel("ends", "gather_gradients", **names)(
-            n * channels, cupy.ascontiguousarray(gap_gradients[f], np.float64),
-            cupy.ascontiguousarray(features[f]), ends, places, starts, np.uint32(n), np.uint32(channels),
-            target,
-        )  # fmt: skip
-        out[f] = target

@@ -8,18 +8,8 @@ import cupy
 import numpy as np
 
 from aproarray import _arrays, _edges, _zeta
-from aproarray.gpu._compile import kernel
-from aproarray.gpu._global import _strided
-from aproarray.gpu._trees import _NULL, _REAL, items_at_once
-
-
-def _extents(shape: tuple[int, ...]) -> tuple[np.uint32, ...]:
-    items_at_once(1, int(np.prod(shape)), f"an image of shape {shape}")
-    return tuple(map(np.uint32, (*shape, *(1,) * (_edges.MAX_NDIM - len(shape)))))
-
-
-def _steps(steps: list[tuple[int, ...]]) -> Any:
-    return cupy.asarray(np.array(steps, np.int32))
+from aproarray.gpu._arguments import REAL, SIZES, extents, images_with, items_at_once, numbers, strided
+from aproarray.gpu._compile import Struct, kernel
 
 
 def pamr(
@@ -40,25 +30,23 @@ def pamr(
         out[...] = values
         return
     n_items, n_pixels, channels = values.shape
-    extents, steps = _extents(shape), _edges.dilated_steps(len(shape), dilations)
-    ways, n_steps = _steps(steps), np.uint32(len(steps))
+    items_at_once(1, n_pixels, f"an image of shape {shape}")
+    steps, of_axes = _edges.dilated_steps(len(shape), dilations), extents(shape)
+    ways, n_steps = cupy.asarray(np.array(steps, np.int32)), np.uint32(len(steps))
     weights = cupy.empty((len(images), len(steps), n_pixels), images.dtype)
-    kernel("neighbours", "weigh_neighbours", REAL=_REAL[images.dtype], NDIM=len(shape))(
-        len(images) * n_pixels, cupy.ascontiguousarray(images), np.uint32(len(images)), np.uint32(n_pixels),
-        np.uint32(images.shape[2]), *extents, ways, n_steps, np.uint32(len(dilations)), weights,
+    kernel("neighbours", "weigh_neighbours", REAL=REAL[images.dtype], NDIM=len(shape))(
+        len(images) * n_pixels, images_with(None, cupy.ascontiguousarray(images)), np.uint32(n_pixels),
+        of_axes, ways, n_steps, np.uint32(len(dilations)), weights,
     )  # fmt: skip
     weights = weights.astype(values.dtype, copy=False)
-    owners = cupy.asarray(np.asarray(_arrays.on_host(image_index), np.uint32))
-    average = kernel("neighbours", "average_neighbours", REAL=_REAL[values.dtype], NDIM=len(shape))
+    owners = numbers(_arrays.on_host(image_index))
+    average = kernel("neighbours", "average_neighbours", REAL=REAL[values.dtype], NDIM=len(shape))
     # Between iterations, pixels of one channel lie side by side.
     planes = [cupy.empty((n_items, channels, n_pixels), values.dtype) for _ in range(min(iterations - 1, 2))]
-    source = values
+    sizes, source = Struct(SIZES, n_items, n_pixels, channels), values
     for step in range(iterations):
         target = planes[step % 2].transpose(0, 2, 1) if step + 1 < iterations else out
-        average(
-            values.size, *_strided(source), weights, owners, np.uint32(n_items), np.uint32(n_pixels),
-            np.uint32(channels), *extents, ways, n_steps, *_strided(target),
-        )  # fmt: skip
+        average(values.size, strided(source), weights, owners, sizes, of_axes, ways, n_steps, strided(target))
         source = target
 
 
@@ -76,11 +64,12 @@ def pairwise_affinities(
     del workers
     if out.size == 0:
         return
+    n_pixels = images.shape[1]
+    items_at_once(1, n_pixels, f"an image of shape {shape}")
     steps = _edges.window_steps(len(shape), kernel_size, dilation)
     scale = images.dtype.type(_zeta.inverse(theta, images.dtype))
-    kernel("neighbours", "relate_neighbours", REAL=_REAL[images.dtype], NDIM=len(shape))(
-        out.size, cupy.ascontiguousarray(images), np.uint32(len(images)), np.uint32(images.shape[1]),
-        np.uint32(images.shape[2]), _NULL if masks is None else cupy.ascontiguousarray(masks),
-        np.uint32(1 if masks is None else len(masks)), *_extents(shape), _steps(steps),
-        np.uint32(len(steps)), scale, out,
+    masks = None if masks is None else cupy.ascontiguousarray(masks)
+    kernel("neighbours", "relate_neighbours", REAL=REAL[images.dtype], NDIM=len(shape))(
+        out.size, images_with(masks, cupy.ascontiguousarray(images)), np.uint32(n_pixels), extents(shape),
+        cupy.asarray(np.array(steps, np.int32)), np.uint32(len(steps)), scale, out,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The tree filter on the device, level after level of trees laid out breadth first (kernels/filter.cu).
+"""The tree filter on the device, level after level of trees laid out breadth first (kernels/tree_filter*.cu).
 
 The functions are those of `aproarray.cpu._tree_filter`.
 """
@@ -10,24 +10,31 @@ from typing import Any, NamedTuple
 import cupy
 import numpy as np
 
-from aproarray import _zeta, cpu
+from aproarray import _zeta
+from aproarray import cpu as on_host
 from aproarray._backend import RootedTrees
-from aproarray.gpu import _compile
-from aproarray.gpu._compile import kernel
-from aproarray.gpu._global import _WORKING_BYTES, _slice, _strided
-from aproarray.gpu._trees import _NULL, _REAL, items_at_once
+from aproarray.gpu import _arguments, _compile
+from aproarray.gpu._arguments import (
+    NULL,
+    REAL,
+    SIZES,
+    items_at_once,
+    numbers,
+    picked,
+    strided,
+    struct_of_pointers,
+)
+from aproarray.gpu._compile import Struct, kernel
+
+_FORESTS = struct_of_pointers("parents", "n_roots", "stops", "levels", "n_levels")
 
 
 def rooted_trees(order: Any, gap_edges: Any, workers: int) -> RootedTrees:
     """Lay trees of order (B, N) and gap_edges (B, N-1, 2) out breadth first, on the host: it waits for it."""
     del workers
     items_at_once(1, 2 * order.shape[1], "a tree")
-    trees = cpu.rooted_trees(order.get(), gap_edges.get(), cpu.available_workers())
+    trees = on_host.rooted_trees(order.get(), gap_edges.get(), on_host.available_workers())
     return RootedTrees(*(cupy.asarray(array) for array in trees))
-
-
-def _numbers(index: Any) -> Any:
-    return cupy.asarray(np.asarray(index, np.uint32))
 
 
 def edge_distances(features: Any, gap_edges: Any, tree_index: Any, workers: int) -> tuple[Any, Any]:
@@ -37,11 +44,10 @@ def edge_distances(features: Any, gap_edges: Any, tree_index: Any, workers: int)
     distances = cupy.empty((n_sets, gap_edges.shape[1]), features.dtype)
     overflow = cupy.zeros((), np.uint32)
     if distances.size:
-        kernel("filter", "edge_distances", REAL=_REAL[features.dtype])(
+        kernel("tree_filter", "edge_distances", REAL=REAL[features.dtype])(
             distances.size, cupy.ascontiguousarray(features), np.uint32(channels),
-            cupy.ascontiguousarray(gap_edges, np.int32), _numbers(tree_index), np.uint32(n_sets),
-            np.uint32(n),
-            distances, overflow,
+            cupy.ascontiguousarray(gap_edges, np.int32), numbers(tree_index), np.uint32(n_sets),
+            np.uint32(n), distances, overflow,
         )  # fmt: skip
     return distances, overflow == 0
 
@@ -50,10 +56,8 @@ class _Sums(NamedTuple):
     """Sums over trees: rooted trees with their levels, and sets of weights."""
 
     trees: RootedTrees
+    forests: Struct
     weights: Any
-    stops: Any
-    levels: Any
-    n_levels: Any
     tree_index: Any
 
     @classmethod
@@ -63,24 +67,24 @@ class _Sums(NamedTuple):
         n_trees, n = nodes.shape
         stops, levels = cupy.empty((n_trees, n), np.uint32), cupy.empty((n_trees, n + 1), np.uint32)
         n_levels, weights = cupy.empty(n_trees, np.uint32), cupy.empty((len(distances), n), np.float64)
-        of_sets, names = _numbers(tree_index), {"REAL": _REAL[distances.dtype]}
+        forests = Struct(_FORESTS, parents, n_roots, stops, levels, n_levels)
+        of_sets, names = numbers(tree_index), {"REAL": REAL[distances.dtype]}
         counts = np.uint32(n_trees), np.uint32(n)
-        kernel("filter", "child_stops", **names)(n_trees * n, parents, n_roots, *counts, stops)
-        kernel("filter", "find_levels", **names)(n_trees, stops, n_roots, *counts, levels, n_levels)
-        kernel("filter", "edge_weights", **names)(
+        kernel("tree_filter", "child_stops", **names)(n_trees * n, forests, *counts)
+        kernel("tree_filter", "find_levels", **names)(n_trees, forests, *counts)
+        kernel("tree_filter", "edge_weights", **names)(
             weights.size, cupy.ascontiguousarray(distances), gaps, of_sets, np.uint32(len(distances)),
             np.uint32(n), np.float64(_zeta.inverse(zeta)), np.float64(decay), weights,
         )  # fmt: skip
-        return cls(RootedTrees(nodes, parents, gaps, n_roots), weights, stops, levels, n_levels, of_sets)
+        return cls(RootedTrees(nodes, parents, gaps, n_roots), forests, weights, of_sets)
 
     def __call__(self, rows: Any, set_of: Any) -> Any:
         """Turn rows (I, C, N) of phi into those of A, and return S phi."""
         total = cupy.empty(rows.shape, np.float64)
         n_items, columns, n = rows.shape
-        kernel("filter", "sum_trees", REAL="double")(
-            n_items * -(-columns // 4) * _compile.BLOCK, self.weights, self.stops, self.trees.parents,
-            self.trees.n_roots, self.levels, self.n_levels, self.tree_index, set_of, np.uint32(n_items),
-            np.uint32(n), np.uint32(columns), rows, total,
+        kernel("tree_filter", "sum_trees", REAL="double")(
+            n_items * -(-columns // 4) * _compile.BLOCK, self.weights, self.forests, self.tree_index, set_of,
+            Struct(SIZES, n_items, n, columns), rows, total,
         )  # fmt: skip
         return total
 
@@ -108,32 +112,30 @@ def tree_filter(
     if sums is not None and not transposed:
         n_sets = len(distances)
         ones = cupy.ones((n_sets, 1, n), np.float64)
-        total = over(ones, _numbers(np.arange(n_sets)))
-        kernel("filter", "normalisers", REAL="double")(
+        total = over(ones, numbers(np.arange(n_sets)))
+        kernel("tree_filter", "normalisers", REAL="double")(
             sums.size, total, np.uint32(n_sets), np.uint32(n), lacking, sums
         )
-    divisors = _NULL if sums is None else sums
-    before, behind = (divisors, _NULL) if transposed else (_NULL, divisors)
-    names = {"REAL": _REAL[values.dtype]}
+    divisors = NULL if sums is None else sums
+    before, after = (divisors, NULL) if transposed else (NULL, divisors)
+    names = {"REAL": REAL[values.dtype]}
     # Items and channels take turns, if there are more than fit the working memory.
-    columns = max(1, _WORKING_BYTES // (16 * n))
+    columns = max(1, _arguments.WORKING_BYTES // (16 * n))
     width = max(1, min(channels, columns))
     at_once = max(1, columns // width)
     for first in range(0, n_items, at_once):
-        items = _slice(np.arange(first, min(first + at_once, n_items)))
-        sets = _numbers(set_of[items])
+        items = picked(np.arange(first, min(first + at_once, n_items)))
+        sets = numbers(set_of[items])
         for channel in range(0, channels, width):
             source, target = (array[items][..., channel : channel + width] for array in (values, out))
-            counts = (*map(np.uint32, (len(source), n, source.shape[2])),)
+            sizes = Struct(SIZES, len(source), n, source.shape[2])
             rows = cupy.empty((source.shape[0], source.shape[2], n), np.float64)
-            gather = kernel("filter", "gather_places", **names)
-            gather(
-                rows.size, *_strided(source), over.trees.nodes, before, over.tree_index, sets, *counts, rows
-            )
+            gather = kernel("tree_filter", "gather_places", **names)
+            gather(rows.size, strided(source), over.trees.nodes, before, over.tree_index, sets, sizes, rows)
             total = over(rows, sets)
-            kernel("filter", "scatter_places", **names)(
-                rows.size, total, *_strided(source), over.trees.nodes, before, behind, over.tree_index, sets,
-                *counts, lacking, *_strided(target),
+            kernel("tree_filter", "scatter_places", **names)(
+                rows.size, total, strided(source), over.trees.nodes, before, after, over.tree_index, sets,
+                sizes, lacking, strided(target),
             )  # fmt: skip
 
 
@@ -156,23 +158,23 @@ def tree_filter_gradients(
     if n < 2 or values.size == 0:
         return
     over = _Sums.over(trees, distances, tree_index, 1.0, 1.0)
-    width = max(1, min(channels, (_WORKING_BYTES // (16 * n) - 2) // 2))
-    names = {"REAL": _REAL[values.dtype]}
+    width = max(1, min(channels, (_arguments.WORKING_BYTES // (16 * n) - 2) // 2))
+    names = {"REAL": REAL[values.dtype]}
     for item in range(n_items):
         f = int(set_of[item])
-        tree, z = int(tree_index[f]), _NULL if sums is None else sums[f]
+        tree, z = int(tree_index[f]), NULL if sums is None else sums[f]
         for channel in range(0, channels, width):
             block = slice(channel, channel + width)
             g, phi, y = (array[item : item + 1, :, block] for array in (grad, values, result))
             count = g.shape[2]
             rows = cupy.empty((1, 2 * count + 2, n), np.float64)
-            strided = [part for array in (g, phi, y) for k, part in enumerate(_strided(array)) if k != 1]
-            kernel("filter", "gather_gradients", **names)(
-                n, *strided, over.trees.nodes[tree], z, np.uint32(n), np.uint32(count), rows
-            )
-            total = over(rows, _numbers([f]))
+            kernel("tree_filter_gradients", "gather_gradients", **names)(
+                n, strided(g), strided(phi), strided(y), over.trees.nodes[tree], z, np.uint32(n),
+                np.uint32(count), rows,
+            )  # fmt: skip
+            total = over(rows, numbers([f]))
             target = out[f]
-            kernel("filter", "weight_gradients", REAL="double")(
+            kernel("tree_filter_gradients", "weight_gradients", REAL="double")(
                 n, rows, total, over.weights[f], over.trees.parents[tree], over.trees.gaps[tree],
                 np.uint32(n), np.uint32(count), np.uint32(sums is not None), target,
             )  # fmt: skip

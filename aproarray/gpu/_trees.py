@@ -1,4 +1,7 @@
-"""Spanning trees on the device: sort the edges, Boruvka's rounds, the chain tree, the linear order."""
+"""Spanning trees on the device: sort the edges, Boruvka's rounds, the chain tree, the linear order.
+
+The kernels are those of kernels/grid_edges.cu, listed_edges.cu and mst.cu.
+"""
 
 from __future__ import annotations
 
@@ -8,77 +11,49 @@ import cupy
 import numpy as np
 
 from aproarray import _edges
+from aproarray import cpu as on_host
 from aproarray._backend import TreeArrays
-from aproarray.gpu import _compile
-from aproarray.gpu._compile import kernel
+from aproarray.gpu._arguments import (
+    BITS,
+    KEY,
+    NULL,
+    REAL,
+    extents,
+    images_with,
+    items_at_once,
+    struct_of_pointers,
+    trees_of_items,
+)
+from aproarray.gpu._compile import Struct, kernel
+from aproarray.gpu._sort import key_bits, sort
 
-# Indices on the device have 32 bits, one of which marks things.
-MOST_EDGES = 1 << 31
-_NULL = np.intp(0)
-
-_BITS = {np.dtype(np.float32): np.dtype(np.uint32), np.dtype(np.float64): np.dtype(np.uint64)}
-_KEY = {np.dtype(np.float32): "u32", np.dtype(np.float64): "u64"}
-_REAL = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-
-
-def items_at_once(n_items: int, edges_of_item: int, what: str) -> int:
-    """Return how many items of a batch are worked on in one go; an item alone must fit 32-bit indices."""
-    if edges_of_item >= MOST_EDGES:
-        raise ValueError(
-            f"{what} has {edges_of_item} edges, the GPU backend takes fewer than 2^31: cut it into parts, or "
-            "use NumPy arrays"
-        )
-    return max(1, min(n_items, (MOST_EDGES - 1) // max(edges_of_item, 1)))
-
-
-def trees_of_items(tree_index: Any, n_trees: int) -> tuple[Any, np.uint32]:
-    """Return how kernels find the items' trees: a list on the device, or null and the items of each tree.
-
-    Nothing is copied where it can be told.
-    """
-    repeat = max(1, len(tree_index) // max(n_trees, 1))
-    if np.array_equal(tree_index, np.repeat(np.arange(n_trees), repeat)):
-        return _NULL, np.uint32(repeat)
-    return cupy.asarray(np.asarray(tree_index, np.uint32)), np.uint32(1)
-
-
-def _sort(keys: Any, n_bits: int, values: Any = None, n_device: Any = _NULL) -> Any:
-    """Sort keys in place and stably, and return the values (None: places) that went with them."""
-    n, digits = len(keys), 1 << _compile.DIGIT_BITS
-    sort = kernel("sort", "sort_pairs", KEY="u64" if keys.itemsize == 8 else "u32")
-    number = values is None
-    if number:
-        values = cupy.empty(n, np.uint32)
-    sort(
-        -(-n // 4), keys, cupy.empty_like(keys), values, cupy.empty_like(values), np.uint32(n), n_device,
-        np.int32(n_bits), np.int32(number), cupy.empty(digits * sort.n_blocks(-(-n // 4)), np.uint32),
-        cupy.empty(digits, np.uint32),
-    )  # fmt: skip
-    return values
-
-
-def _key_bits(dtype: Any) -> int:
-    """Return how many bits of a key matter: weights have no sign, but a missing edge has all bits set."""
-    return 8 * int(np.dtype(dtype).itemsize)
+_COMPONENTS = struct_of_pointers(
+    "best", "parent", "chain", "size", "smallest", "child_of", "first_of", "row_chains", "row_ranks", "state"
+)
+# Where `boruvka` leaves the number of rows, in its state.
+_N_ROWS = 3
+_LAYOUT = struct_of_pointers(
+    "row_starts", "row_stops", "sizes_before", "fronts_before", "offset", "tree_starts", "of_blocks"
+)
 
 
 def _connect(keys: Any, ends: Any, n_trees: int, n_nodes: int, dtype: Any) -> tuple[TreeArrays, Any]:
     """Build trees over n_trees x n_nodes nodes from edges sorted by weight; also whether one overflowed."""
     n_edges, n_pixels = len(keys), n_trees * n_nodes
-    rounds = kernel("tree", "boruvka", KEY=_KEY[dtype])
+    rounds = kernel("mst", "boruvka", KEY=KEY[dtype])
     width = max(n_edges, n_pixels)
-    best, parent, chain, size, smallest = (cupy.empty(2 * n_pixels, np.uint32) for _ in range(5))
+    of_nodes = [cupy.empty(2 * n_pixels, np.uint32) for _ in range(5)]
     child_of = cupy.empty(n_edges, np.uint32)
     first_of, row_chains, row_ranks = (cupy.empty(n_pixels, np.uint32) for _ in range(3))
     state = cupy.zeros(48, np.uint32)
+    components = Struct(_COMPONENTS, *of_nodes, child_of, first_of, row_chains, row_ranks, state)
     rounds(
-        width, ends, np.uint32(n_edges), np.uint32(n_pixels), cupy.empty(6 * n_edges, np.uint32),
-        best, parent, chain, size, smallest, child_of, first_of, row_chains, row_ranks,
-        cupy.empty(rounds.n_blocks(width), np.uint32), state,
+        width, ends, np.uint32(n_edges), np.uint32(n_pixels), cupy.empty(6 * n_edges, np.uint32), components,
+        cupy.empty(rounds.n_blocks(width), np.uint32),
     )  # fmt: skip
-    row_ranks = _sort(row_chains, n_pixels.bit_length(), row_ranks, state[3:])
+    sort(row_chains, n_pixels.bit_length(), row_ranks, state[_N_ROWS:])
 
-    lay_out = kernel("tree", "lay_out", KEY=_KEY[dtype])
+    lay_out = kernel("mst", "lay_out", KEY=KEY[dtype])
     n_gaps = max(n_nodes - 1, 0)
     order = cupy.empty((n_trees, n_nodes), np.int32)
     gaps = cupy.empty((n_trees, n_gaps), dtype)
@@ -88,10 +63,13 @@ def _connect(keys: Any, ends: Any, n_trees: int, n_nodes: int, dtype: Any) -> tu
         cupy.empty(n, np.uint32) for n in (n_pixels, n_pixels, 2 * n_pixels, n_pixels)
     )
     sizes_before, fronts_before = (cupy.empty(n_pixels, np.uint64) for _ in range(2))
+    of_blocks = cupy.empty(4 * lay_out.n_blocks(n_pixels), np.uint64)
+    layout = Struct(
+        _LAYOUT, row_starts, row_stops, sizes_before, fronts_before, offset, tree_starts, of_blocks
+    )
     lay_out(
-        n_pixels, keys, ends, np.uint32(n_pixels), np.uint32(n_nodes), best, chain, size, smallest, child_of,
-        first_of, row_chains, row_ranks, state, row_starts, row_stops, sizes_before, fronts_before, offset,
-        tree_starts, cupy.empty(4 * lay_out.n_blocks(n_pixels), np.uint64), order, gaps, gap_edges, overflow,
+        n_pixels, keys, ends, np.uint32(n_pixels), np.uint32(n_nodes), components, layout, order, gaps,
+        gap_edges, overflow,
     )  # fmt: skip
     return TreeArrays(order, gaps, gap_edges), overflow
 
@@ -123,31 +101,29 @@ def grid_trees(
     """Build the trees of images (B, N, C), N pixels of `shape`, where masks (B or 1, N) are True."""
     del workers
     grid = _edges.grid(shape, connectivity)
-    n_trees, n_nodes, channels = images.shape
+    n_trees, n_nodes, _ = images.shape
     dtype, n_steps = images.dtype, len(grid.offsets)
     step = items_at_once(n_trees, n_nodes * max(n_steps, 1), f"an image of shape {shape}")
     defines = {
-        "KEY": _KEY[dtype],
-        "REAL": _REAL[dtype],
+        "KEY": KEY[dtype],
+        "REAL": REAL[dtype],
         "NDIM": len(shape),
         "N_STEPS": n_steps,
         "STEPS": steps_of(grid),
     }
-    extents = tuple(map(np.uint32, (*shape, *(1,) * (_edges.MAX_NDIM - len(shape)))))
+    of_axes = extents(shape)
     parts = []
     for first in range(0, n_trees if n_nodes else 0, step):
         image = images[first : first + step]
         mask = masks if masks is None or len(masks) == 1 else masks[first : first + step]
         n_edges = len(image) * n_nodes * n_steps
-        keys = cupy.empty(n_edges, _BITS[dtype])
-        kernel("grid", "weigh_grid", **defines)(
-            len(image) * n_nodes, image, np.uint64(channels), _NULL if mask is None else mask,
-            np.uint32(1 if mask is None else len(mask)), np.uint32(len(image)), np.uint32(n_nodes),
-            *extents, keys,
-        )  # fmt: skip
-        ids = _sort(keys, _key_bits(dtype))
+        keys = cupy.empty(n_edges, BITS[dtype])
+        kernel("grid_edges", "weigh_grid", **defines)(
+            len(image) * n_nodes, images_with(mask, image), np.uint32(n_nodes), of_axes, keys
+        )
+        ids = sort(keys, key_bits(dtype))
         ends = cupy.empty((n_edges, 2), np.uint32)
-        kernel("grid", "grid_ends", **defines)(n_edges, keys, ids, np.uint32(n_edges), *extents, ends)
+        kernel("grid_edges", "grid_ends", **defines)(n_edges, keys, ids, np.uint32(n_edges), of_axes, ends)
         del ids
         parts.append(_connect(keys, ends, len(image), n_nodes, dtype))
     if n_trees and not n_nodes:
@@ -172,19 +148,19 @@ def _list_trees(
         return _without_nodes(n_trees, dtype)
     n_edges = n_trees * ends.shape[1]
     node_bits = max(1, (n_trees * n_nodes - 1).bit_length())
-    of_edges, ties = cupy.empty(n_edges, _BITS[dtype]), cupy.empty(n_edges, np.uint64)
-    names = {"KEY": _KEY[dtype], "REAL": _REAL[dtype]}
-    kernel("list", "weigh_list", **names)(
+    of_edges, ties = cupy.empty(n_edges, BITS[dtype]), cupy.empty(n_edges, np.uint64)
+    names = {"KEY": KEY[dtype], "REAL": REAL[dtype]}
+    kernel("listed_edges", "weigh_list", **names)(
         n_edges, ends, *list_of, np.uint32(ends.shape[1]), np.uint32(n_trees), np.uint32(n_nodes),
-        np.int32(node_bits), features, np.uint64(0 if features is _NULL else features.shape[2]), weights,
+        np.int32(node_bits), features, np.uint64(0 if features is NULL else features.shape[2]), weights,
         of_edges, ties,
     )  # fmt: skip
-    rows = _sort(ties.copy(), 2 * node_bits)
+    rows = sort(ties.copy(), 2 * node_bits)
     keys = cupy.empty_like(of_edges)
-    kernel("list", "pick_keys", **names)(n_edges, of_edges, rows, np.uint32(n_edges), keys)
-    rows = _sort(keys, _key_bits(dtype), rows)
+    kernel("listed_edges", "pick_keys", **names)(n_edges, of_edges, rows, np.uint32(n_edges), keys)
+    rows = sort(keys, key_bits(dtype), rows)
     sorted_ends = cupy.empty((n_edges, 2), np.uint32)
-    kernel("list", "list_ends", **names)(
+    kernel("listed_edges", "list_ends", **names)(
         n_edges, keys, rows, ties, np.uint32(n_edges), np.int32(node_bits), sorted_ends
     )
     return _connect(keys, sorted_ends, n_trees, n_nodes, dtype)
@@ -194,7 +170,7 @@ def edge_list_tree(ends: Any, weights: Any, n_nodes: int) -> tuple[TreeArrays, A
     """Build the tree of one graph, of edges (E, 2) with weights (E), as a batch of one."""
     items_at_once(1, max(n_nodes, len(ends)), "a graph")
     ends = cupy.ascontiguousarray(ends, np.int32)[None]
-    return _list_trees(ends, (_NULL, np.uint32(1)), 1, n_nodes, _NULL, weights, weights.dtype)
+    return _list_trees(ends, (NULL, np.uint32(1)), 1, n_nodes, NULL, weights, weights.dtype)
 
 
 def reweighed_trees(gap_edges: Any, tree_index: Any, features: Any, workers: int) -> tuple[TreeArrays, Any]:
@@ -207,7 +183,7 @@ def reweighed_trees(gap_edges: Any, tree_index: Any, features: Any, workers: int
     for first in range(0, n_trees, step):
         some = features[first : first + step]
         list_of = trees_of_items(tree_index[first : first + step], len(gap_edges))
-        parts.append(_list_trees(gap_edges, list_of, len(some), n_nodes, some, _NULL, features.dtype))
+        parts.append(_list_trees(gap_edges, list_of, len(some), n_nodes, some, NULL, features.dtype))
     return _joined(parts, n_nodes, features.dtype)
 
 
@@ -217,7 +193,12 @@ def sorted_edges(gap_edges: Any, gaps: Any, n_nodes: int) -> tuple[Any, Any]:
     missing = ends[:, 0] < 0
     node_bits = max(1, (n_nodes - 1).bit_length())
     ties = (ends[:, 0] << node_bits | ends[:, 1]).view(np.uint64)
-    rows = _sort(ties.copy(), 64)
-    weights = cupy.where(missing, np.inf, gaps).astype(gaps.dtype).view(_BITS[gaps.dtype])[rows]
-    rows = _sort(weights, _key_bits(gaps.dtype), rows)
+    rows = sort(ties.copy(), 64)
+    weights = cupy.where(missing, np.inf, gaps).astype(gaps.dtype).view(BITS[gaps.dtype])[rows]
+    rows = sort(weights, key_bits(gaps.dtype), rows)
     return gap_edges[rows], weights.view(gaps.dtype)
+
+
+def linkage(edges: Any, weights: Any) -> np.ndarray[Any, Any]:
+    """Return the linkage matrix (N-1, 4) of one connected tree, made on the host, where SciPy wants it."""
+    return on_host.linkage(edges.get(), weights.get())

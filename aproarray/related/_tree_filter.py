@@ -199,7 +199,7 @@ def _filtered(
         backend.tree_filter(
             flat, result.flat[0], rooted, distances, set_trees, set_of, zeta, threads, sums=sums
         )
-        if check_finite and xp is np:
+        if check_finite:
             _validate.finite_means(result.flat[0], "values", masks)
         return result.finish()
     beta, gamma, _ = v2

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aproarray import _arrays, _calls, _dispatch, _edges, _validate
+from aproarray._backend import Backend
 
 Array = NDArray[Any]
 
@@ -116,7 +116,7 @@ def mean_field(
 
 
 def mean_field_steps(
-    backend: ModuleType,
+    backend: Backend,
     values: Array,
     boxes: Array | None,
     images: Array,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from aproarray import _arrays, _dispatch, _edges, _validate
+from aproarray._backend import Backend, RootedTrees
 from aproarray.related._windows import mean_field_steps
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _index(tensor: Tensor) -> Any:
 
 
 @contextlib.contextmanager
-def _backend(tensor: Tensor) -> Iterator[tuple[ModuleType, int]]:
+def _backend(tensor: Tensor) -> Iterator[tuple[Backend, int]]:
     """Enter a tensor's device; its backend, and the threads it may use: torch's own number, at most."""
     with _arrays.on_device_of(tensor.detach()):
         backend = _dispatch.backend(tensor=_array(tensor))
@@ -128,8 +128,18 @@ def _new_trees(like: Tensor, n_trees: int, n_nodes: int, n_ids: int) -> tuple[Te
     )
 
 
+def _tensor(array: Any) -> Tensor:
+    """Return the backend's array as a tensor; on a device, copied to torch's own memory.
+
+    CuPy gives memory to another array as soon as its stream may write there. Torch's streams, and
+    `Tensor.record_stream`, are nothing to it.
+    """
+    tensor: Tensor = torch.utils.dlpack.from_dlpack(array)
+    return tensor.clone() if tensor.is_cuda else tensor
+
+
 def _tensors(trees: Any) -> tuple[Tensor, Tensor, Tensor]:
-    order, gaps, gap_edges = (torch.utils.dlpack.from_dlpack(array) for array in trees)
+    order, gaps, gap_edges = map(_tensor, trees)
     return order, gaps, gap_edges
 
 
@@ -346,7 +356,7 @@ def root_trees(order: Tensor, gap_edges: Tensor) -> tuple[Tensor, Tensor, Tensor
     _known_edges(gap_edges, order.shape[1])
     with _backend(order) as (backend, workers):
         trees = backend.rooted_trees(_array(order), _array(gap_edges), workers)
-        nodes, parents, gaps, n_roots = (torch.utils.dlpack.from_dlpack(array) for array in trees)
+        nodes, parents, gaps, n_roots = map(_tensor, trees)
     return nodes, parents, gaps, n_roots
 
 
@@ -368,7 +378,7 @@ def edge_distances(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> T
         distances, _ = backend.edge_distances(
             _pixels_first(features), _array(gap_edges), _index(tree_index), workers
         )
-        return _marked(torch.utils.dlpack.from_dlpack(distances).double(), features)
+        return _marked(_tensor(distances).double(), features)
 
 
 @edge_distances.register_fake
@@ -420,8 +430,8 @@ def _exponents_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor |
 exponents.register_autograd(_exponents_gradient, setup_context=_exponents_setup)
 
 
-def _rooted(backend: ModuleType, *trees: Tensor) -> Any:
-    return backend.RootedTrees(*map(_array, trees))
+def _rooted(*trees: Tensor) -> Any:
+    return RootedTrees(*map(_array, trees))
 
 
 @_operator
@@ -443,7 +453,7 @@ def tree_filter(
     result, sums = _new_like(values), _tree_sums(nodes, exponents, normalised)
     with _backend(values) as (backend, workers):
         backend.tree_filter(
-            _pixels_first(values), _pixels_first(result), _rooted(backend, nodes, parents, gaps, n_roots),
+            _pixels_first(values), _pixels_first(result), _rooted(nodes, parents, gaps, n_roots),
             _array(exponents), _index(tree_index), _index(set_of), 1.0, workers,
             sums=_array(sums) if normalised else None,
         )  # fmt: skip
@@ -487,7 +497,7 @@ def tree_filter_backward(
     by_values = _new_like(grad)
     by_exponents = _by_exponents(exponents, values)
     with _backend(grad) as (backend, workers):
-        trees = _rooted(backend, nodes, parents, gaps, n_roots)
+        trees = _rooted(nodes, parents, gaps, n_roots)
         sets = _array(exponents), _index(tree_index), _index(set_of)
         z = _array(sums) if sums.shape[1] else None
         backend.tree_filter(

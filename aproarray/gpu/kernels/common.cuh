@@ -1,8 +1,9 @@
-// What all kernels share. The loader puts this text in front of every .cu file.
+// What all kernels share. `_compile.code_of` puts the text of a header where it is included.
 //
-// Kernels are 1-D, take contiguous arrays and scalars, and hold no dynamic shared memory. Those that call
-// grid_sync are launched cooperatively (all blocks resident); nothing in shared memory outlives a
-// grid_sync. tests/emulation.h builds the same sources with g++.
+// Kernels are 1-D and hold no dynamic shared memory. They take contiguous arrays, numbers, and structs by value, which
+// `_arguments` lays out as they are declared here. A COOPERATIVE_KERNEL may call grid_sync: all its blocks are resident,
+// and its last parameter is their barrier. Nothing in shared memory outlives a grid_sync. tests/emulation.h builds the
+// same sources with g++.
 
 typedef unsigned char u8;
 typedef unsigned int u32;
@@ -17,6 +18,7 @@ typedef unsigned long long u64;
 #define RESIDENT (1024 / BLOCK)
 #endif
 #define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT)
+#define COOPERATIVE_KERNEL KERNEL
 
 // The kernel's threads in a row: where each begins a loop over n things, and its step.
 #define THREAD ((u64)blockIdx.x * BLOCK + threadIdx.x)
@@ -98,9 +100,31 @@ template <typename Real> __device__ Real window_distance(const Real *u, const Re
 
 // An (items, pixels, channels) array of any strides.
 template <typename T> struct Strided {
-    const T *values;
+    T *values;
     long long item, pixel, channel;
-    __device__ T operator()(u64 i, u64 p, u64 c) const { return values[i * item + p * pixel + c * channel]; }
+    __device__ T &operator()(u64 i, u64 p, u64 c) const { return values[i * item + p * pixel + c * channel]; }
+};
+
+// The extents of up to 8 axes; those that are not there are 1.
+struct Extents {
+    u32 of[8];
+};
+
+// Images (count, pixels, channels), and which pixels take part: masks (n_masks, pixels), 1 or `count`, or null.
+template <typename T> struct Images {
+    const T *pixels;
+    u32 channels;
+    const u8 *masks;
+    u32 n_masks, count;
+    __device__ const T *image(u64 number, u64 n_pixels) const { return pixels + number * n_pixels * channels; }
+    __device__ const u8 *mask(u64 number, u64 n_pixels) const {
+        return masks ? masks + number % n_masks * n_pixels : 0;
+    }
+};
+
+// Items, things of each, and channels (or columns).
+struct Sizes {
+    u32 items, n, channels;
 };
 
 // The sum of `value` over the threads before this one in its block, and over all of the block (`total`).

@@ -2,16 +2,14 @@
 //
 // steps (K, NDIM) lead to the neighbours. Weights and affinities are (images, K, pixels).
 
-struct Shape {
-    u32 extent[8];
-};
+#include "common.cuh"
 
 // The pixel one step away; beyond the border, the nearest along each axis if `clamped`, else NONE.
-__device__ u32 neighbour(const Shape &shape, u32 pixel, const int *step, bool clamped) {
+__device__ u32 neighbour(const Extents &shape, u32 pixel, const int *step, bool clamped) {
     int there[NDIM];
     u32 rest = pixel, index = 0;
     for (int axis = NDIM - 1; axis >= 0; axis--) {
-        const int extent = (int)shape.extent[axis];
+        const int extent = (int)shape.of[axis];
         there[axis] = (int)(rest % extent) + step[axis];
         rest /= extent;
         if (there[axis] < 0 || there[axis] >= extent) {
@@ -19,20 +17,20 @@ __device__ u32 neighbour(const Shape &shape, u32 pixel, const int *step, bool cl
             there[axis] = there[axis] < 0 ? 0 : extent - 1;
         }
     }
-    for (int axis = 0; axis < NDIM; axis++) index = index * shape.extent[axis] + there[axis];
+    for (int axis = 0; axis < NDIM; axis++) index = index * shape.of[axis] + there[axis];
     return index;
 }
 
 // PAMR's softmax over the steps. The centre counts n_centres times in the deviations.
 KERNEL weigh_neighbours(
-    const REAL *images, u32 n_images, u32 n_pixels, u32 channels, u32 s0, u32 s1, u32 s2, u32 s3, u32 s4, u32 s5,
-    u32 s6, u32 s7, const int *steps, u32 n_steps, u32 n_centres, REAL *weights
+    const Images<REAL> images, u32 n_pixels, const Extents shape, const int *steps, u32 n_steps, u32 n_centres,
+    REAL *weights
 ) {
-    const Shape shape = {{s0, s1, s2, s3, s4, s5, s6, s7}};
+    const u32 channels = images.channels;
     const REAL n_samples = (REAL)(n_steps + n_centres);
-    FOR_EACH(i, (u64)n_images * n_pixels) {
+    FOR_EACH(i, (u64)images.count * n_pixels) {
         const u32 pixel = (u32)(i % n_pixels);
-        const REAL *const image = images + (i / n_pixels) * n_pixels * channels;
+        const REAL *const image = images.image(i / n_pixels, n_pixels);
         REAL *const own = weights + (i / n_pixels) * n_steps * n_pixels + pixel;
         for (u32 k = 0; k < n_steps; k++) own[(u64)k * n_pixels] = 0;
         for (u32 c = 0; c < channels; c++) {
@@ -66,38 +64,34 @@ KERNEL weigh_neighbours(
 
 // One average of values (items, pixels, channels), item i with the weights of image image_index[i].
 KERNEL average_neighbours(
-    const REAL *values, long long item_stride, long long pixel_stride, long long channel_stride, const REAL *weights,
-    const u32 *image_index, u32 n_items, u32 n_pixels, u32 channels, u32 s0, u32 s1, u32 s2, u32 s3, u32 s4, u32 s5,
-    u32 s6, u32 s7, const int *steps, u32 n_steps, REAL *out, long long out_item_stride,
-    long long out_pixel_stride, long long out_channel_stride
+    const Strided<const REAL> values, const REAL *weights, const u32 *image_index, const Sizes sizes,
+    const Extents shape, const int *steps, u32 n_steps, const Strided<REAL> out
 ) {
-    const Shape shape = {{s0, s1, s2, s3, s4, s5, s6, s7}};
-    const Strided<REAL> source = {values, item_stride, pixel_stride, channel_stride};
+    const u32 n_items = sizes.items, n_pixels = sizes.n, channels = sizes.channels;
     FOR_EACH(i, (u64)n_items * channels * n_pixels) {
         const u32 pixel = (u32)(i % n_pixels);
         const u64 channel = i / n_pixels % channels, item = i / n_pixels / channels;
         const REAL *const own = weights + (u64)image_index[item] * n_steps * n_pixels + pixel;
         REAL sum = 0;
         for (u32 k = 0; k < n_steps; k++)
-            sum += own[(u64)k * n_pixels] * source(item, neighbour(shape, pixel, steps + k * NDIM, true), channel);
-        out[item * out_item_stride + pixel * out_pixel_stride + channel * out_channel_stride] = sum;
+            sum += own[(u64)k * n_pixels] * values(item, neighbour(shape, pixel, steps + k * NDIM, true), channel);
+        out(item, pixel, channel) = sum;
     }
 }
 
 // out: exp(-|I_i - I_j| scale), 0 where a pixel of masks (1 or images, pixels), or the other one, is not there.
 KERNEL relate_neighbours(
-    const REAL *images, u32 n_images, u32 n_pixels, u32 channels, const u8 *masks, u32 n_masks, u32 s0, u32 s1, u32 s2,
-    u32 s3, u32 s4, u32 s5, u32 s6, u32 s7, const int *steps, u32 n_steps, REAL scale, REAL *out
+    const Images<REAL> images, u32 n_pixels, const Extents shape, const int *steps, u32 n_steps, REAL scale, REAL *out
 ) {
-    const Shape shape = {{s0, s1, s2, s3, s4, s5, s6, s7}};
-    FOR_EACH(i, (u64)n_images * n_steps * n_pixels) {
+    const u32 channels = images.channels;
+    FOR_EACH(i, (u64)images.count * n_steps * n_pixels) {
         const u32 pixel = (u32)(i % n_pixels), k = (u32)(i / n_pixels % n_steps);
         const u64 number = i / n_pixels / n_steps;
         const u32 other = neighbour(shape, pixel, steps + k * NDIM, false);
-        const u8 *const mask = masks ? masks + number % n_masks * n_pixels : 0;
+        const u8 *const mask = images.mask(number, n_pixels);
         REAL affinity = 0;
         if (other != NONE && (!mask || (mask[pixel] && mask[other]))) {
-            const REAL *const image = images + number * n_pixels * channels;
+            const REAL *const image = images.image(number, n_pixels);
             REAL distance = 0;
             for (u32 c = 0; c < channels; c++) {
                 const REAL difference = image[(u64)pixel * channels + c] - image[(u64)other * channels + c];

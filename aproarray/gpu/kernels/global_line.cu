@@ -16,6 +16,8 @@
 // the border; towards the other one, to the first gap that is heavier than the lighter border, as any
 // heavier gaps of D belong to chains above.
 
+#include "global_line.cuh"
+
 enum {
     N_LEVELS,
     LEVEL_STARTS  // first entry of each level in the lists, and of the one that never came
@@ -26,12 +28,20 @@ __device__ bool heavier(const KEY *heights, long long a, long long b) {
     return heights[a] != heights[b] ? heights[a] > heights[b] : a > b;
 }
 
-// Fills heights (S), the lists of the levels' gaps one after the other (slots), each entry's number of
-// entries before it that go further (up), and where each gap ends in the lists (entry_of, S).
-KERNEL levels(
-    const KEY *gaps, u32 n_images, u32 n_nodes, KEY *heights, u32 *slots, u32 *up, u32 *entry_of,
-    u32 *of_blocks, u32 *state, u32 *barrier
+struct Levels {
+    KEY *heights;  // of each gap and wall (S)
+    u32 *slots;  // the gaps of the levels, one list after the other
+    u32 *up;  // the number of entries before each entry that go further
+    u32 *entry_of;  // where each gap ends in the lists (S)
+    u32 *state;
+};
+
+// Fills the levels.
+COOPERATIVE_KERNEL levels(
+    const KEY *gaps, u32 n_images, u32 n_nodes, const Levels found, u32 *of_blocks, u32 *barrier
 ) {
+    KEY *const heights = found.heights;
+    u32 *const slots = found.slots, *const up = found.up, *const entry_of = found.entry_of, *const state = found.state;
     const u32 n_slots = n_images * n_nodes;
     FOR_EACH(s, n_slots) {
         const u32 image = (u32)s / n_nodes;
@@ -118,17 +128,32 @@ __device__ Borders borders_of(u32 block, const u32 *slots, const u32 *level_star
     return {block == level_starts[level] ? -1 : (long long)slots[block - 1], (long long)slots[block]};
 }
 
+// What `chains` works in.
+struct Chains {
+    u32 *chain_of, *row_of;  // of each gap (S)
+    u32 *table;  // images x MOST_LEVELS x tiles
+    u32 *of_blocks;
+    u32 *line_rows;  // rows in the order of the line
+    u32 *starts, *stops, *bottoms;  // of each chain, by its entry in the lists
+};
+
 // Fills the rows, one for every gap, by image and chain, and from the bottom of a chain upwards: the
 // positions [low, cut] and [cut + 1, high] that the gap joins, where the chain's rows stop, and the merge
 // (see merge_of) of the chain's block; row_of(gap), whether the branch is on the left of the gap, and
 // the merge of every single position.
-KERNEL chains(
-    const KEY *heights, const u32 *slots, const u32 *up, const u32 *entry_of, const u32 *state,
-    u32 n_images, u32 n_nodes, u32 *chain_of, u32 *table /* images x MOST_LEVELS x tiles */, u32 *of_blocks,
-    u32 *line_rows, u32 *starts, u32 *stops, u32 *bottoms,
-    u32 *row_of, u8 *branch_on_left, u32 *lows, u32 *cuts, u32 *highs, u32 *row_stops, u32 *row_merges,
-    u32 *position_merges, u32 *barrier
+COOPERATIVE_KERNEL chains(
+    const Levels found, u32 n_images, u32 n_nodes, const Chains work, const Line line, u32 *barrier
 ) {
+    const KEY *const heights = found.heights;
+    const u32 *const slots = found.slots, *const up = found.up, *const entry_of = found.entry_of;
+    const u32 *const state = found.state;
+    u32 *const chain_of = work.chain_of, *const row_of = work.row_of, *const table = work.table;
+    u32 *const of_blocks = work.of_blocks, *const line_rows = work.line_rows;
+    u32 *const starts = work.starts, *const stops = work.stops, *const bottoms = work.bottoms;
+    u32 *const lows = line.lows, *const cuts = line.cuts, *const highs = line.highs;
+    u32 *const row_stops = line.row_stops, *const row_merges = line.row_merges;
+    u32 *const position_merges = line.position_merges;
+    u8 *const branch_on_left = line.branch_on_left;
     __shared__ u32 count_of[N_WARPS][MOST_LEVELS];
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const u32 n_slots = n_images * n_nodes, n_rows = n_slots - n_images;

@@ -2,6 +2,8 @@
 //
 // End e of the 2 (N - 1) is one of edge e / 2; `places` sorts them by (pixel, end). No pixel: NONE.
 
+#include "common.cuh"
+
 KERNEL first_ends(const u32 *pixels, u32 n_ends, u32 n, u32 *starts) {
     FOR_EACH(i, (u64)n_ends + 1) {
         const u32 from = i ? pixels[i - 1] + 1 : 0, to = i < n_ends ? pixels[i] : n;

@@ -3,6 +3,8 @@
 // KEY and REAL are the weights' bits and type. A batch is one graph: node u of item f is node f * N + u.
 // The key of an edge that is not there is ~0.
 
+#include "common.cuh"
+
 // ties becomes (lower end, higher end) as one number, by which equal weights are ordered. Edge
 // e of item f has the ends of edge e of list list_of[f], or of list f / repeat if list_of is null.
 KERNEL weigh_list(

@@ -1,5 +1,7 @@
 // Stable radix sort of (KEY, u32) pairs, DIGIT_BITS a pass, all passes in one cooperative launch.
 
+#include "common.cuh"
+
 #define DIGITS (1 << DIGIT_BITS)
 #define ITEMS 4  // pairs of a thread in each tile
 #define TILE (BLOCK * ITEMS)
@@ -7,7 +9,7 @@
 // Sorts `keys` and `values` by the lowest n_bits of the keys. With `number`, the values begin as 0, 1, 2 ...
 // There are n pairs, or *n_device (which is at most n) if that is not null. A pass over a digit that all
 // keys share is left out: images of few distinct weights take few passes.
-KERNEL sort_pairs(
+COOPERATIVE_KERNEL sort_pairs(
     KEY *keys, KEY *other_keys, u32 *values, u32 *other_values, u32 n, const u32 *n_device,
     int n_bits, int number, u32 *counts /* DIGITS x blocks */, u32 *totals /* DIGITS */, u32 *barrier
 ) {

@@ -2,11 +2,13 @@
 //
 // REAL is the type of values and results, PIXEL that of the image. Item i is along image i / repeat. Between
 // iterations, values are kept as planes: (items, channels, pixels), n_planes of which take turns. Where there
-// are regions (items, pixels), values are 0 outside before and after every iteration.
+// is a region (items, pixels), values are 0 outside before and after every iteration.
 //
 // Two axes, windows of 2 RADIUS + 1. A block holds a tile: each thread TALL pixels of a column, whose
 // weights stay in registers for all iterations if the block has one tile, and are computed anew for each
 // tile and iteration if it has several. Values come through shared memory, DEEP channels at a time.
+
+#include "common.cuh"
 
 #define SIDE (2 * RADIUS + 1)
 #define TILE_X 32
@@ -14,15 +16,12 @@
 #define HALO_X (TILE_X + 2 * RADIUS)
 #define HALO_Y (TILE_Y + 2 * RADIUS)
 
-KERNEL propagate_tiles(
-    const REAL *values, long long item_stride, long long pixel_stride, long long channel_stride,
-    const PIXEL *images, u32 image_channels, const u8 *masks, u32 n_masks, u32 repeat, const u8 *regions,
-    u32 n_items, u32 height, u32 width, u32 channels, PIXEL scale, u32 iterations,
-    REAL *planes, u32 n_planes,
-    REAL *out, long long out_item_stride, long long out_pixel_stride, long long out_channel_stride, u32 *barrier
+COOPERATIVE_KERNEL propagate_tiles(
+    const Strided<const REAL> values, const Images<PIXEL> images, u32 repeat, const u8 *region, u32 n_items, u32 height,
+    u32 width, u32 channels, PIXEL scale, u32 iterations, REAL *planes, u32 n_planes, const Strided<REAL> out,
+    u32 *barrier
 ) {
     __shared__ REAL shared[DEEP][HALO_Y][HALO_X];
-    const Strided<REAL> source = {values, item_stride, pixel_stride, channel_stride};
     const u32 across = (width + TILE_X - 1) / TILE_X, down = (height + TILE_Y - 1) / TILE_Y;
     const u64 n_pixels = (u64)height * width, n_tiles = (u64)across * down * n_items;
     const u64 n_values = n_items * n_pixels * channels;
@@ -37,14 +36,14 @@ KERNEL propagate_tiles(
             const u64 item = tile / ((u64)across * down), image = item / repeat;
             const int left = (int)(tile % across) * TILE_X, top = (int)(tile / across % down) * TILE_Y;
             const int x = threadIdx.x % TILE_X, y = threadIdx.x / TILE_X * TALL;
-            const u8 *const mask = masks ? masks + (image % n_masks) * n_pixels : 0;
-            const u8 *const region = regions ? regions + item * n_pixels : 0;
+            const u8 *const mask = images.mask(image, n_pixels);
+            const u8 *const own_region = region ? region + item * n_pixels : 0;
             const bool last = step + 1 == iterations;
-            if (region) {  // a tile without a pixel of it is 0
+            if (own_region) {  // a tile without a pixel of it is 0
                 bool mine = false;
                 for (int k = 0; k < TALL; k++) {
                     const int px = left + x, py = top + y + k;
-                    mine = mine || (px < (int)width && py < (int)height && region[(u64)py * width + px]);
+                    mine = mine || (px < (int)width && py < (int)height && own_region[(u64)py * width + px]);
                 }
                 if (!__syncthreads_or(mine)) {
                     for (u32 c = 0; c < channels; c++)
@@ -52,7 +51,7 @@ KERNEL propagate_tiles(
                             const int px = left + x, py = top + y + k;
                             if (px >= (int)width || py >= (int)height) continue;
                             const u64 pixel = (u64)py * width + px;
-                            if (last) out[item * out_item_stride + pixel * out_pixel_stride + c * out_channel_stride] = 0;
+                            if (last) out(item, pixel, c) = 0;
                             else to[(item * channels + c) * n_pixels + pixel] = 0;
                         }
                     continue;
@@ -64,7 +63,7 @@ KERNEL propagate_tiles(
                     const int px = left + x, py = top + y + k;
                     const u64 pixel = (u64)py * width + px;
                     inside[k] = px < (int)width && py < (int)height && (!mask || mask[pixel]);
-                    const PIXEL *const own = images + (image * n_pixels + pixel) * image_channels;
+                    const PIXEL *const own = images.image(image, n_pixels) + pixel * images.channels;
                     REAL sum = 0;
 #pragma unroll
                     for (int j = 0; j < SIDE * SIDE; j++) {
@@ -74,13 +73,13 @@ KERNEL propagate_tiles(
                                           (!mask || mask[other]);
                         REAL w = 0;
                         if (part) {
-                            const PIXEL *const its = images + (image * n_pixels + other) * image_channels;
-                            w = (REAL)falling_exponential(window_distance(its, own, image_channels) * scale);
+                            const PIXEL *const its = images.image(image, n_pixels) + other * images.channels;
+                            w = (REAL)falling_exponential(window_distance(its, own, images.channels) * scale);
                         }
                         weight[k][j] = w;
                         sum += w;
                     }
-                    const REAL norm = inside[k] && (!region || region[pixel]) ? 1 / sum : 0;
+                    const REAL norm = inside[k] && (!own_region || own_region[pixel]) ? 1 / sum : 0;
 #pragma unroll
                     for (int j = 0; j < SIDE * SIDE; j++) weight[k][j] *= norm;
                 }
@@ -93,8 +92,8 @@ KERNEL propagate_tiles(
                     const u64 pixel = (u64)qy * width + qx;
                     REAL value = 0;
                     if (qx >= 0 && qx < (int)width && qy >= 0 && qy < (int)height &&
-                        (!mask || mask[pixel]) && (!region || region[pixel]))
-                        value = step == 0 ? source(item, pixel, channel + c)
+                        (!mask || mask[pixel]) && (!own_region || own_region[pixel]))
+                        value = step == 0 ? values(item, pixel, channel + c)
                                           : from[(item * channels + channel + c) * n_pixels + pixel];
                     shared[c][hy][hx] = value;
                 }
@@ -119,10 +118,8 @@ KERNEL propagate_tiles(
                         const u64 pixel = (u64)py * width + px;
                         if (!inside[k] && !last) continue;  // nobody reads it
                         REAL result = sum[k];
-                        if (!inside[k]) result = !region || region[pixel] ? source(item, pixel, channel + c) : 0;
-                        if (last)
-                            out[item * out_item_stride + pixel * out_pixel_stride + (channel + c) * out_channel_stride] =
-                                result;
+                        if (!inside[k]) result = !own_region || own_region[pixel] ? values(item, pixel, channel + c) : 0;
+                        if (last) out(item, pixel, channel + c) = result;
                         else to[(item * channels + channel + c) * n_pixels + pixel] = result;
                     }
                 }

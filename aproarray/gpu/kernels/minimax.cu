@@ -1,9 +1,11 @@
 // The largest gaps between pairs of positions: maxima over groups of 8, over groups of 8 groups, and so on.
 
+#include "common.cuh"
+
 #define GROUP 8
 
 // Fills result (Q) with the largest of gaps[first:last] for every pair; it begins as zeros.
-KERNEL largest_between(
+COOPERATIVE_KERNEL largest_between(
     const REAL *gaps, u32 n, REAL *groups, const long long *first, const long long *last, u32 n_pairs, REAL *result,
     u32 *barrier
 ) {

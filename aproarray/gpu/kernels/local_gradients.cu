@@ -3,15 +3,17 @@
 // REAL is the type of values, PIXEL that of the image. The steps of a window are numbered, axes in order,
 // over what fits the image along each axis. A pair is a pixel and a step beyond the middle one.
 
+#include "common.cuh"
+
 struct Window {
     u32 shape[NDIM];
     int radius[NDIM];
     u32 steps;
 
-    __device__ Window(const u32 *extents, int widest) : steps(1) {
+    __device__ Window(const Extents &extents, int widest) : steps(1) {
         for (int axis = 0; axis < NDIM; axis++) {
-            shape[axis] = extents[axis];
-            radius[axis] = widest < (int)extents[axis] ? widest : (int)extents[axis] - 1;
+            shape[axis] = extents.of[axis];
+            radius[axis] = widest < (int)shape[axis] ? widest : (int)shape[axis] - 1;
             steps *= 2 * radius[axis] + 1;
         }
     }
@@ -34,38 +36,34 @@ struct Window {
 
 // sums <- W 1 of images (G, N), 1 outside the mask.
 KERNEL window_sums(
-    const PIXEL *images, u32 image_channels, const u8 *masks, u32 n_masks, u32 n_images,
-    u32 s0, u32 s1, u32 s2, u32 s3, u32 s4, u32 s5, u32 s6, u32 s7, u32 n_pixels, PIXEL scale, int radius,
-    REAL *sums
+    const Images<PIXEL> images, const Extents extents, u32 n_pixels, PIXEL scale, int radius, REAL *sums
 ) {
-    const u32 shape[8] = {s0, s1, s2, s3, s4, s5, s6, s7};
-    const Window window(shape, radius);
-    FOR_EACH(i, (u64)n_images * n_pixels) {
+    const Window window(extents, radius);
+    FOR_EACH(i, (u64)images.count * n_pixels) {
         const u64 image = i / n_pixels;
         const u32 pixel = (u32)(i % n_pixels);
-        const u8 *const mask = masks ? masks + (image % n_masks) * n_pixels : 0;
-        const PIXEL *const pixels = images + image * n_pixels * image_channels;
+        const u8 *const mask = images.mask(image, n_pixels);
+        const PIXEL *const pixels = images.image(image, n_pixels);
         REAL sum = 1;
         for (u32 step = 0; step < window.steps && (!mask || mask[pixel]); step++) {
             if (step == window.steps / 2) continue;
             const u32 other = window.neighbour(pixel, step);
             if (other == NONE || (mask && !mask[other])) continue;
-            const PIXEL *const own = pixels + (u64)pixel * image_channels;
-            const PIXEL *const its = pixels + (u64)other * image_channels;
-            sum += (REAL)falling_exponential(window_distance(its, own, image_channels) * scale);
+            const PIXEL *const own = pixels + (u64)pixel * images.channels;
+            const PIXEL *const its = pixels + (u64)other * images.channels;
+            sum += (REAL)falling_exponential(window_distance(its, own, images.channels) * scale);
         }
         sums[i] = sum;
     }
 }
 
-// What pairs contribute: see pair_tiles.cu, where a thread has all pairs of a pixel; here it has one.
+// What pairs contribute: see local_gradients_tiles.cu, where a thread has all pairs of a pixel; here it has one.
 KERNEL pair_windows(
-    const REAL *iterates, const REAL *adjoints, u32 n_items,
-    u32 s0, u32 s1, u32 s2, u32 s3, u32 s4, u32 s5, u32 s6, u32 s7, u32 n_pixels, int radius, u32 channels,
-    u32 iterations, REAL *pairs
+    const REAL *iterates, const REAL *adjoints, const Sizes sizes, const Extents extents, int radius, u32 iterations,
+    REAL *pairs
 ) {
-    const u32 shape[8] = {s0, s1, s2, s3, s4, s5, s6, s7};
-    const Window window(shape, radius);
+    const u32 n_items = sizes.items, n_pixels = sizes.n, channels = sizes.channels;
+    const Window window(extents, radius);
     const u32 blocks = (channels + DEEP - 1) / DEEP, half = window.steps / 2;
     const u64 step_size = (u64)n_items * channels * n_pixels;
     FOR_EACH(i, (u64)n_items * blocks * (half + 1) * n_pixels) {
@@ -104,31 +102,29 @@ KERNEL add_pairs(
 // for d_ij = |I_i - I_j|^2. out (images, pixels, channels) <- dL/dI; by_scale (images, pixels) <- the sum of
 // dL/d(d_ij) d_ij over the pairs that begin at a pixel.
 KERNEL gather_pairs(
-    const PIXEL *images, u32 image_channels, const u8 *masks, u32 n_masks, u32 n_images,
-    u32 s0, u32 s1, u32 s2, u32 s3, u32 s4, u32 s5, u32 s6, u32 s7, u32 n_pixels, PIXEL scale, int radius,
-    const double *total, double *out, double *by_scale
+    const Images<PIXEL> images, const Extents extents, u32 n_pixels, PIXEL scale, int radius, const double *total,
+    double *out, double *by_scale
 ) {
-    const u32 shape[8] = {s0, s1, s2, s3, s4, s5, s6, s7};
-    const Window window(shape, radius);
+    const Window window(extents, radius);
     const u32 half = window.steps / 2;
-    FOR_EACH(i, (u64)n_images * n_pixels) {
+    FOR_EACH(i, (u64)images.count * n_pixels) {
         const u64 image = i / n_pixels;
         const u32 pixel = (u32)(i % n_pixels);
-        const u8 *const mask = masks ? masks + (image % n_masks) * n_pixels : 0;
-        const PIXEL *const pixels = images + image * n_pixels * image_channels;
-        const PIXEL *const own = pixels + (u64)pixel * image_channels;
+        const u8 *const mask = images.mask(image, n_pixels);
+        const PIXEL *const pixels = images.image(image, n_pixels);
+        const PIXEL *const own = pixels + (u64)pixel * images.channels;
         const double *const pairs = total + image * (half + 1) * n_pixels;
         double share = 0;
-        for (u32 channel = 0; channel < image_channels; channel += DEEP) {
-            const u32 depth = image_channels - channel < DEEP ? image_channels - channel : DEEP;
+        for (u32 channel = 0; channel < images.channels; channel += DEEP) {
+            const u32 depth = images.channels - channel < DEEP ? images.channels - channel : DEEP;
             double sum[DEEP];
             for (u32 c = 0; c < DEEP; c++) sum[c] = 0;
             for (u32 step = 0; step < window.steps && (!mask || mask[pixel]); step++) {
                 if (step == half) continue;
                 const u32 other = window.neighbour(pixel, step);
                 if (other == NONE || (mask && !mask[other])) continue;
-                const PIXEL *const its = pixels + (u64)other * image_channels;
-                const PIXEL distance = window_distance(its, own, image_channels);
+                const PIXEL *const its = pixels + (u64)other * images.channels;
+                const PIXEL distance = window_distance(its, own, images.channels);
                 const REAL w = (REAL)falling_exponential(distance * scale);
                 if (!(w > 0)) continue;  // one that underflows has no slope, however large the scale
                 const bool ahead = step > half;
@@ -140,7 +136,7 @@ KERNEL gather_pairs(
                     sum[c] += 2 * slope * ((double)own[channel + c] - its[channel + c]);
                 if (ahead && channel == 0) share += slope * distance;
             }
-            for (u32 c = 0; c < depth; c++) out[i * image_channels + channel + c] = sum[c];
+            for (u32 c = 0; c < depth; c++) out[i * images.channels + channel + c] = sum[c];
         }
         by_scale[i] = share;
     }

@@ -4,6 +4,8 @@
 // terms of DEEP channels, over all iterations, are summed up in registers: HALF pairs for each pixel,
 // whose other pixels come through shared memory, STAGED terms at a time.
 
+#include "common.cuh"
+
 #define SIDE (2 * RADIUS + 1)
 #define HALF (2 * RADIUS * (RADIUS + 1))
 #define TILE_X 32

@@ -10,6 +10,8 @@
 // (the second one's joins the two); every other one has one edge of the tree. Numbers of nodes depend on
 // the order in which threads run. Nothing that leaves these kernels does.
 
+#include "common.cuh"
+
 enum {
     LIST_0,  // length of the list of edges that is read or written, in turns
     LIST_1,
@@ -20,15 +22,26 @@ enum {
     ROUND_STARTS  // first node of each round, and of the one that never came
 };
 
+// The components of all rounds, and the rows of the trees' edges.
+struct Components {
+    u32 *best, *parent, *chain, *size, *smallest;  // of each node (2 P)
+    u32 *child_of;  // the component that an edge hooks on (E), NONE for edges that are in no tree
+    u32 *first_of;  // the first chain child of node P + i (P)
+    u32 *row_chains, *row_ranks;  // (chain - P, rank) of the trees' edges (P)
+    u32 *state;
+};
+
 // Merges along all lightest edges, round by round, until no edges are left between components. Fills
-// best, parent and chain of the nodes, size and smallest (pixel) of what is below each node along chains,
-// child_of(rank) (NONE for edges that are in no tree), first_of(A - P), the first chain child of A; and the
-// rows (chain - P, rank), by rank, of the trees' edges.
-KERNEL boruvka(
+// the components: best, parent and chain of the nodes, size and smallest (pixel) of what is below each node along
+// chains, and the rows by rank.
+COOPERATIVE_KERNEL boruvka(
     const u32 *ends, u32 n_edges, u32 n_pixels, u32 *lists /* 2 x 3 x n_edges */,
-    u32 *best, u32 *parent, u32 *chain, u32 *size, u32 *smallest, u32 *child_of, u32 *first_of,
-    u32 *row_chains, u32 *row_ranks, u32 *of_blocks, u32 *state /* zeros */, u32 *barrier
+    const Components components /* whose state begins as zeros */, u32 *of_blocks, u32 *barrier
 ) {
+    u32 *const best = components.best, *const parent = components.parent, *const chain = components.chain;
+    u32 *const size = components.size, *const smallest = components.smallest, *const state = components.state;
+    u32 *const child_of = components.child_of, *const first_of = components.first_of;
+    u32 *const row_chains = components.row_chains, *const row_ranks = components.row_ranks;
     // Needed at different times: where a component hooks on, and the number of what becomes of a root.
     u32 *const hook = size, *const fresh = smallest;
     FOR_EACH(c, 2 * (u64)n_pixels) best[c] = parent[c] = NONE;
@@ -226,18 +239,31 @@ __device__ Least block_scan_least(Least value, Least before, Least *total) {
     return then(own, last);
 }
 
+// What `lay_out` works in.
+struct Layout {
+    u32 *row_starts, *row_stops;  // of each chain (P)
+    u64 *sizes_before, *fronts_before;  // of each row (P)
+    u32 *offset, *tree_starts;  // of each node (2 P), of each tree's smallest pixel (P)
+    u64 *of_blocks;  // 4 x blocks
+};
+
 // Lays the chain tree out: order (B, N), gaps (B, N - 1) and gap_edges (B, N - 1, 2).
 //
 // Of the children of a chain, one after the other by rank, each goes behind those before it, or in
 // front of them if it holds a smaller pixel than they all do. The trees of a forest follow one
 // another by their smallest pixels. `rows` are sorted by (chain, rank).
-KERNEL lay_out(
+COOPERATIVE_KERNEL lay_out(
     const KEY *keys, const u32 *ends, u32 n_pixels, u32 n_nodes /* N: pixels of one image */,
-    const u32 *best, const u32 *chain, const u32 *size, const u32 *smallest, const u32 *child_of,
-    const u32 *first_of, const u32 *row_chains, const u32 *row_ranks, const u32 *state,
-    u32 *row_starts, u32 *row_stops, u64 *sizes_before, u64 *fronts_before, u32 *offset, u32 *tree_starts,
-    u64 *of_blocks /* 4 x blocks */, int *order, KEY *gaps, int *gap_edges, u32 *overflow, u32 *barrier
+    const Components components, const Layout layout, int *order, KEY *gaps, int *gap_edges, u32 *overflow, u32 *barrier
 ) {
+    const u32 *const best = components.best, *const chain = components.chain, *const state = components.state;
+    const u32 *const size = components.size, *const smallest = components.smallest;
+    const u32 *const child_of = components.child_of, *const first_of = components.first_of;
+    const u32 *const row_chains = components.row_chains, *const row_ranks = components.row_ranks;
+    u32 *const row_starts = layout.row_starts, *const row_stops = layout.row_stops;
+    u64 *const sizes_before = layout.sizes_before, *const fronts_before = layout.fronts_before;
+    u32 *const offset = layout.offset, *const tree_starts = layout.tree_starts;
+    u64 *const of_blocks = layout.of_blocks;
     const u32 FRONT = 0x80000000u;  // marks the offset of a child that goes in front
     const u32 n_rows = state[N_ROWS], n_all = state[N_NODES], blocks = gridDim.x;
     u32 *const least_of_blocks = (u32 *)(of_blocks + 2 * blocks);
