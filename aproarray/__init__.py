@@ -8,6 +8,7 @@ CuPy arrays and CUDA tensors are computed with on their device, but for labels, 
 an image. `aproarray.torch` has the same for training code, with gradients.
 """
 
+from aproarray import _built  # noqa: F401 (first: the others need the compiled modules)
 from aproarray._api import global_propagate, local_propagate, mst
 from aproarray._labels import LabelPropagator, affinity_map, propagate_labels, refine
 from aproarray._tree import SpanningTree

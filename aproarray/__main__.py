@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import json
+import os
 import platform
 import sys
-import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -17,27 +16,53 @@ from typing import Any
 
 import aproarray
 
-# What reading and writing images needs beyond numpy: the extra `cli`.
-_IMAGE_MODULES = {"PIL": "Pillow", "tifffile": "tifffile"}
+# What reading and writing files needs beyond NumPy, and how to install it.
+_INSTALL = {
+    "PIL": "Pillow: pip install 'aproarray[cli]'",
+    "tifffile": "tifffile: pip install 'aproarray[cli]'",
+    "nibabel": "nibabel: pip install 'aproarray[nifti]'",
+}
+_INTERRUPTED = 130  # 128 and the number of the signal, as shells have it
+_BROKEN_PIPE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 if something failed (2: wrong usage)."""
-    options = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = options.run
+    """Run the command line and return its exit code.
+
+    0: all done; 1: something failed; 2: wrong usage; 130: Ctrl-C; 141: nobody reads the output any more.
+    """
     try:
-        return run(options)
+        try:
+            options = _parser().parse_args(arguments)
+            run: Callable[[argparse.Namespace], int] = options.run
+            return run(options)
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("aproarray: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        _drop_output()
+        return _BROKEN_PIPE
+    except OSError as error:
+        _drop_output()
+        return _fail(f"cannot write to standard output: {error.strerror or error}")
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
-        if module not in _IMAGE_MODULES:
+        if module not in _INSTALL:
             raise
-        return _fail(
-            f"reading and writing images needs {_IMAGE_MODULES[module]}: pip install 'aproarray[cli]'"
-        )
+        return _fail(f"reading and writing images needs {_INSTALL[module]}")
+
+
+def _drop_output() -> None:
+    """Let Python, which flushes standard output at its end, flush it to nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="aproarray", description="Affinity propagation on arrays.")
+    parser.add_argument("--version", action="version", version=f"aproarray {aproarray.__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
 
     demo = commands.add_parser(
@@ -57,11 +82,21 @@ def _parser() -> argparse.ArgumentParser:
     propagate = commands.add_parser(
         "propagate",
         help="from scribbles or points to masks",
-        description="Propagate the labels of scribbles to all pixels. SCRIBBLES is an image of that size: "
-        "integers (0: unlabelled), or colours, each of which is a class (black or transparent: unlabelled). "
-        "A .png of coloured scribbles gets their colours, other outputs get class numbers.",
+        description="Propagate the labels of scribbles to all pixels. SCRIBBLES is a picture or an array of "
+        "that size: integers (0: unlabelled; below 0: takes no part), or colours, each of which is a class. "
+        "Their background is black, transparent, white, or else the colour of the border; it "
+        "is unlabelled. Smooth borders of strokes are left out. A .png of coloured scribbles gets their "
+        "colours, other outputs get class numbers: --json says which number a colour has, for all images of "
+        "the call.",
     )
     _add_files(propagate, "scribbles", "SCRIBBLES", "a file, or a folder with a file of each image's name")
+    propagate.add_argument(
+        "--unlabelled",
+        type=_number_or_colour,
+        metavar="VALUE",
+        help="the number of unlabelled pixels (255 in many data sets; 0 is then a class), or their colour, "
+        "as white or #ffffff",
+    )
     propagate.add_argument(
         "--overlay", action="store_true", help="write the labels painted over the image, not the labels"
     )
@@ -70,10 +105,17 @@ def _parser() -> argparse.ArgumentParser:
     refine = commands.add_parser(
         "refine",
         help="make coarse class scores follow an image",
-        description="Refine soft class scores, an array (H, W, classes) of any size. "
+        description="Refine soft class scores, an array of floats (H, W, classes) of any size. "
         "A .npy output gets the refined scores, others the number of the best class, from 0.",
     )
     _add_files(refine, "scores", "SCORES", "a .npy file, or a folder with a .npy of each image's name")
+    refine.add_argument(
+        "--class-axis",
+        type=int,
+        default=-1,
+        metavar="AXIS",
+        help="the axis of the classes in SCORES: 0 for (classes, H, W) (default: %(default)s)",
+    )
     refine.add_argument(
         "--mode",
         choices=("local", "global", "global-local", "local-global", "parallel"),
@@ -113,11 +155,44 @@ def _add_files(
         command.add_argument(name, type=Path, metavar=metavar, help=description)
     command.add_argument(
         "-o", "--out", type=Path, required=True, metavar="OUT",
-        help="a .png, .tif or .npy; for a folder or a pattern, a folder, in which .png files are written",
+        help="a .png, .tif, .npy or .nii.gz; for a folder or a pattern, a folder, in which .png files are "
+        "written (.nii.gz for NIfTI)",
     )  # fmt: skip
+    command.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="which pixels take part: those that are neither 0 nor black in a file of the image's size, or "
+        "in a folder's file of each image's name",
+    )
+    command.add_argument(
+        "--nodata",
+        type=float,
+        metavar="VALUE",
+        help="the image's number for pixels without data, which take no part (default: as the file says; NaN "
+        "and infinity always are)",
+    )
+    command.add_argument(
+        "--any-size", action="store_true", help="also read pictures above Pillow's limit of 179 megapixels"
+    )
     command.add_argument(
         "--json", action="store_true", help="print a line of JSON for each image, errors included"
     )
+
+
+def _number_or_colour(argument: str) -> int | tuple[int, int, int]:
+    """Return an integer, or a colour that Pillow knows the name of."""
+    with contextlib.suppress(ValueError):
+        return int(argument)
+    from PIL import ImageColor
+
+    try:
+        red, green, blue = ImageColor.getrgb(argument)[:3]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{argument} must be a number, or a colour such as white or #ffffff"
+        ) from error
+    return red, green, blue
 
 
 def _picture(argument: str) -> Path:
@@ -157,149 +232,163 @@ def _example(name: str) -> ModuleType:
 
 
 def _propagate(options: argparse.Namespace) -> int:
-    from aproarray import _files, propagate_labels
+    import numpy as np
 
-    def work(image_path: Path, scribbles_path: Path, out: Path) -> dict[str, Any]:
-        image = _files.read_image(image_path)
-        scribbles = _files.read_scribbles(scribbles_path, image.shape)
-        labels = propagate_labels(image, scribbles.labels)
-        if options.overlay:
-            _files.write(out, _files.overlay(image, labels, scribbles.colours))
-        else:
-            _files.write_labels(out, labels, scribbles.colours)
-        return {"pixels": {str(label): int((labels == label).sum()) for label in _distinct(labels)}}
+    from aproarray import _batch, _files, _paint, propagate_labels
 
-    return _for_each(options, options.scribbles, _files.LABEL_SUFFIXES, work)
+    suffixes = (*_files.LABEL_SUFFIXES, ".webp", ".bmp", ".gif")
+    companion = _batch.Companion(options.scribbles, suffixes)
+
+    def prepare(images: list[Path]) -> _batch.Work:
+        every = _colours_of_all(options, companion, images) if options.scribbles.is_dir() else None
+
+        def work(image_path: Path, paths: Sequence[Path], out: Path) -> dict[str, Any]:
+            raster = _files.read(image_path, any_size=options.any_size)
+            image = _files.image_of(raster)
+            scribbles = _files.read(paths[0], any_size=options.any_size)
+            strokes = _paint.strokes(scribbles, raster, options.unlabelled)
+            if every is not None:
+                strokes = strokes.numbered(every)
+            shape = strokes.numbers.shape
+            if not options.overlay:
+                _files.check_fits(out, shape)
+            if not (strokes.numbers > 0).any():
+                raise _files.FileError(f"{paths[0]} holds no labels: all of its pixels are unlabelled")
+            mask = _mask(options, raster, image, len(shape), paths[1:])
+            found = propagate_labels(
+                image, strokes.numbers, channel_axis=None if image.ndim == len(shape) else -1, mask=mask
+            )
+            labels = strokes.as_in_file(found)
+            if options.overlay:
+                painted = _paint.overlay(image, found, strokes.colours, mask)
+                _files.write(out, painted, coloured=True)
+            else:
+                _files.write_labels(out, labels, colours=strokes.colours, like=raster)
+            values, counts = np.unique(labels, return_counts=True)
+            report: dict[str, Any] = {
+                "pixels": {str(value): int(count) for value, count in zip(values, counts, strict=True)}
+            }
+            if strokes.colours is not None:
+                report["classes"] = {
+                    str(number): _paint.hexadecimal(colour)
+                    for number, colour in enumerate(strokes.colours, 1)
+                }
+            return report
+
+        return work
+
+    return _batch.run(options, [companion, *_mask_companion(options)], prepare)
+
+
+def _colours_of_all(options: argparse.Namespace, companion: Any, images: list[Path]) -> Any:
+    """Return the colours of all scribbles of a call, sorted, so that a class has one number in all."""
+    import numpy as np
+
+    from aproarray import _files, _paint
+
+    found = [np.zeros((0, 3), np.uint8)]
+    for image in images:
+        with contextlib.suppress(OSError, ValueError, MemoryError):  # which is said when it is its turn
+            raster = _files.read(companion.of(image), any_size=options.any_size)
+            strokes = _paint.strokes(raster, unlabelled=options.unlabelled)
+            if strokes.colours is not None:
+                found.append(strokes.colours)
+    return np.unique(np.concatenate(found), axis=0)
 
 
 def _refine(options: argparse.Namespace) -> int:
-    from aproarray import _files, refine
+    import numpy as np
 
-    def work(image_path: Path, scores_path: Path, out: Path) -> dict[str, Any]:
-        scores = refine(_files.read(scores_path), _files.read_image(image_path), mode=options.mode)
-        if out.suffix.lower() == ".npy":
-            _files.write(out, scores)
+    from aproarray import _batch, _files, refine
+
+    companion = _batch.Companion(options.scores, (".npy",))
+
+    def work(image_path: Path, paths: Sequence[Path], out: Path) -> dict[str, Any]:
+        raster = _files.read(image_path, any_size=options.any_size)
+        image = _files.image_of(raster)
+        if _files.suffix(paths[0]) != ".npy":
+            raise _files.FileError(f"{paths[0]} is no .npy file, which scores must be: the image comes first")
+        scores = _files.read(paths[0]).values
+        if scores.dtype.kind not in "fb":
+            raise _files.FileError(
+                f"{paths[0]} of dtype {scores.dtype} holds no scores, which are floats: an image or labels?"
+            )
+        n_spatial = len(raster.spatial_shapes[-1])
+        mask = _mask(options, raster, image, n_spatial, paths[1:])
+        if scores.ndim > n_spatial:
+            if not -scores.ndim <= options.class_axis < scores.ndim:
+                raise _files.FileError(f"{paths[0]} of shape {scores.shape} has no axis {options.class_axis}")
+            scores = np.moveaxis(scores, options.class_axis, -1)
+        _check_scores(paths[0], scores.shape[:n_spatial], image.shape[:n_spatial])
+        refined = refine(image=image, scores=scores, mode=options.mode, spatial_ndim=n_spatial, mask=mask)
+        with_classes = refined.ndim > n_spatial
+        if _files.suffix(out) == ".npy":
+            _files.write(out, np.moveaxis(refined, -1, options.class_axis) if with_classes else refined)
         else:
-            _files.write_labels(out, scores.argmax(-1) if scores.ndim == 3 else scores > 0.5)
-        return {"shape": list(scores.shape)}
+            _files.write_labels(out, refined.argmax(-1) if with_classes else refined > 0.5, like=raster)
+        return {"shape": list(refined.shape)}
 
-    return _for_each(options, options.scores, (".npy",), work)
+    return _batch.run(options, [companion, *_mask_companion(options)], lambda _: work)
+
+
+def _check_scores(path: Path, shape: tuple[int, ...], image_shape: tuple[int, ...]) -> None:
+    """Refuse scores that are no patches of the image: square ones, of which the last may be cut off."""
+    import numpy as np
+
+    from aproarray import _files
+
+    extents = list(zip(image_shape, shape, strict=False))
+    least = max((extent / (n + 1) for extent, n in extents), default=0)
+    most = min((extent / (n - 1) for extent, n in extents if n > 1), default=np.inf)
+    if least >= most or any(n > extent for extent, n in extents):
+        raise _files.FileError(
+            f"{path} holds scores of {shape} pixels, which are no patches of an image of {image_shape}: is "
+            "it the image, or are the classes on another axis (--class-axis 0)?"
+        )
 
 
 def _affinity(options: argparse.Namespace) -> int:
-    from aproarray import _files, affinity_map
+    from aproarray import _batch, _files, _paint, affinity_map
 
-    def work(image_path: Path, _: Path, out: Path) -> dict[str, Any]:
-        image = _files.read_image(image_path)
-        ndim = len(options.at)
-        _files.check_spatial_ndim(image_path, image, ndim)
-        _files.check_fits(out, image.shape[:ndim])
-        affinity = affinity_map(image, tuple(options.at), kind=options.kind, spatial_ndim=ndim)
-        _files.write(out, affinity if out.suffix.lower() == ".npy" else _files.grey(affinity))
+    def work(image_path: Path, paths: Sequence[Path], out: Path) -> dict[str, Any]:
+        raster = _files.read(image_path, any_size=options.any_size)
+        image = _files.image_of(raster)
+        n_spatial = len(options.at)
+        possible = {len(shape) for shape in raster.spatial_shapes}
+        if n_spatial not in possible:
+            indices = " or ".join(map(str, sorted(possible)))
+            raise ValueError(
+                f"a pixel of an image of shape {image.shape} has {indices} indices, got {n_spatial}"
+            )
+        _files.check_fits(out, image.shape[:n_spatial])
+        affinity = affinity_map(
+            image, tuple(options.at), kind=options.kind, spatial_ndim=n_spatial,
+            channel_axis=-1 if image.ndim > n_spatial else None,
+            mask=_mask(options, raster, image, n_spatial, paths),
+        )  # fmt: skip
+        as_numbers = _files.suffix(out) in (".npy", ".nii", ".nii.gz")
+        _files.write(out, affinity if as_numbers else _paint.grey(affinity), like=raster)
         return {"at": options.at}
 
-    return _for_each(options, None, (), work)
+    return _batch.run(options, _mask_companion(options), lambda _: work)
 
 
-def _distinct(labels: Any) -> list[int]:
-    import numpy as np
+def _mask_companion(options: argparse.Namespace) -> list[Any]:
+    from aproarray import _batch, _files
 
-    return [int(label) for label in np.unique(labels)]
+    return [] if options.mask is None else [_batch.Companion(options.mask, _files.LABEL_SUFFIXES)]
 
 
-def _for_each(
-    options: argparse.Namespace,
-    evidence: Path | None,
-    suffixes: tuple[str, ...],
-    work: Callable[[Path, Path, Path], dict[str, Any]],
-) -> int:
-    """Do the work for each image and what belongs to it; go on after an error, and return the exit code."""
+def _mask(options: argparse.Namespace, raster: Any, image: Any, n_spatial: int, paths: Sequence[Path]) -> Any:
+    """Return where pixels hold data and are in the mask of the call, None: everywhere."""
     from aproarray import _files
 
-    try:
-        outs = _outputs(options, evidence, suffixes)
-    except (OSError, ValueError) as error:
-        return _report(options, {"image": options.image, "error": str(error)})
-    several = len(outs) > 1
-    code = 0
-    for number, (image, out) in enumerate(outs.items(), 1):
-        if several and sys.stderr.isatty():
-            print(f"\r{number}/{len(outs)} {image.name}\033[K", end="", file=sys.stderr, flush=True)
-        start = time.perf_counter()
-        report: dict[str, Any] = {"image": str(image), "out": str(out)}
-        try:
-            if out.suffix.lower() not in _files.LABEL_SUFFIXES:
-                raise ValueError(f"{out} must end in {', '.join(_files.LABEL_SUFFIXES)}")
-            if not out.parent.is_dir():
-                raise FileNotFoundError(f"no folder {out.parent} to save {out.name} in")
-            own = image if evidence is None else _belonging(evidence, image, suffixes)
-            report |= work(image, own, out)
-            report["seconds"] = round(time.perf_counter() - start, 3)
-        except (OSError, TypeError, ValueError) as error:
-            report["error"] = f"{image}: {error}"
-        code |= _report(options, report)
-    if several and sys.stderr.isatty():
-        print(file=sys.stderr)
-    return code
-
-
-def _outputs(
-    options: argparse.Namespace, evidence: Path | None, suffixes: tuple[str, ...]
-) -> dict[Path, Path]:
-    """Return where to write what is made of each image: to a file of its own, which is no input."""
-    from aproarray import _files
-
-    images = _files.listed(options.image)
-    out: Path = options.out
-    several = len(images) > 1 or not Path(options.image).is_file()
-    if several and out.suffix and not out.is_dir():
-        raise ValueError(f"{len(images)} images need a folder to write to, got {out}")
-    outs = {image: out / f"{image.stem}.png" if several or out.is_dir() else out for image in images}
-
-    inputs = {_identity(image) for image in images}
-    if evidence is not None:
-        for image in images:
-            with contextlib.suppress(FileNotFoundError):  # which is said when it is this image's turn
-                inputs.add(_identity(_belonging(evidence, image, suffixes)))
-    written: dict[object, Path] = {}
-    for image, path in outs.items():
-        identity = _identity(path)
-        if identity in inputs:
-            raise ValueError(f"{path} is an input: what is made of {image} would be written over it")
-        if identity in written:
-            raise ValueError(f"{written[identity]} and {image} would both be written to {path}")
-        written[identity] = image
-    if several:
-        out.mkdir(parents=True, exist_ok=True)
-    return outs
-
-
-def _identity(path: Path) -> object:
-    """Return what all names of a file have in common, links included."""
-    if not path.exists():
-        return path.resolve()
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-def _belonging(evidence: Path, image: Path, suffixes: tuple[str, ...]) -> Path:
-    """Return the file of evidence that belongs to an image."""
-    if not evidence.is_dir():
-        return evidence
-    for suffix in suffixes:
-        path = evidence / (image.stem + suffix)
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"no {image.stem}{{{','.join(suffixes)}}} in {evidence}")
-
-
-def _report(options: argparse.Namespace, report: dict[str, Any]) -> int:
-    """Say how an image went, as JSON if asked for and in words only if it failed; return the exit code."""
-    if options.json:
-        print(json.dumps(report), flush=True)
-    elif "error" in report:
-        _fail(report["error"])
-    return int("error" in report)
+    nodata = raster.nodata if options.nodata is None else options.nodata
+    mask = _files.valid(image, n_spatial, nodata)
+    if paths:
+        given = _files.read_mask(paths[0], image.shape[:n_spatial], any_size=options.any_size)
+        mask = given if mask is None else mask & given
+    return mask
 
 
 def _fail(message: str) -> int:
@@ -330,12 +419,11 @@ def _version(name: str) -> str:
 
 
 def _cpu() -> str:
-    try:
-        from aproarray import cpu
-    except ImportError as error:
-        return f"not available: {error}; build it with `pip install .`"
-    sweeps = cpu.sweeps.__name__.rpartition(".")[2]
-    return f"available, {cpu.available_workers()} CPUs, sweeps by {sweeps}"
+    from aproarray import cpu
+    from aproarray.cpu._processor import sweeps
+
+    name = sweeps.__name__.rpartition(".")[2]
+    return f"available, {cpu.available_workers()} CPUs, sweeps by {name}"
 
 
 def _gpu() -> str:

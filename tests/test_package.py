@@ -3,6 +3,7 @@
 import ast
 import inspect
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -112,6 +113,35 @@ def test_everything_imported_is_declared():
     others = imported - sys.stdlib_module_names - {"aproarray"}
     assert {"numba", "llvmlite", "cupy", "PIL"} <= others
     assert {{"PIL": "pillow"}.get(name, name) for name in others} <= declared
+
+
+@pytest.mark.parametrize("damage", ["cut", "a folder"])
+def test_a_damaged_cache_is_not_used_and_mends(damage, tmp_path):
+    code = (
+        "import numpy as np, aproarray; eye, image = np.eye(4), np.zeros((4, 4));"
+        "print(aproarray.local_propagate(eye, image, zeta=1, iterations=1, kernel_size=3)[0, 0])"
+    )
+
+    def call():
+        options = {"capture_output": True, "text": True, "check": True, "timeout": 300, "cwd": PACKAGE.parent}
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, **options)
+        assert done.stdout == "0.5\n"
+        return done.stderr.count("RuntimeWarning: Numba's cache in")
+
+    assert call() == 0
+    files = list(tmp_path.rglob("*.nb[ic]"))
+    assert files
+    for path in files:
+        data = path.read_bytes()
+        path.unlink()
+        if damage == "a folder":
+            path.mkdir()
+        else:
+            path.write_bytes(data[: len(data) // 2])
+    assert call() == 1
+    if damage != "a folder":
+        assert call() == 0
 
 
 def test_windows_compile_where_nothing_can_be_cached():

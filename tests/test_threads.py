@@ -1,7 +1,9 @@
 """Threads: the number of workers and what else runs at the time change no bit of any result. Ctrl-C works."""
 
+import _thread
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -197,3 +199,71 @@ def test_what_cannot_be_resumed_goes_on_apart_from_the_caller():
     assert _workers.run_apart(threading.get_ident) != threading.get_ident()
     with pytest.raises(ZeroDivisionError):
         _workers.run_apart(divmod, 1, 0)
+
+
+@pytest.fixture(params=["none starts", "the second does not", "they start and die"])
+def few_threads(request, monkeypatch):
+    """Let threads fail to start, as they do under the limits of a container."""
+    start, asked = _thread.start_new_thread, []
+
+    def fails(function, arguments):
+        asked.append(function)
+        if request.param == "none starts" or (request.param == "the second does not" and len(asked) % 2 == 0):
+            raise RuntimeError("can't start new thread")
+        if request.param != "they start and die":
+            start(function, arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", fails)
+    monkeypatch.setattr(_workers, "_PATIENCE", 0.01)
+    yield asked
+    assert asked
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_fewer_threads_than_asked_for(verb, few_threads, monkeypatch):
+    monkeypatch.setattr(_workers, "STEP", 64)
+    result = verb(0, workers=4)
+    monkeypatch.undo()
+    assert_same(result, verb(0, workers=1))
+
+
+@pytest.mark.usefixtures("few_threads")
+def test_errors_come_out_where_threads_do_not_start():
+    def fails():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        _workers.run([fails] * 3, 3)
+    with pytest.raises(ZeroDivisionError):
+        _workers.run_apart(divmod, 1, 0)
+    assert _workers.run([lambda: 1, lambda: 2, lambda: 3], 3) == [1, 2, 3]
+
+
+def test_a_thread_that_begins_late_finds_nothing_to_do(monkeypatch):
+    late, calls = [], []
+    monkeypatch.setattr(_thread, "start_new_thread", lambda function, arguments: late.append(function))
+    monkeypatch.setattr(_workers, "_PATIENCE", 0.01)
+    assert _workers.run_apart(lambda: calls.append(1)) is None
+    assert _workers.run([lambda: calls.append(2)] * 3, 3) == [None] * 3
+    for function in late:
+        thread = threading.Thread(target=function)
+        thread.start()
+        thread.join()
+    assert calls == [1, 2, 2, 2]
+
+
+def test_an_inner_call_ends_with_the_outer_one():
+    begun = []
+
+    def outer():
+        while not begun:
+            time.sleep(0.001)
+        while True:
+            _workers.run([lambda: None] * 2, 2)
+
+    def fails():
+        begun.append(1)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        _workers.run([outer, fails, outer], 3)

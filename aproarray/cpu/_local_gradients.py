@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from aproarray import _zeta
 from aproarray.cpu import _local_stream, _workers
+from aproarray.cpu._compile import compiled
 from aproarray.cpu._local_regions import FIRST, Crop, crops_of
-from aproarray.cpu._local_stream import compiled, enter, weigh
+from aproarray.cpu._local_stream import enter, weigh
 from aproarray.cpu._vectors import BYTES, load, multiply_add, store, subtract
 
 

@@ -25,17 +25,8 @@ from numpy.typing import NDArray
 
 from aproarray import _edges
 from aproarray.cpu import _workers
+from aproarray.cpu._compile import compiled
 from aproarray.cpu._vectors import BYTES, load, multiply, multiply_add, store, subtract, zeros
-
-
-def compiled(function: Any, *signature: Any) -> Any:
-    """Compile for calls without the GIL, cached on disk wherever there is a place to write to."""
-    # Products and sums may fuse here: no window sum has to be equal to another machine's, bit for bit.
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
-    try:
-        return numba.njit(*signature, cache=True, **options)(function)
-    except RuntimeError:  # neither this folder nor the user's is writable
-        return numba.njit(*signature, **options)(function)
 
 
 class Window(NamedTuple):

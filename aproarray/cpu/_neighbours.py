@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from aproarray import _edges, _zeta
 from aproarray.cpu import _workers
-from aproarray.cpu._local_stream import compiled
+from aproarray.cpu._compile import compiled
 
 Array = NDArray[Any]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
+import collections
 import functools
 import itertools
 import math
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,14 +48,17 @@ class Stopped(Exception):  # noqa: N818 - no error of its own
     """Raised in tasks that end because another one failed, or because the call was interrupted."""
 
 
-_thread = threading.local()  # `stop`: an event that ends the tasks of this thread
+_local = threading.local()  # `stop`: an event that ends the tasks of this thread
+# Seconds after which a thread that was started, and has not begun, is no longer waited for.
+_PATIENCE = 1.0
 
 
 def run(tasks: Sequence[Callable[[], Result]], workers: int) -> list[Result]:
-    """Call all tasks, at most `workers` at a time.
+    """Call all tasks, at most `workers` at a time. This thread takes its share of them.
 
-    When one fails, or Ctrl-C interrupts the call, no other task is begun, those that run end at their next
-    `check_stop`, and the error is raised once all have ended.
+    When one fails, or Ctrl-C interrupts the call, no other task is begun. Those that run end at their next
+    `check_stop`. The error is raised once all have ended. A task belongs to a thread when that takes it, and
+    not before: where threads cannot be started, or die as they start, the others do the work.
     """
     if min(workers, len(tasks)) <= 1:
         results = []
@@ -62,29 +66,71 @@ def run(tasks: Sequence[Callable[[], Result]], workers: int) -> list[Result]:
             check_stop()
             results.append(task())
         return results
-    stop = getattr(_thread, "stop", None) or threading.Event()
+    outer = getattr(_local, "stop", None)
+    stop = outer or threading.Event()
+    waiting = collections.deque(enumerate(tasks))
+    found: dict[int, Result] = {}
+    errors: list[BaseException] = []
+    running = 0
+    changed = threading.Condition()
 
-    def call(task: Callable[[], Result]) -> Result:
-        _thread.stop = stop
-        check_stop()
-        return task()
-
-    with ThreadPoolExecutor(min(workers, len(tasks))) as pool:
-        futures = [pool.submit(call, task) for task in tasks]
+    def work(apart: bool) -> None:
+        nonlocal running
+        _local.stop = stop
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            if not all(future.done() for future in futures):
-                stop.set()
-    errors = [error for future in futures if (error := future.exception())]
-    for error in sorted(errors, key=lambda error: isinstance(error, Stopped)):
-        raise error
-    return [future.result() for future in futures]
+            while True:
+                with changed:
+                    if not waiting:
+                        return
+                    number, task = waiting.popleft()
+                    running += apart
+                try:
+                    check_stop()
+                    found[number] = task()
+                finally:
+                    with changed:
+                        running -= apart
+                        changed.notify()
+        except BaseException as error:
+            errors.append(error)
+            stop.set()
+
+    for _ in range(min(workers, len(tasks)) - 1):
+        if not _start(functools.partial(work, True)):
+            break
+    work(False)
+    _local.stop = outer
+    while True:
+        try:
+            with changed:
+                if errors:
+                    waiting.clear()
+                while running:
+                    changed.wait()
+            break
+        except KeyboardInterrupt as error:
+            errors.append(error)
+            stop.set()
+    for failure in sorted(errors, key=lambda error: isinstance(error, Stopped)):
+        raise failure
+    return [found[number] for number in range(len(tasks))]
+
+
+def _start(function: Callable[[], None]) -> bool:
+    """Start a thread, if the system lets us.
+
+    `threading.Thread.start` waits until the thread has begun: for good, if it dies before for want of memory.
+    """
+    try:
+        _thread.start_new_thread(function, ())
+    except (RuntimeError, MemoryError):
+        return False
+    return True
 
 
 def check_stop() -> None:
     """Raise `Stopped` if the tasks of this thread are to end."""
-    stop = getattr(_thread, "stop", None)
+    stop = getattr(_local, "stop", None)
     if stop is not None and stop.is_set():
         raise Stopped
 
@@ -93,14 +139,36 @@ def run_apart(function: Callable[..., Result], *args: object, pixels: float = ma
     """Call in a thread of its own, if many pixels are to be worked on; it ends when it is done.
 
     Ctrl-C interrupts the caller then, but not what was called, whose result is lost: for what cannot be left
-    and resumed. Numba, too, if interrupted while it is imported or compiles, fails from then on.
+    and resumed. Numba, too, if interrupted while it is imported or compiles, fails from then on. Where no
+    thread can be started, or it does not begin, this thread makes the call.
     """
     if pixels <= STEP:
         return function(*args)
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(function, *args)
-    pool.shutdown(wait=False)
-    return future.result()
+    turn = collections.deque([None])  # one thread takes it
+    done = threading.Event()
+    found: list[Result] = []
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            turn.popleft()
+        except IndexError:  # the caller did not wait any longer
+            return
+        try:
+            found.append(function(*args))
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.set()
+
+    if _start(call):
+        done.wait(_PATIENCE)
+    if turn:
+        call()
+    done.wait()
+    if errors:
+        raise errors[0]
+    return found[0]
 
 
 def threads_for(pixels: float, workers: int) -> int:

@@ -93,9 +93,8 @@ COOPERATIVE_KERNEL levels(
         if (alone) __syncthreads();
         else grid_sync(barrier);
         start += count;
-        count = of_blocks[gridDim.x];
+        count = of_blocks[gridDim.x];  // block_scan waits before it is written again
         level++;
-        if (alone) __syncthreads();  // before it is written again
     }
     if (THREAD == 0) {
         state[LEVEL_STARTS + level] = start;

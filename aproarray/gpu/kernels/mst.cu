@@ -361,7 +361,7 @@ COOPERATIVE_KERNEL lay_out(
     u32 extent = 0, extents;
     for (u64 i = pixel + threadIdx.x; i < pixel_stop; i += BLOCK) extent += tree_starts[i];
     block_scan(extent, &extents);
-    grid_sync(barrier);  // the sizes of the blocks' rows have been read by now
+    // The sizes of the blocks' rows were read before the last wait.
     if (threadIdx.x == 0) of_blocks[blockIdx.x] = extents;
     grid_sync(barrier);
     u64 start = sum_before_block(of_blocks);

@@ -49,8 +49,7 @@ COOPERATIVE_KERNEL sort_pairs(
         }
         grid_sync(barrier);
 
-        if (threadIdx.x == 0) skip = 0;
-        __syncthreads();
+        if (threadIdx.x == 0) skip = 0;  // block_scan waits before it becomes 1
         u32 smaller = 0;
         for (u32 d = 0; d < DIGITS; d += BLOCK) {
             u32 total;
@@ -63,9 +62,7 @@ COOPERATIVE_KERNEL sort_pairs(
             smaller += total;
         }
         __syncthreads();
-        const bool skipped = skip && !(number && shift == 0);
-        __syncthreads();
-        if (skipped) continue;
+        if (skip && !(number && shift == 0)) continue;  // the next pass waits before it is 0 again
 
         for (u64 tile = first; tile < stop; tile += TILE) {
             for (u32 i = threadIdx.x; i < N_WARPS * DIGITS; i += BLOCK) (&count_of[0][0])[i] = 0;
