@@ -125,7 +125,8 @@ def global_propagate(
 def global_propagate(values: ArrayLike, tree: SpanningTree, **options: Unpack[_GlobalOptions]) -> Array: ...
 
 
-@_arrays.takes_dlpack  # type: ignore[misc]  # which brings arrays of other libraries in and out
+# It brings arrays of other libraries in and out.
+@_arrays.takes_dlpack(gradients="aproarray.torch.global_propagate")  # type: ignore[misc]
 def global_propagate(
     values: ArrayLike,
     tree: SpanningTree,
@@ -264,7 +265,8 @@ def local_propagate(
 def local_propagate(values: ArrayLike, image: ArrayLike, **options: Unpack[_LocalOptions]) -> Array: ...
 
 
-@_arrays.takes_dlpack  # type: ignore[misc]  # which brings arrays of other libraries in and out
+# It brings arrays of other libraries in and out.
+@_arrays.takes_dlpack(gradients="aproarray.torch.local_propagate")  # type: ignore[misc]
 def local_propagate(
     values: ArrayLike,
     image: ArrayLike,

@@ -14,7 +14,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast, overload
 
 import numpy as np
 
@@ -116,11 +116,24 @@ def on_host(array: Any) -> Any:
     return array.get() if is_cupy(array) else array
 
 
-def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+@overload
+def takes_dlpack(verb: Callable[Parameters, Result], /) -> Callable[Parameters, Result]: ...
+@overload
+def takes_dlpack(
+    *, gradients: str
+) -> Callable[[Callable[Parameters, Result]], Callable[Parameters, Result]]: ...
+def takes_dlpack(verb: Callable[..., Any] | None = None, /, *, gradients: str | None = None) -> Any:
     """Let a verb take arrays of any library that speaks DLPack, and return its arrays as the same kind.
 
     Lists and numbers may stand beside such arrays; arrays of two libraries, or on two devices, may not.
+    `gradients` names the function that has gradients, for messages: ``@takes_dlpack(gradients="...")``.
     """
+    if verb is None:
+        return functools.partial(_taking_dlpack, gradients=gradients)
+    return _taking_dlpack(verb, gradients)
+
+
+def _taking_dlpack(verb: Callable[Parameters, Result], gradients: str | None) -> Callable[Parameters, Result]:
     names = tuple(inspect.signature(verb).parameters)
     said = verb.__qualname__.removesuffix(".__init__")
 
@@ -135,7 +148,7 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
             raise TypeError(f"all arrays of one call must be on one device, but got {where}")
         first = next(iter(foreign.values()))
         with on_device_of(first):
-            given |= {name: array_over(value, name, said) for name, value in foreign.items()}
+            given |= {name: array_over(value, name, said, gradients) for name, value in foreign.items()}
             result: Any = cast(Callable[..., Any], verb)(**given)
             if "out" not in foreign and hasattr(result, "__dlpack__"):
                 result = _like(first, result)  # here, as that waits for CuPy's current stream
@@ -165,13 +178,23 @@ def takes_dlpack(verb: Callable[Parameters, Result]) -> Callable[Parameters, Res
     return call
 
 
+# What to do about a tracer, by the module of JAX that it comes from.
+_TRACED = {
+    "ad": "there are no gradients for JAX. Pass jax.lax.stop_gradient({}) where it is to be a constant in "
+    "jax.grad, or train in PyTorch with aproarray.torch",
+    "batching": "this does not run inside jax.vmap. Pass the whole batch, whose axes come first",
+    "partial_eval": "this does not run inside jax.jit. Call it outside, or through jax.pure_callback, which "
+    "has no gradients",
+}
+
+
 def _device(array: Any, name: str) -> tuple[int, int]:
     try:
         kind, number = map(int, array.__dlpack_device__())
     except AttributeError as error:  # one of JAX's tracers: the methods are there in name only
         raise TypeError(
-            f"{name} must be an array that holds numbers, got a {kind_of(array)}: call this outside of "
-            f"jax.jit, jax.grad and jax.vmap, or through jax.pure_callback"
+            f"{name} must be an array that holds numbers, got a {kind_of(array)}: "
+            + _TRACED.get(type(array).__module__.rpartition(".")[2], _TRACED["partial_eval"]).format(name)
         ) from error
     except (ValueError, BufferError, RuntimeError) as error:
         raise TypeError(
@@ -186,18 +209,20 @@ def _device_name(device: tuple[int, ...]) -> str:
     return kind if device[0] == _DLPACK_CPU else f"{kind}:{device[1]}"
 
 
-def array_over(array: Any, name: str, verb: str) -> Any:
-    """Return the NumPy or CuPy array over the memory of another library's array."""
+def array_over(array: Any, name: str, verb: str, gradients: str | None = None) -> Any:
+    """Return the NumPy or CuPy array over the memory of another library's array.
+
+    For messages: the argument's name, the verb's, and that of a function that has gradients.
+    """
     if getattr(array, "requires_grad", False):
         if sys.modules["torch"].is_grad_enabled():
-            has_gradients = verb != "mst" and verb in importlib.import_module("aproarray.torch").__all__
-            instead = f"use aproarray.torch.{verb}, which has, or " if has_gradients else ""
+            instead = f"use {gradients}, which has, or " if gradients else ""
             raise TypeError(
                 f"{name} requires grad, and {verb} has no gradients: {instead}pass {name}.detach()"
             )
         array = array.detach()
     if str(getattr(array, "dtype", "")) == "torch.bool":  # which torch < 2.2 cannot hand over
-        return array_over(array.view(sys.modules["torch"].uint8), name, verb).view(np.bool_)
+        return array_over(array.view(sys.modules["torch"].uint8), name, verb, gradients).view(np.bool_)
     if _is_tensor(array):
         if array.layout != sys.modules["torch"].strided or array.is_quantized:
             kind = "quantized" if array.is_quantized else f"{array.layout}"

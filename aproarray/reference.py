@@ -237,19 +237,19 @@ def mean_field(
     kernel_size: int,
     iterations: int,
     mask: ArrayLike | None = None,
-    boxes: ArrayLike = 1.0,
+    region: ArrayLike = 1.0,
 ) -> NDArray[np.float64]:
     """Return the foreground after steps of q <- exp(sum_j K_ij log q_j), K_ij = exp(-|dI|^2 / (2 zeta^2)).
 
-    Each step then multiplies the foreground by its box, divides foreground and background by their sum plus
-    1e-6, and clips both to [0.1, 0.9]. Both are also clipped at the start (Lan et al., CVPR 2023).
+    Each step then multiplies the foreground by its region, divides foreground and background by their sum
+    plus 1e-6, and clips both to [0.1, 0.9]. Both are also clipped at the start (Lan et al., CVPR 2023).
     """
     affinity = window_affinity(image, zeta * math.sqrt(2), kernel_size, mask)
     foreground = np.clip(np.asarray(values, np.float64), 0.1, 0.9)
     background = np.clip(1 - np.asarray(values, np.float64), 0.1, 0.9)
     for _ in range(iterations):
         foreground, background = (np.exp(affinity @ np.log(q)) for q in (foreground, background))
-        foreground = foreground * np.asarray(boxes)
+        foreground = foreground * np.asarray(region)
         total = foreground + background + 1e-6
         foreground, background = (np.clip(q / total, 0.1, 0.9) for q in (foreground, background))
     return foreground

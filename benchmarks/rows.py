@@ -218,7 +218,7 @@ def torch_gradients(repeats: int) -> Iterator[Row]:
 
     def within_boxes() -> torch.Tensor:
         return apro.local_propagate(
-            masks, crops, zeta=LOCAL_ZETA, kernel_size=5, iterations=20, boxes=boxes, image_index=tree_index
+            masks, crops, zeta=LOCAL_ZETA, kernel_size=5, iterations=20, region=boxes, image_index=tree_index
         )
 
     def unfolded() -> torch.Tensor:

@@ -72,13 +72,13 @@ def train(
     def loss(index: Tensor, _: float) -> Tensor:
         output = network(scenes.images[index])
         if weights is None:
-            return partial_cross_entropy(output, labels[index], VOID)
+            return partial_cross_entropy(output, labels[index], ignore_index=VOID)
         embeddings = F.avg_pool2d(output, 2)
         with torch.no_grad():
             segments = spherical_kmeans(embeddings, grid=GRID, regions=zones[index], channel_axis=1)
         return spml_loss(
             embeddings, segments, labels=points[index], regions=zones[index], tags=tags[index],
-            weights=weights, bank=bank,
+            weights=weights, bank=bank, ignore_index=VOID,
         )  # fmt: skip
 
     fit(network, loss, len(scenes.images), steps, progress)
@@ -91,9 +91,13 @@ def predict(network: Network, method: str, scenes: Scenes, labels: Tensor, held_
     if METHODS[method] is None:
         return network(held_out.images).argmax(1)
     bank, queries = (network(part.images) for part in (scenes, held_out))
-    known, _ = segment_prototypes(bank, spherical_kmeans(bank, grid=GRID, channel_axis=1), labels=labels)
+    known, _ = segment_prototypes(
+        bank, spherical_kmeans(bank, grid=GRID, channel_axis=1), labels=labels, ignore_index=VOID
+    )
     segments, index = segment_prototypes(queries, spherical_kmeans(queries, grid=GRID, channel_axis=1))
-    return nearest_neighbor_labels(segments.prototypes, known.prototypes, known.labels)[index]
+    return nearest_neighbor_labels(segments.prototypes, known.prototypes, known.labels, ignore_index=VOID)[
+        index
+    ]
 
 
 def table(results: dict[str, list[float]]) -> str:

@@ -69,18 +69,18 @@ def loss(scores: Tensor, scenes: Scenes, told: Annotations, method: str, trust: 
     """Return the loss of class scores: the unary term of the annotation, and `trust` times propagation's."""
     weights, mode = METHODS[method]
     probabilities = scores.softmax(1)
-    total = partial_cross_entropy(scores, told.labels, VOID)
-    region, index = (told.labels == VOID).unsqueeze(1), None
+    total = partial_cross_entropy(scores, told.labels, ignore_index=VOID)
+    region, image_index = (told.labels == VOID).unsqueeze(1), None
     with_boxes = len(told.boxes) > 0
     if with_boxes:
         probabilities = probabilities[told.image_index, told.class_of].unsqueeze(1)
         total = total + projection_loss(probabilities * told.boxes, told.boxes)
-        region, index = told.boxes, told.image_index
+        region, image_index = told.boxes, told.image_index
     if any(weights):
         propagation = AffinityPropagation(mode, GLOBAL, LOCAL)  # type: ignore[arg-type]
         total = total + trust * apro_loss(
-            probabilities, scenes.images, region, propagation=propagation, boxes=with_boxes,
-            weights=weights, tree=scenes.trees, index=index,
+            probabilities, scenes.images, region, propagation=propagation, per_instance=with_boxes,
+            weights=weights, tree=scenes.trees, image_index=image_index,
         )  # fmt: skip
     return total
 

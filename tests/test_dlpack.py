@@ -1,6 +1,8 @@
 """Arrays of other libraries: in and out of the verbs without a copy, as what they were."""
 
 import contextlib
+import importlib
+import inspect
 import types
 
 import numpy as np
@@ -85,8 +87,8 @@ def test_verbs_return_what_they_are_given(library):
             related.tree_filter(VALUES, tree, zeta=0.3, features=IMAGE),
         ),
         (
-            related.mean_field(make(VALUES), make(IMAGE), boxes=make(VALUES), iterations=2, zeta=0.1),
-            related.mean_field(VALUES, IMAGE, boxes=VALUES, iterations=2, zeta=0.1),
+            related.mean_field(make(VALUES), make(IMAGE), region=make(VALUES), iterations=2, zeta=0.1),
+            related.mean_field(VALUES, IMAGE, region=VALUES, iterations=2, zeta=0.1),
         ),
         (
             related.pamr(make(VALUES), make(IMAGE), dilations=(1, 2), iterations=2),
@@ -286,8 +288,12 @@ def test_jax_traces_are_refused_and_callbacks_work(jax):
         return aproarray.local_propagate(aproarray.global_propagate(values, tree, zeta=0.3), image, zeta=0.15)
 
     values = jax.numpy.asarray(VALUES[0])
-    message = r"(values|image) must be an array .*Tracer: .*jax\.pure_callback"
-    for traced in (jax.jit(propagate), jax.grad(lambda x: propagate(x).sum()), jax.jit(aproarray.mst)):
+    message = r"(values|image) must be an array .*Tracer: .*outside, or through jax\.pure_callback"
+    for traced in (
+        jax.jit(propagate),
+        jax.grad(jax.jit(lambda x: propagate(x).sum())),
+        jax.jit(aproarray.mst),
+    ):
         with pytest.raises(TypeError, match=message):
             traced(values)
     with pytest.raises(TypeError, match=message):
@@ -298,6 +304,46 @@ def test_jax_traces_are_refused_and_callbacks_work(jax):
         return 2 * jax.pure_callback(propagate, jax.ShapeDtypeStruct(values.shape, values.dtype), values)
 
     np.testing.assert_array_equal(twice(values), 2 * propagate(values))
+
+
+def test_other_transforms_of_jax_are_told_what_helps(jax):
+    tree, values = aproarray.mst(IMAGE[0]), jax.numpy.asarray(VALUES[0])
+
+    def total(values):
+        return aproarray.global_propagate(values, tree, zeta=0.3).sum()
+
+    message = r"values must be an array .*no gradients for JAX.*jax\.lax\.stop_gradient\(values\)"
+    for traced in (jax.grad(total), jax.jit(jax.grad(total)), lambda x: jax.jvp(total, (x,), (x,))):
+        with pytest.raises(TypeError, match=message) as caught:
+            traced(values)
+        assert "pure_callback" not in str(caught.value)
+    with pytest.raises(TypeError, match=r"does not run inside jax\.vmap. Pass the whole batch"):
+        jax.vmap(total)(values[None])
+
+    # Both pieces of advice work.
+    @jax.grad
+    def by_factor(values):
+        return (aproarray.global_propagate(jax.lax.stop_gradient(values), tree, zeta=0.3) * values).sum()
+
+    np.testing.assert_array_equal(by_factor(values), aproarray.global_propagate(values, tree, zeta=0.3))
+    batch = aproarray.global_propagate(jax.numpy.stack([values, 2 * values]), tree, zeta=0.3)
+    np.testing.assert_array_equal(batch[0], aproarray.global_propagate(values, tree, zeta=0.3))
+
+
+@pytest.mark.parametrize("module", [aproarray, aproarray.related])
+def test_only_what_has_gradients_is_named(module):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    with_gradients = importlib.import_module("aproarray.torch")
+    values = torch.from_numpy(VALUES).requires_grad_()
+    for name in module.__all__:
+        verb = getattr(module, name)
+        if not hasattr(verb, "__wrapped__") or isinstance(verb, type):
+            continue
+        given = dict.fromkeys(inspect.signature(verb).parameters, values)
+        with pytest.raises(TypeError, match=f"requires grad, and {name} has no gradients") as caught:
+            verb(**given)
+        has_gradients = name != "mst" and hasattr(with_gradients, name)
+        assert (f"use aproarray.torch.{name}, which has" in str(caught.value)) == has_gradients
 
 
 def test_torch_without_its_bridge_to_numpy(monkeypatch):

@@ -124,7 +124,7 @@ def test_gradients_of_cuda_tensors_are_the_cpus(dtype, kernel_size):
         result = local_propagate(result, inputs[1], mask=mask, **options)
         boxes = torch.zeros(2, 1, 150, 210, device=device)
         boxes[:, :, 20:120, 30:190] = 1
-        result = result + local_propagate(result, inputs[1], boxes=boxes, **options)
+        result = result + local_propagate(result, inputs[1], region=boxes, **options)
         return torch.autograd.grad(result, inputs, upstream.to(result))
 
     tolerance = 1e-4 if dtype == "float32" else 1e-10

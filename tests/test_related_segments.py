@@ -375,7 +375,7 @@ def test_nearest_neighbor_labels_in_blocks(monkeypatch):
 
 def test_keypoints_to_regions():
     points, labels, sizes = [[2.5, 3], [10, 12], [-3, 0]], [4, 2, 9], [20.0, 30.0, 90.0]
-    options = {"spread": 0.12, "labelled": 0.6, "background": 0.2, "ignore_index": -1}
+    options = {"spread": 0.12, "labeled": 0.6, "background": 0.2, "ignore_index": -1}
     result = keypoints_to_regions(points, labels, sizes, (16, 18), **options)
     for pixel in np.ndindex(16, 18):
         g = [
@@ -500,7 +500,7 @@ def nan(array):
         ),
         (
             ValueError,
-            "background <= labelled",
+            "background <= labeled",
             lambda: keypoints_to_regions([[0, 0]], [1], 1, SHAPE, background=0.6),
         ),
         (ValueError, "shape must be a tuple", lambda: keypoints_to_regions([[0, 0]], [1], 1, 7)),

@@ -30,12 +30,12 @@ def flat(array, shape):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_mean_field_is_the_definition(shape, dtype):
     values, image, mask, boxes = scene(shape, dtype=dtype)
-    for kernel_size, iterations, given in [(3, 7, {}), (5, 3, {"mask": mask}), (3, 4, {"boxes": boxes})]:
+    for kernel_size, iterations, given in [(3, 7, {}), (5, 3, {"mask": mask}), (3, 4, {"region": boxes})]:
         options = {"kernel_size": kernel_size, "iterations": iterations, "zeta": 0.4, **given}
         result = aproarray.related.mean_field(values, image, spatial_ndim=len(shape), **options)
         assert result.dtype == dtype
-        if "boxes" in given:
-            options["boxes"] = flat(boxes, shape)
+        if "region" in given:
+            options["region"] = flat(boxes, shape)
         expected = reference.mean_field(flat(values, shape), image, **options).reshape(values.shape)
         if "mask" in given:
             expected = np.where(mask[..., None], expected, values)
@@ -72,7 +72,7 @@ def test_batches_are_loops():
     rng = np.random.default_rng(1)
     images, values = rng.random((2, 6, 7, 3)), rng.random((2, 3, 6, 7, 2))
     masks, boxes = rng.random((2, 6, 7)) < 0.8, rng.random(values.shape) < 0.8
-    refined = aproarray.related.mean_field(values, images, boxes=boxes, mask=masks, iterations=4, zeta=0.1)
+    refined = aproarray.related.mean_field(values, images, region=boxes, mask=masks, iterations=4, zeta=0.1)
     averaged = aproarray.related.pamr(values, images, dilations=(1, 2), iterations=2)
     related = aproarray.related.pairwise_affinity(images, mask=masks)
     for b in range(2):
@@ -81,7 +81,7 @@ def test_batches_are_loops():
         )
         for k in range(3):
             one = aproarray.related.mean_field(
-                values[b, k], images[b], boxes=boxes[b, k], mask=masks[b], iterations=4, zeta=0.1
+                values[b, k], images[b], region=boxes[b, k], mask=masks[b], iterations=4, zeta=0.1
             )
             np.testing.assert_allclose(refined[b, k], one, rtol=1e-12)
             one = aproarray.related.pamr(values[b, k], images[b], dilations=(1, 2), iterations=2)
@@ -189,8 +189,8 @@ VALUES, IMAGE = np.full((6, 7), 0.5), np.zeros((6, 7, 3))
             r"values must be in \[0, 1\], got values from 2.0",
             {"values": VALUES * 4},
         ),
-        ("mean_field", ValueError, r"boxes must be in \[0, 1\]", {"boxes": -VALUES}),
-        ("mean_field", ValueError, r"boxes must have values' shape \(6, 7\)", {"boxes": np.ones((6, 6))}),
+        ("mean_field", ValueError, r"region must be in \[0, 1\]", {"region": -VALUES}),
+        ("mean_field", ValueError, r"region must have values' shape \(6, 7\)", {"region": np.ones((6, 6))}),
         ("mean_field", ValueError, "kernel_size must be odd", {"kernel_size": 4}),
         ("mean_field", ValueError, "zeta must be above 0", {"zeta": 0.0}),
         ("mean_field", ValueError, "values must be finite", {"values": VALUES * math.nan}),

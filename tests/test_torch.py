@@ -63,7 +63,11 @@ def test_results_are_those_of_arrays(mask):
     np.testing.assert_array_equal(
         as_last(local_propagate(values, image, iterations=3, mask=mask)),
         aproarray.local_propagate(
-            as_last(values), as_last(image), iterations=3, mask=None if mask is None else mask.numpy()
+            as_last(values),
+            as_last(image),
+            zeta=0.15,
+            iterations=3,
+            mask=None if mask is None else mask.numpy(),
         ),
     )
 
@@ -406,8 +410,8 @@ def test_vmap():
             local_propagate(values, image, iterations=2, mask=mask),
         ),
         (
-            lambda v, i, m: local_propagate(v, i, iterations=2, boxes=m[None]),
-            local_propagate(values, image, iterations=2, boxes=mask[:, None]),
+            lambda v, i, m: local_propagate(v, i, iterations=2, region=m[None]),
+            local_propagate(values, image, iterations=2, region=mask[:, None]),
         ),
     ):
         result = torch.func.vmap(one)(values, image, mask)
@@ -458,6 +462,24 @@ def test_trees_collate_pickle_and_copy():
         assert torch.equal(tensor, expected)
     for again in (pickle.loads(pickle.dumps(batch)), copy.deepcopy(batch)):
         assert all(torch.equal(a, b) for a, b in zip(again, batch, strict=True))
+
+
+def test_trees_move_and_are_pinned(monkeypatch):
+    tree = mst(IMAGE)
+    there = tree.to("meta")
+    assert isinstance(there, Tree)
+    assert [tensor.device.type for tensor in there] == ["meta"] * 3
+    assert [tensor.dtype for tensor in there] == [tensor.dtype for tensor in tree]
+    assert all(a is b for a, b in zip(tree.to("cpu", non_blocking=True), tree, strict=True))
+    with pytest.raises(TypeError):  # a cast would make numbers of pixels floats
+        tree.to(D)
+    # Memory can be pinned where there is an accelerator alone.
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self.clone())
+    again = tree.pin_memory()
+    assert isinstance(again, Tree)
+    assert [id(tensor) for tensor in pinned] == [id(tensor) for tensor in tree]
+    assert all(torch.equal(a, b) for a, b in zip(again, tree, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -578,6 +600,62 @@ def test_trees_that_cannot_be(error, message, change):
         tree_filter(IMAGE, tree)
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_lines_that_leave_pixels_out(dtype):
+    tree = mst(IMAGE)
+    order = tree.order.flatten(1).to(dtype)
+    order[1, 7] = order[1, 3]
+    for line in (order, torch.zeros_like(order)):
+        with pytest.raises(ValueError, match="order must hold each of 20 pixels once"):
+            over(tree._replace(order=line.view_as(tree.order)))
+
+
+def test_trees_of_any_memory_layout():
+    tree = mst(IMAGE)
+    strided = Tree(*(torch.stack([part, part], -1)[..., 0] for part in tree))
+    one = Tree(*(part[:1].expand_as(part) for part in tree))
+    for given, expected in ((strided, tree), (one, mst(IMAGE[:1].expand_as(IMAGE)))):
+        for function in (global_propagate, tree_filter):
+            for features in (None, IMAGE):
+                result = function(IMAGE, given, zeta=0.5, features=features)
+                assert torch.equal(result, function(IMAGE, expected, zeta=0.5, features=features))
+
+
+def changed_edges():
+    """Return edges of `mst(IMAGE)` that form no forest, all of them in range."""
+    edges = mst(IMAGE).gap_edges
+    twice, loop, circle = edges.clone(), edges.clone(), edges.clone()
+    twice[1, 7] = edges[1, 3]
+    loop[0, 0] = 4
+    circle[1, :3] = torch.tensor([[0, 1], [1, 2], [0, 2]])
+    return {"zeros": torch.zeros_like(edges), "twice": twice, "loop": loop, "circle": circle}
+
+
+@pytest.mark.parametrize("name", changed_edges())
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_edges_that_form_no_forest(name, dtype):
+    tree = mst(IMAGE)._replace(gap_edges=changed_edges()[name].to(dtype))
+    for act in (
+        lambda: tree_filter(IMAGE, tree),
+        lambda: tree_filter(IMAGE, tree, features=IMAGE),
+        lambda: tree_filter_v2(IMAGE, tree, beta=0.5, gamma=1.0),
+        lambda: over(tree, features=IMAGE),
+    ):
+        with pytest.raises(ValueError, match="gap_edges must be the edges of a tree"):
+            act()
+
+
+def test_missing_edges_elsewhere_than_in_order():
+    # Two components of two pixels, both of whose roots would be in the first.
+    edges = torch.tensor([[0, 1], [-1, -1], [2, 3]])
+    tree = Tree(torch.tensor([[0, 1, 2, 3]]), torch.tensor([1.0, torch.inf, 1.0]), edges)
+    values = torch.arange(4.0)[None, None]
+    expected = tree_filter(values, tree)
+    assert expected[..., :2].mean() < 1 < 2 < expected[..., 2:].mean()
+    with pytest.raises(ValueError, match="whose trees begin in order where an edge is missing"):
+        tree_filter(values, tree._replace(order=torch.tensor([[0, 2, 1, 3]])))
+
+
 def test_windows_of_any_size_hold_the_whole_image():
     expected = local_propagate(IMAGE, IMAGE, kernel_size=9)
     assert torch.equal(local_propagate(IMAGE, IMAGE, kernel_size=10**30 + 1), expected)
@@ -678,35 +756,35 @@ def regions(*shape):
         ((5, 1, 4, 4), 1, 2),
     ],
 )
-def test_boxes_hold_local_propagation_in(shape, kernel_size, iterations, with_mask, dtype):
+def test_regions_hold_local_propagation_in(shape, kernel_size, iterations, with_mask, dtype):
     values, image = rand(*shape).to(dtype), rand(2, 3, *shape[2:]).to(dtype)
-    boxes, index = regions(*shape), torch.arange(shape[0]) % 2
+    region, index = regions(*shape), torch.arange(shape[0]) % 2
     mask = torch.rand(2, *shape[2:], generator=torch.Generator().manual_seed(1)) < 0.8 if with_mask else None
     options = {"kernel_size": kernel_size, "image_index": index, "spatial_ndim": len(shape) - 2, "mask": mask}
-    expected = values * boxes
+    expected = values * region
     for _ in range(iterations):
-        expected = boxes * local_propagate(expected, image, zeta=0.4, iterations=1, **options)
-    values[(boxes == 0).expand_as(values)] = torch.nan  # nobody looks there
-    result = local_propagate(values, image, zeta=0.4, iterations=iterations, boxes=boxes, **options)
+        expected = region * local_propagate(expected, image, zeta=0.4, iterations=1, **options)
+    values[(region == 0).expand_as(values)] = torch.nan  # nobody looks there
+    result = local_propagate(values, image, zeta=0.4, iterations=iterations, region=region, **options)
     torch.testing.assert_close(result, expected.to(dtype))
-    assert (result[(boxes == 0).expand_as(result)] == 0).all()
-    nothing = local_propagate(values, image, zeta=0.4, iterations=0, boxes=boxes, **options)
-    assert torch.equal(nothing, values.where(boxes != 0, 0))
+    assert (result[(region == 0).expand_as(result)] == 0).all()
+    nothing = local_propagate(values, image, zeta=0.4, iterations=0, region=region, **options)
+    assert torch.equal(nothing, values.where(region != 0, 0))
     if not with_mask and len(shape) == 4:
         module = LocalPropagation(0.4, kernel_size=kernel_size, iterations=iterations)
-        assert torch.equal(module(values, image, boxes=boxes.bool(), image_index=index), result)
+        assert torch.equal(module(values, image, region=region.bool(), image_index=index), result)
 
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["all", "mask"])
 @pytest.mark.parametrize(("kernel_size", "iterations"), [(3, 1), (3, 4), (5, 2), (1, 3)])
-def test_gradients_within_boxes(mask, kernel_size, iterations):
+def test_gradients_within_regions(mask, kernel_size, iterations):
     values, image = rand(5, 2, 4, 5, grad=True), IMAGE.clone().requires_grad_()
-    boxes, index = regions(5, 2, 4, 5), torch.tensor([1, 0, 0, 1, 1])
+    region, index = regions(5, 2, 4, 5), torch.tensor([1, 0, 0, 1, 1])
 
     def propagate(values, image, zeta):
         return local_propagate(
-            values, image, zeta=zeta, kernel_size=kernel_size, iterations=iterations, mask=mask, boxes=boxes,
-            image_index=index,
+            values, image, zeta=zeta, kernel_size=kernel_size, iterations=iterations, mask=mask,
+            region=region, image_index=index,
         )  # fmt: skip
 
     assert gradcheck(propagate, (values, image, ZETA))
@@ -716,15 +794,15 @@ def test_gradients_within_boxes(mask, kernel_size, iterations):
     torch.testing.assert_close(alone, both, rtol=1e-12, atol=1e-14)
 
 
-def test_boxes_are_checked():
+def test_regions_are_checked():
     values = rand(2, 1, 4, 5)
-    for boxes, message in (
-        (torch.ones(2, 4, 5), r"boxes must have shape \(2, 1, 4, 5\), got \(2, 4, 5\)"),
-        (torch.ones(2, 3, 4, 5), r"boxes must have shape \(2, 1, 4, 5\), got \(2, 3, 4, 5\)"),
-        (torch.ones(1, 1, 4, 5), r"boxes must have shape \(2, 1, 4, 5\), got \(1, 1, 4, 5\)"),
+    for region, message in (
+        (torch.ones(2, 4, 5), r"region must have shape \(2, 1, 4, 5\), got \(2, 4, 5\)"),
+        (torch.ones(2, 3, 4, 5), r"region must have shape \(2, 1, 4, 5\), got \(2, 3, 4, 5\)"),
+        (torch.ones(1, 1, 4, 5), r"region must have shape \(2, 1, 4, 5\), got \(1, 1, 4, 5\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            local_propagate(values, IMAGE, boxes=boxes)
+            local_propagate(values, IMAGE, region=region)
 
 
 def test_learned_scales():

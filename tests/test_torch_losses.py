@@ -15,6 +15,7 @@ from aproarray.torch import (  # noqa: E402
     AffinityPropagation,
     GlobalPropagation,
     LocalPropagation,
+    _ops,
     apro_loss,
     gated_crf_loss,
     global_propagate,
@@ -24,6 +25,7 @@ from aproarray.torch import (  # noqa: E402
     pairwise_loss,
     partial_cross_entropy,
     projection_loss,
+    proposal_segmentation,
     similarity_distillation_loss,
     similarity_learning_loss,
     spml_loss,
@@ -88,7 +90,7 @@ def test_apro_loss_of_boxes():
     expected = sum(
         absolute_difference(y[k], p[k], BOXES[k]) / 3 for y in (by_tree, by_window) for k in range(3)
     )
-    loss = apro_loss(INSTANCES, IMAGE, BOXES, propagation=SMALL, boxes=True, index=INDEX)
+    loss = apro_loss(INSTANCES, IMAGE, BOXES, propagation=SMALL, per_instance=True, image_index=INDEX)
     assert number(loss) == pytest.approx(expected)
 
 
@@ -130,12 +132,12 @@ def test_projection_loss():
 
 def test_partial_cross_entropy():
     labels = torch.randint(0, 3, (2, *SHAPE), generator=torch.Generator().manual_seed(0))
-    labels[REGION[:, 0]] = 255
+    labels[REGION[:, 0]] = -100
     scores = CLASSES.detach().log().requires_grad_()  # whose softmax they are
     terms = [
         -math.log(number(CLASSES[b, labels[b, r, c], r, c]))
         for b, (r, c) in itertools.product(range(2), PIXELS)
-        if labels[b, r, c] != 255
+        if labels[b, r, c] != -100
     ]
     assert number(partial_cross_entropy(scores, labels)) == pytest.approx(sum(terms) / len(terms))
     assert gradcheck(lambda s: partial_cross_entropy(s, labels), (scores,))
@@ -155,13 +157,13 @@ def test_pairwise_loss():
                 total -= math.log(a * b + (1 - a) * (1 - b))
                 count += 1
     assert 10 < count < 100
-    assert number(pairwise_loss(INSTANCES, lab, BOXES, index=INDEX)) == pytest.approx(total / count)
-    assert gradcheck(lambda m: pairwise_loss(m, lab, BOXES, index=INDEX), (INSTANCES,))
+    assert number(pairwise_loss(INSTANCES, lab, BOXES, image_index=INDEX)) == pytest.approx(total / count)
+    assert gradcheck(lambda m: pairwise_loss(m, lab, BOXES, image_index=INDEX), (INSTANCES,))
 
 
 def test_pairwise_loss_of_certainties_is_finite():
     certain = BOXES.clone().requires_grad_()
-    pairwise_loss(certain, 0 * IMAGE, BOXES, index=INDEX).backward()
+    pairwise_loss(certain, 0 * IMAGE, BOXES, image_index=INDEX).backward()
     assert torch.isfinite(certain.grad).all()
 
 
@@ -224,9 +226,9 @@ def test_mean_field_loss():
             q[1] *= box
             q = np.clip(q / (q.sum(0) + 1e-6), 0.1, 0.9)
         expected.append(dice(p, q[1] > 0.5))
-    loss = mean_field_loss(INSTANCES, IMAGE, BOXES, zeta=0.4, iterations=5, index=INDEX)
+    loss = mean_field_loss(INSTANCES, IMAGE, BOXES, zeta=0.4, iterations=5, image_index=INDEX)
     assert number(loss) == pytest.approx(sum(expected) / 3)
-    assert gradcheck(lambda m: mean_field_loss(m, IMAGE, BOXES, zeta=0.4, index=INDEX), (INSTANCES,))
+    assert gradcheck(lambda m: mean_field_loss(m, IMAGE, BOXES, zeta=0.4, image_index=INDEX), (INSTANCES,))
 
 
 @pytest.mark.parametrize("region", [None, REGION], ids=["everywhere", "gated"])
@@ -259,7 +261,7 @@ CLASSES_OF_PAIRS = SCRIBBLES.flatten()[:1200].reshape(4, 300) % 2
 TAGS = torch.ones(1, 2, dtype=torch.bool)
 LARGE_LOSSES = {
     "apro": (4, lambda p, image, region: apro_loss(p, image, region)),
-    "apro of boxes": (1, lambda p, image, region: apro_loss(p, image, region, boxes=True)),
+    "apro of instances": (1, lambda p, image, region: apro_loss(p, image, region, per_instance=True)),
     "projection": (1, lambda p, image, region: projection_loss(p, region)),
     "partial cross-entropy": (4, lambda p, image, region: partial_cross_entropy(p, SCRIBBLES)),
     "pairwise": (1, lambda p, image, region: pairwise_loss(p, image, region)),
@@ -317,9 +319,9 @@ def test_autocast_leaves_losses_alone(name):
     "loss",
     [
         lambda image: apro_loss(CLASSES, image, REGION),
-        lambda image: pairwise_loss(INSTANCES, image, BOXES, index=INDEX, threshold=1e-9),
+        lambda image: pairwise_loss(INSTANCES, image, BOXES, image_index=INDEX, threshold=1e-9),
         lambda image: tree_energy_loss(CLASSES, image, REGION, features=image, sigma=1e4),
-        lambda image: mean_field_loss(INSTANCES, image, BOXES, zeta=60.0, index=INDEX),
+        lambda image: mean_field_loss(INSTANCES, image, BOXES, zeta=60.0, image_index=INDEX),
         lambda image: gated_crf_loss(CLASSES, image, radius=2, color_sigma=60.0),
     ],
     ids=["apro", "pairwise", "tree energy", "mean field", "gated CRF"],
@@ -338,12 +340,12 @@ NONE = torch.zeros(0, 1, *SHAPE)
     [
         lambda p: apro_loss(p, IMAGE, NOTHING),
         lambda p: apro_loss(p, IMAGE, REGION, weights=(0.0, 0.0)),
-        lambda p: partial_cross_entropy(p, torch.full((2, *SHAPE), 255)),
+        lambda p: partial_cross_entropy(p, torch.full((2, *SHAPE), -100)),
         lambda p: tree_energy_loss(p, IMAGE, NOTHING),
         lambda p: gated_crf_loss(p, IMAGE, NOTHING),
         lambda p: pairwise_loss(p[:, :1], IMAGE, NOTHING),
         lambda p: projection_loss(p[:0, :1], NONE),
-        lambda p: mean_field_loss(p[:0, :1], IMAGE, NONE, index=INDEX[:0]),
+        lambda p: mean_field_loss(p[:0, :1], IMAGE, NONE, image_index=INDEX[:0]),
     ],
 )
 def test_a_loss_of_nothing_is_zero(loss):
@@ -354,18 +356,99 @@ def test_a_loss_of_nothing_is_zero(loss):
     assert (p.grad == 0).all()
 
 
+LOSSES_OF_SHARES = {
+    "apro": lambda p, region: apro_loss(p, IMAGE, region),
+    "tree energy": lambda p, region: tree_energy_loss(p, IMAGE, region),
+    "gated CRF": lambda p, region: gated_crf_loss(p, IMAGE, region),
+    "projection": lambda p, region: projection_loss(p[:, :1], region),
+    "pairwise": lambda p, region: pairwise_loss(p[:, :1], IMAGE, region),
+    "mean field": lambda p, region: mean_field_loss(p[:, :1], IMAGE, region),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES_OF_SHARES)
+def test_logits_are_no_probabilities(name):
+    loss = LOSSES_OF_SHARES[name]
+    expected = loss(CLASSES.detach(), REGION)
+    # Rounding of interpolation and of half precision passes, and so does a region of numbers.
+    assert loss(CLASSES.detach() * 1.0005 - 2e-4, REGION.double()).isfinite()
+    assert loss(CLASSES.detach().bfloat16() * 1.01, REGION).isfinite()
+    kind = "masks" if name in ("projection", "pairwise", "mean field") else "probabilities"
+    message = rf"{kind} must be in \[0, 1\], got numbers from .*: pass logits\.softmax\(1\)"
+    for logits in (CLASSES.detach().log(), CLASSES.detach() + 0.9, (4 * CLASSES.detach() - 1).half()):
+        with pytest.raises(ValueError, match=message):
+            loss(logits, REGION)
+    with pytest.raises(
+        ValueError, match=r"region must be in \[0, 1\], got numbers from 0 to 255: pass region > 0"
+    ):
+        loss(CLASSES.detach(), 255 * REGION.to(torch.uint8))
+    assert torch.equal(loss(CLASSES.detach(), REGION), expected)
+
+
+def test_other_shares_that_are_none():
+    scores, masks = rand(2, 3, 4).softmax(-1), rand(2, 3, *SHAPE)
+    logits = rand(2, 3, 3)
+    for name, act in (
+        ("class_scores", lambda: proposal_segmentation(5 * scores, masks)),
+        ("masks", lambda: proposal_segmentation(scores, masks - 1)),
+        ("assignments", lambda: similarity_distillation_loss(logits, scores.log(), scores)),
+        ("reference_assignments", lambda: similarity_distillation_loss(logits, scores, scores.log())),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name} must be in \[0, 1\]"):
+            act()
+
+
+def test_compiled_losses_look_at_probabilities():
+    compiled = torch.compile(lambda p: projection_loss(p, BOXES), backend="aot_eager", fullgraph=True)
+    p = INSTANCES.detach()
+    assert torch.equal(compiled(p), projection_loss(p, BOXES))
+    with pytest.raises(ValueError, match="masks must be in"):
+        compiled(p - 1)
+    classify = torch.compile(partial_cross_entropy, backend="aot_eager", fullgraph=True)
+    labels = torch.zeros(2, *SHAPE, dtype=torch.int64)
+    assert torch.equal(classify(CLASSES.detach(), labels), partial_cross_entropy(CLASSES.detach(), labels))
+    with pytest.raises(ValueError, match="pass ignore_index=255"):
+        classify(CLASSES.detach(), labels + 255)
+
+
+def test_a_look_waits_for_no_device():
+    # A tensor without numbers stands for one on a device: nobody may look at them.
+    shares = torch.empty(2, 3, device="meta")
+    assert _ops.checked_shares(shares, "p", "").device.type == "meta"
+    assert _ops.checked_labels(shares.long(), 3, 0).device.type == "meta"
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_labels_of_data_sets_that_write_255(dtype):
+    labels = torch.zeros(2, *SHAPE, dtype=dtype)
+    labels[:, 1:] = 255
+    scores = CLASSES.detach()
+    of_rows = partial_cross_entropy(scores[:, :, :1], labels[:, :1])
+    assert number(partial_cross_entropy(scores, labels, ignore_index=255)) == pytest.approx(number(of_rows))
+    message = (
+        r"labels must be in \[0, 3\), or -100 where a pixel is unlabelled, got 255: pass ignore_index=255"
+    )
+    with pytest.raises(ValueError, match=message):
+        partial_cross_entropy(scores, labels)
+    with pytest.raises(TypeError, match="ignore_index must be an integer"):
+        partial_cross_entropy(scores, labels, ignore_index=None)
+
+
 def test_nan_is_not_hidden():
     masks = rand(3, 1, *SHAPE)
     masks[1, 0, 2, 2] = torch.nan
     assert projection_loss(masks, BOXES).isnan()
-    assert mean_field_loss(masks, IMAGE, BOXES, index=INDEX).isnan()
+    assert mean_field_loss(masks, IMAGE, BOXES, image_index=INDEX).isnan()
 
 
 @pytest.mark.parametrize(
     ("message", "act"),
     [
         ("must be a torch.Tensor, got a ndarray", lambda: projection_loss(BOXES.numpy(), BOXES)),
-        ("must be on one device", lambda: mean_field_loss(INSTANCES, IMAGE.to("meta"), BOXES, index=INDEX)),
+        (
+            "must be on one device",
+            lambda: mean_field_loss(INSTANCES, IMAGE.to("meta"), BOXES, image_index=INDEX),
+        ),
         (
             "propagation must be an Aff",
             lambda: apro_loss(CLASSES, IMAGE, REGION, propagation=GlobalPropagation()),
@@ -387,17 +470,20 @@ def test_kinds_that_do_not_fit(message, act):
         (r"expected masks \(K, 1, H, W\)", lambda: pairwise_loss(CLASSES, IMAGE, REGION)),
         (
             "threshold must be a number",
-            lambda: pairwise_loss(INSTANCES, IMAGE, BOXES, threshold=math.nan, index=INDEX),
+            lambda: pairwise_loss(INSTANCES, IMAGE, BOXES, threshold=math.nan, image_index=INDEX),
         ),
         ("expected logits .* and labels", lambda: partial_cross_entropy(CLASSES, REGION.long())),
         (
-            r"expected a region or boxes of shape \(2, 1, 5, 4\)",
+            r"expected a region of shape \(2, 1, 5, 4\)",
             lambda: apro_loss(CLASSES, IMAGE, REGION[:1]),
         ),
-        (r"expected probabilities \(B, C, H, W\)", lambda: projection_loss(BOXES[0], BOXES[0])),
+        (r"expected masks \(K, 1, H, W\)", lambda: projection_loss(BOXES[0], BOXES[0])),
         ("do not fit masks", lambda: mean_field_loss(INSTANCES, IMAGE, BOXES)),
-        ("do not fit masks", lambda: pairwise_loss(INSTANCES, IMAGE[..., :3], BOXES, index=INDEX)),
-        (r"index must be in \[0, 2\)", lambda: mean_field_loss(INSTANCES, IMAGE, BOXES, index=INDEX + 1)),
+        ("do not fit masks", lambda: pairwise_loss(INSTANCES, IMAGE[..., :3], BOXES, image_index=INDEX)),
+        (
+            r"image_index must be in \[0, 2\)",
+            lambda: mean_field_loss(INSTANCES, IMAGE, BOXES, image_index=INDEX + 1),
+        ),
         ("do not fit masks", lambda: gated_crf_loss(CLASSES, IMAGE[:1])),
         ("do not fit masks", lambda: gated_crf_loss(CLASSES, IMAGE[..., :3])),
         ("kernel_size must be odd", lambda: pairwise_loss(INSTANCES, IMAGE, BOXES, kernel_size=2)),

@@ -25,8 +25,8 @@ EMBEDDINGS = torch.randn(2, 3, 4, 5, generator=GENERATOR, dtype=D)
 SEGMENTS = torch.randint(0, 4, SHAPE, generator=GENERATOR)
 SEGMENTS[0][SEGMENTS[0] == 2] = 7  # numbers need not be without gaps
 LABELS = torch.randint(0, 3, SHAPE, generator=GENERATOR)
-LABELS[torch.rand(SHAPE, generator=GENERATOR) < 0.5] = 255
-LABELS[SEGMENTS == 1] = 255  # a segment without labels in each image
+LABELS[torch.rand(SHAPE, generator=GENERATOR) < 0.5] = -100
+LABELS[SEGMENTS == 1] = -100  # a segment without labels in each image
 REGIONS = torch.randint(0, 2, SHAPE, generator=GENERATOR)
 TAGS = torch.tensor([[True, False, True], [False, True, False]])
 EARLIER = torch.randn(2, 3, 4, 5, generator=GENERATOR, dtype=D)
@@ -51,7 +51,7 @@ def brute_segments(embeddings, batch):
         vectors = [direction(embeddings[b, :, r, c].numpy()) for b, r, c in pixels]
         found[key] = {
             "mean": direction(sum(vectors)),
-            "label": majority([int(LABELS[p]) for p in pixels if LABELS[p] != 255]),
+            "label": majority([int(LABELS[p]) for p in pixels if LABELS[p] != -100]),
             "region": majority([int(REGIONS[p]) for p in pixels]),
             "tags": {c for c in range(3) if TAGS[key[1], c]},
             "pixels": dict(zip(pixels, vectors, strict=True)),
@@ -139,11 +139,11 @@ def test_prototypes():
     for s, (key, segment) in enumerate(found.items()):
         np.testing.assert_allclose(segments.prototypes[s], segment["mean"])
         assert segments.images[s] == key[1]
-        assert segments.labels[s] == (255 if segment["label"] is None else segment["label"])
+        assert segments.labels[s] == (-100 if segment["label"] is None else segment["label"])
         assert segments.regions[s] == segment["region"]
         assert all(index[pixel] == s for pixel in segment["pixels"])
     alone, _ = segment_prototypes(EMBEDDINGS, SEGMENTS)
-    assert (alone.labels == 255).all()
+    assert (alone.labels == -100).all()
     assert alone.tags.shape == (len(found), 0)
     # Without regions, nothing but the own segment attracts.
     positive, negative = segment_relationship(alone, alone, "image")
@@ -160,6 +160,7 @@ def test_affinity_is_that_of_nearest_neighbor_labels():
         k=1,
         images=segments.images,
         bank_images=segments.images,
+        ignore_index=-100,
     )
     positive, _ = segment_relationship(segments, segments, "affinity")
     assert torch.equal(positive, labels[:, None] == labels)
@@ -217,7 +218,7 @@ def test_segments_learn_their_labels():
 
 
 def test_losses_of_nothing_are_zero():
-    unlabelled = torch.full(SHAPE, 255)
+    unlabelled = torch.full(SHAPE, -100)
     only = SegmentWeights(annotation=(1.0, 6.0), affinity=(1.0, 6.0))
     for embeddings, segments, labels in (
         (EMBEDDINGS, SEGMENTS, unlabelled),
@@ -247,7 +248,7 @@ def test_losses_of_nothing_are_zero():
         (
             ValueError,
             "labels must not be negative, got -1",
-            lambda: segment_prototypes(EMBEDDINGS, SEGMENTS, labels=LABELS.where(LABELS != 255, -1)),
+            lambda: segment_prototypes(EMBEDDINGS, SEGMENTS, labels=LABELS.where(LABELS != -100, -1)),
         ),
         (
             ValueError,
@@ -291,6 +292,17 @@ def test_losses_of_nothing_are_zero():
 def test_errors(error, message, act):
     with pytest.raises(error, match=message):
         act()
+
+
+def test_labels_of_data_sets_that_write_255():
+    labels = LABELS.where(LABELS != -100, 255)
+    expected = spml_loss(EMBEDDINGS, SEGMENTS, **OPTIONS)
+    options = OPTIONS | {"labels": labels}
+    assert torch.equal(spml_loss(EMBEDDINGS, SEGMENTS, **options, ignore_index=255), expected)
+    with pytest.warns(UserWarning, match=r"largest of the labels is 255.*Pass ignore_index=255"):
+        spml_loss(EMBEDDINGS, SEGMENTS, **options)
+    # Not where there are that many classes, nor of regions.
+    segment_prototypes(EMBEDDINGS, SEGMENTS, labels=labels + 1, regions=labels, ignore_index=-1)
 
 
 def test_a_bank_of_other_tags_is_refused():

@@ -11,7 +11,7 @@ from strategies import DTYPES, LAYOUTS, graphs, pictures, values_over, zetas
 
 import aproarray
 import aproarray.related
-from aproarray import reference
+from aproarray import cpu, reference
 
 RTOL = {np.float32: 1e-5, np.float64: 1e-12}
 
@@ -300,3 +300,57 @@ def test_confidence_outside_the_mask_does_not_matter():
 def test_a_large_beta_leaves_values_alone():
     result = aproarray.related.tree_filter_v2(VALUES, tree_with_ties(), beta=1e200, gamma=1.0, zeta=1.0)
     np.testing.assert_allclose(result, VALUES)
+
+
+def is_forest(order, gap_edges):
+    """Return whether edges form trees, one of which begins in order where an edge is missing."""
+    n, near = len(order), {}
+    for u, v in gap_edges.tolist():
+        if (u < 0) != (v < 0) or max(u, v) >= n:
+            return False
+        if u >= 0:
+            near.setdefault(u, []).append(v)
+            near.setdefault(v, []).append(u)
+    roots = [int(order[0]), *order[1:][gap_edges[:, 0] < 0].tolist()]
+    if min(roots) < 0 or max(roots) >= n:
+        return False
+    seen = set()
+    for root in roots:  # n - roots edges that reach all n nodes close no circle
+        if root in seen:
+            return False
+        reached = {root}
+        while reached:
+            seen |= reached
+            reached = {other for node in reached for other in near.get(node, ())} - seen
+    return len(seen) == n
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_what_is_laid_out_breadth_first_is_a_forest(dtype):
+    rng, refused = np.random.default_rng(0), 0
+    for trial in range(2000):
+        n = int(rng.integers(1, 9))
+        order = rng.permutation(n).astype(dtype)
+        edges = np.stack([[rng.integers(u) for u in range(1, n)], np.arange(1, n)], 1).astype(dtype)
+        edges = order[edges].reshape(-1, 2)
+        edges[rng.random(n - 1) < 0.2] = -1
+        for _ in range(trial % 3):
+            array = (order, edges)[int(rng.integers(2))]
+            if array.size:
+                array[tuple(rng.integers(extent) for extent in array.shape)] = rng.integers(-2, n + 2)
+        arguments = order[None], edges[None], 1
+        if is_forest(order, edges):
+            nodes, parents, gaps, n_roots = (array[0] for array in cpu.rooted_trees(*arguments))
+            assert sorted(nodes) == list(range(n))
+            assert n_roots == 1 + (edges[:, 0] < 0).sum()
+            for place in range(n):
+                if place < n_roots:
+                    assert (parents[place], gaps[place]) == (place, -1)
+                else:
+                    assert parents[place] < place
+                    assert {nodes[place], nodes[parents[place]]} == set(edges[gaps[place]].tolist())
+        else:
+            refused += 1
+            with pytest.raises(ValueError, match=r"must be the edges of a tree|must have numbers of pixels"):
+                cpu.rooted_trees(*arguments)
+    assert 300 < refused < 1500

@@ -53,7 +53,7 @@ class _ForgivingCache:
                 _warned.append(True)
                 warnings.warn(
                     f"Numba's cache in {self._cache.cache_path} cannot be used ({type(error).__name__}: "
-                    f"{error}): window kernels are compiled anew, which takes some seconds. Delete the folder, "
+                    f"{error}): window kernels are compiled anew, which takes some seconds. Delete it, "
                     "or set NUMBA_CACHE_DIR to one that can be written to.",
                     RuntimeWarning,
                     stacklevel=2,

@@ -6,11 +6,19 @@ Array = NDArray[Any]
 
 MAX_COLUMNS: int
 
+def is_permutation(order: Array) -> bool: ...
 def root_trees(
-    order: Array, gap_edges: Array, first: Array, ends: Array, nodes: Array, parents: Array, gaps: Array
+    order: Array,
+    gap_edges: Array,
+    first: Array,
+    ends: Array,
+    seen: Array,
+    nodes: Array,
+    parents: Array,
+    gaps: Array,
 ) -> int: ...
 def edge_distances(features: Array, gap_edges: Array, out: Array) -> bool: ...
-def normalisers(parents: Array, weights: Array, n_roots: int, self_weight: float, out: Array) -> None: ...
+def normalizers(parents: Array, weights: Array, n_roots: int, self_weight: float, out: Array) -> None: ...
 def filter_columns(
     values: Array,
     out: Array,
@@ -19,7 +27,7 @@ def filter_columns(
     weights: Array,
     n_roots: int,
     self_weight: float,
-    sums: Array,
+    normalizers: Array,
     transposed: bool,
     rows: Array,
 ) -> None: ...
@@ -32,7 +40,7 @@ def weight_gradient(
     gaps: Array,
     weights: Array,
     n_roots: int,
-    sums: Array,
+    normalizers: Array,
     up: Array,
     total: Array,
     out: Array,

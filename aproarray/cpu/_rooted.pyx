@@ -11,8 +11,10 @@ parents then never fall, so that both passes stream through memory.
 [1] L. Song et al., "Learnable Tree Filter for Structure-preserving Feature Transform", NeurIPS 2019.
 """
 
+import numpy as np
+
 from libc.math cimport INFINITY
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from aproarray.cpu._prefetch cimport prefetch
 
@@ -28,29 +30,66 @@ MAX_COLUMNS = 16
 
 cdef enum:
     AHEAD = 12  # places whose pixels are prefetched before their turn
+    LEFT = -2  # in place of the gap of a node's first edge: its neighbours have been laid out
+
+
+def is_permutation(const index_t[:] order):
+    """Return whether order (N) holds each number from 0 to N-1 once."""
+    cdef Py_ssize_t n = order.shape[0], p, number
+    cdef uint8_t[::1] seen = np.zeros(n, np.uint8)
+    cdef bint result = True
+    with nogil:
+        for p in range(n):
+            number = order[p]
+            if number < 0 or number >= n or seen[number]:
+                result = False
+                break
+            seen[number] = 1
+    return result
 
 
 def root_trees(
     const index_t[::1] order, const index_t[:, ::1] gap_edges, index_t[::1] first, index_t[:, ::1] ends,
-    index_t[::1] nodes, index_t[::1] parents, index_t[::1] gaps,
+    uint8_t[::1] seen, index_t[::1] nodes, index_t[::1] parents, index_t[::1] gaps,
 ):
     """Lay a forest of n > 0 nodes out breadth first, and return how many roots there are.
 
     nodes, parents and gaps (n) get, by places, the node, the place of its parent and the gap of the edge to
     it; for roots, which come first, their own place and -1. Roots are the first nodes of trees on the line.
-    first (n + 2) and ends (2 n, 2) are room to work in.
+    first (n + 2), ends (2 n, 2) and seen (n) are room to work in.
+
+    Anybody can make a tree: a ValueError says where order or gap_edges are none. No other function looks.
     """
-    cdef Py_ssize_t n = order.shape[0], p, place, end, node, side, last, n_roots = 1
+    cdef Py_ssize_t n = order.shape[0], p, place, begin, end, stop, node, side, last, n_roots = 0
+    cdef bint in_range = True, is_forest = True
     with nogil:
         first[:] = 0
-        nodes[0] = order[0]
-        for p in range(n - 1):
-            if gap_edges[p, 0] < 0:
-                nodes[n_roots] = order[p + 1]
+        seen[:] = 0
+        for p in range(-1, n - 1):
+            if p >= 0 and gap_edges[p, 0] >= 0:
+                for side in range(2):
+                    node = gap_edges[p, side]
+                    if 0 <= node < n:
+                        first[node + 2] += 1
+                    else:
+                        in_range = False
+                continue
+            node = order[p + 1]
+            if 0 <= node < n and (p < 0 or gap_edges[p, 1] < 0):
+                is_forest = is_forest and not seen[node]
+                seen[node] = 1
+                nodes[n_roots] = <index_t> node
+                parents[n_roots] = <index_t> n_roots
+                gaps[n_roots] = -1
                 n_roots += 1
             else:
-                first[gap_edges[p, 0] + 2] += 1
-                first[gap_edges[p, 1] + 2] += 1
+                in_range = False
+    if not in_range:
+        raise ValueError(
+            f"a tree of {n} pixels must have numbers of pixels from 0 to {n - 1} in order and gap_edges, and "
+            "-1 at both ends of a missing edge"
+        )
+    with nogil:
         for p in range(2, n + 1):
             first[p] += first[p - 1]
         # first[u + 1] moves from the start of the ends at u to their stop, where those at u + 1 start.
@@ -62,18 +101,30 @@ def root_trees(
                     ends[end, 0] = gap_edges[p, 1 - side]
                     ends[end, 1] = <index_t> p
                     first[node + 1] += 1
-        for place in range(n_roots):
-            parents[place] = <index_t> place
-            gaps[place] = -1
         last = n_roots
-        for place in range(n):
+        place = 0
+        # A node that has been left has no ends any more. There is room for all, if each is left once.
+        while is_forest and place < last:
             node = nodes[place]
-            for end in range(first[node], first[node + 1]):
-                if ends[end, 1] != gaps[place]:
-                    nodes[last] = ends[end, 0]
-                    parents[last] = <index_t> place
-                    gaps[last] = ends[end, 1]
-                    last += 1
+            begin = first[node]
+            stop = first[node + 1]
+            if begin < stop:
+                is_forest = ends[begin, 1] != LEFT and last + stop - begin - (place >= n_roots) <= n
+                if not is_forest:
+                    break
+                for end in range(begin, stop):
+                    if ends[end, 1] != gaps[place]:
+                        nodes[last] = ends[end, 0]
+                        parents[last] = <index_t> place
+                        gaps[last] = ends[end, 1]
+                        last += 1
+                ends[begin, 1] = LEFT
+            place += 1
+    if not is_forest or last < n:
+        raise ValueError(
+            f"gap_edges must be the edges of a tree, or of a forest whose trees begin in order where an edge "
+            f"is missing; those of this tree of {n} pixels close a circle or leave pixels out"
+        )
     return n_roots
 
 
@@ -164,7 +215,7 @@ cdef inline void gather(
                 rows[place * count + c] = rows[place * count + c] / divisors[place]
 
 
-def normalisers(
+def normalizers(
     const index_t[::1] parents, const double[::1] weights, Py_ssize_t n_roots, double self_weight,
     double[::1] out,
 ):
@@ -179,17 +230,17 @@ def normalisers(
 
 def filter_columns(
     const real[:, :] values, real[:, :] out, const index_t[::1] nodes, const index_t[::1] parents,
-    const double[::1] weights, Py_ssize_t n_roots, double self_weight, const double[::1] sums,
+    const double[::1] weights, Py_ssize_t n_roots, double self_weight, const double[::1] normalizers,
     bint transposed, double[::1] rows,
 ):
     """Fill out (N, count) with S values, S_ii being self_weight.
 
-    With sums (n), which are S 1 by places, it is divided by them or, transposed, the values are. `rows`
-    (n count) is room to work in.
+    With normalizers (n), which are S 1 by places, it is divided by them or, transposed, the values are.
+    `rows` (n count) is room to work in.
     """
     cdef Py_ssize_t place, node, n = nodes.shape[0]
     cdef int c, count = <int> values.shape[1]
-    cdef const double *divisors = &sums[0] if sums.shape[0] else NULL
+    cdef const double *divisors = &normalizers[0] if normalizers.shape[0] else NULL
     cdef const double *before = divisors if transposed else NULL
     cdef double result
     with nogil:
@@ -212,12 +263,12 @@ def filter_columns(
 def weight_gradient(
     const real[:, :] grad, const real[:, :] values, const real[:, :] result, const index_t[::1] nodes,
     const index_t[::1] parents, const index_t[::1] gaps, const double[::1] weights, Py_ssize_t n_roots,
-    const double[::1] sums, double[::1] up, double[::1] total, double[::1] out,
+    const double[::1] normalizers, double[::1] up, double[::1] total, double[::1] out,
 ):
     """Add to out (N-1) the gradient of -log w of every gap, from grad (N, count) = dL/dresult of S values.
 
-    With sums (n), result is S values / S 1. With a the gradient divided by S 1, b = sum_c a_c result_c, and
-    A and O the sums below and above an edge, as its ends see them:
+    With normalizers (n), result is S values / S 1. With a the gradient divided by S 1,
+    b = sum_c a_c result_c, and A and O the sums below and above an edge, as its ends see them:
 
         dL/dw = sum_c (A[a_c] O[phi_c] + O[a_c] A[phi_c]) - A[b] O[1] - O[b] A[1]
 
@@ -225,7 +276,7 @@ def weight_gradient(
     """
     cdef Py_ssize_t place, parent, n = nodes.shape[0]
     cdef int c, count = <int> values.shape[1], width = 2 * count + 2
-    cdef bint normalised = sums.shape[0] != 0
+    cdef bint normalised = normalizers.shape[0] != 0
     cdef double w, found, dot
     cdef double *a
     cdef double *beyond
@@ -237,7 +288,7 @@ def weight_gradient(
                 a[c] = grad[nodes[place], c]
                 a[count + c] = values[nodes[place], c]
                 if normalised:
-                    a[c] = a[c] / sums[place]
+                    a[c] = a[c] / normalizers[place]
                     dot += a[c] * result[nodes[place], c]
             a[2 * count] = dot
             a[2 * count + 1] = 1

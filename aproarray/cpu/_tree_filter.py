@@ -20,7 +20,7 @@ Array = NDArray[Any]
 
 
 def rooted_trees(order: Array, gap_edges: Array, workers: int) -> RootedTrees:
-    """Lay trees of order (B, N) and gap_edges (B, N-1, 2) out breadth first."""
+    """Lay trees of order (B, N) and gap_edges (B, N-1, 2) out breadth first, after a look that they are."""
     n_trees, n_nodes = order.shape
     index_dtype = np.dtype(np.int32 if 2 * n_nodes < 1 << 31 else np.int64)
     nodes, parents, gaps = (np.empty((n_trees, n_nodes), index_dtype) for _ in range(3))
@@ -28,7 +28,11 @@ def rooted_trees(order: Array, gap_edges: Array, workers: int) -> RootedTrees:
 
     def one_tree(b: int) -> None:
         line, edges = (np.ascontiguousarray(array[b], index_dtype) for array in (order, gap_edges))
-        room = np.empty(n_nodes + 2, index_dtype), np.empty((2 * n_nodes, 2), index_dtype)
+        room = (
+            np.empty(n_nodes + 2, index_dtype),
+            np.empty((2 * n_nodes, 2), index_dtype),
+            np.empty(n_nodes, np.uint8),
+        )
         n_roots[b] = _workers.run_apart(
             _rooted.root_trees, line, edges, *room, nodes[b], parents[b], gaps[b], pixels=n_nodes
         )
@@ -99,7 +103,7 @@ def tree_filter(
         n_roots = trees.n_roots[tree]
         weights[f] = _weights(trees.gaps[tree], n_roots, distances[f], zeta, decay)
         if sums is not None and not transposed:
-            _rooted.normalisers(trees.parents[tree], weights[f], n_roots, decay, sums[f])
+            _rooted.normalizers(trees.parents[tree], weights[f], n_roots, decay, sums[f])
 
     _workers.run([functools.partial(weigh, f) for f in used.tolist()], workers)
 

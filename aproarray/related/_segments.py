@@ -409,14 +409,14 @@ def keypoints_to_regions(
     shape: tuple[int, ...],
     *,
     spread: float = 0.1,
-    labelled: float = 0.5,
+    labeled: float = 0.5,
     background: float = 0.1,
     ignore_index: int = 255,
 ) -> Array:
     """Turn keypoints into labelled regions, each with an unlabelled band around it.
 
     A keypoint has the weight ``g_k(x) = exp(-|x - x_k|^2 / (2 s_k^2))``, ``s_k = spread * sizes_k``. The
-    keypoint with the largest g decides about a pixel. If g is at least `labelled`, the pixel gets the
+    keypoint with the largest g decides about a pixel. If g is at least `labeled`, the pixel gets the
     keypoint's label. Otherwise, if g is at least `background`, the pixel stays unlabelled. All other pixels
     are background.
 
@@ -433,8 +433,8 @@ def keypoints_to_regions(
         Spatial shape of the image.
     spread : float
         Standard deviation of g, as a part of the instance's size.
-    labelled, background : float
-        Thresholds, ``0 < background <= labelled <= 1``.
+    labeled, background : float
+        Thresholds, ``0 < background <= labeled <= 1``.
     ignore_index : int
         Label of unlabelled pixels.
 
@@ -470,12 +470,12 @@ def keypoints_to_regions(
     spread = _validate.positive(spread, "spread")
     ignore_index = _validate.integer(ignore_index, "ignore_index")
     thresholds = [
-        _validate.real_number(labelled, "labelled"),
+        _validate.real_number(labeled, "labeled"),
         _validate.real_number(background, "background"),
     ]
     if not 0 < thresholds[1] <= thresholds[0] <= 1:
         raise ValueError(
-            f"thresholds must be 0 < background <= labelled <= 1, got {thresholds[1]} and {thresholds[0]}"
+            f"thresholds must be 0 < background <= labeled <= 1, got {thresholds[1]} and {thresholds[0]}"
         )
     if not isinstance(shape, tuple | list) or not 1 <= len(shape) <= _edges.MAX_NDIM:
         raise ValueError(f"shape must be a tuple of 1 to {_edges.MAX_NDIM} extents, got {shape!r}")

@@ -14,7 +14,7 @@ from aproarray._tree import SpanningTree, flat_features, masks_of, rooted_trees
 Array = NDArray[Any]
 
 
-@_arrays.takes_dlpack
+@_arrays.takes_dlpack(gradients="aproarray.torch.tree_filter")
 def tree_filter(
     values: ArrayLike,
     tree: SpanningTree,
@@ -80,7 +80,7 @@ def tree_filter(
     )
 
 
-@_arrays.takes_dlpack
+@_arrays.takes_dlpack(gradients="aproarray.torch.tree_filter_v2")
 def tree_filter_v2(
     values: ArrayLike,
     tree: SpanningTree,

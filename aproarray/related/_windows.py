@@ -19,7 +19,7 @@ def mean_field(
     values: ArrayLike,
     image: ArrayLike,
     *,
-    boxes: ArrayLike | None = None,
+    region: ArrayLike | None = None,
     zeta: float,
     kernel_size: int = 3,
     iterations: int = 100,
@@ -46,7 +46,7 @@ def mean_field(
         `aproarray.local_propagate`.
     image, mask, channel_axis, spatial_ndim, workers, out, check_finite
         As in `aproarray.local_propagate`.
-    boxes : array_like, optional
+    region : array_like, optional
         1 or True inside each mask's box, of values' shape (None: everywhere).
     zeta : float
         Scale, above 0, in the image's units (paper: 0.1). Note the 2 beside its square.
@@ -66,7 +66,7 @@ def mean_field(
     TypeError
         An argument of the wrong kind, or arrays of more than one library.
     ValueError
-        Shapes that do not fit, values or boxes outside of [0, 1], zeta not above 0, an even kernel_size,
+        Shapes that do not fit, values or region outside of [0, 1], zeta not above 0, an even kernel_size,
         negative iterations, NaN or inf.
 
     Notes
@@ -90,23 +90,23 @@ def mean_field(
     zeta = _validate.positive(zeta, "zeta")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
-    over = _calls.over_windows(values, image, mask, channel_axis, spatial_ndim, workers, out, boxes=boxes)
+    over = _calls.over_windows(values, image, mask, channel_axis, spatial_ndim, workers, out, region=region)
     backend, flat = over.backend, over.flat
     inside = None
-    if boxes is not None:
-        box = _validate.real_array(boxes, "boxes", backend.xp)
-        if box.shape != over.values.shape:
-            raise ValueError(f"boxes must have values' shape {over.values.shape}, got {box.shape}")
-        inside = over.layout.flatten(box).astype(flat.dtype, copy=False)
+    if region is not None:
+        region = _validate.real_array(region, "region", backend.xp)
+        if region.shape != over.values.shape:
+            raise ValueError(f"region must have values' shape {over.values.shape}, got {region.shape}")
+        inside = over.layout.flatten(region).astype(flat.dtype, copy=False)
     result = _calls.Result(
-        backend.xp, over.values, over.layout, flat.dtype, None, out, over.image, mask, boxes
+        backend.xp, over.values, over.layout, flat.dtype, None, out, over.image, mask, region
     )
     masks = over.masks_of_items()
     if check_finite:
         over.check_finite()
         _in_unit_interval(flat, "values", masks, backend.xp)
         if inside is not None:
-            _in_unit_interval(inside, "boxes", masks, backend.xp)
+            _in_unit_interval(inside, "region", masks, backend.xp)
     refined = mean_field_steps(
         backend, flat, inside, over.images, over.layout.spatial, over.image_index, over.takes_part, zeta,
         kernel_size, iterations, over.threads,
@@ -118,7 +118,7 @@ def mean_field(
 def mean_field_steps(
     backend: Backend,
     values: Array,
-    boxes: Array | None,
+    region: Array | None,
     images: Array,
     shape: tuple[int, ...],
     image_index: Array,
@@ -128,7 +128,7 @@ def mean_field_steps(
     iterations: int,
     workers: int,
 ) -> Array:
-    """Return `mean_field` of values (I, N, C) in boxes of the same shape, by a backend's local_propagate."""
+    """Return `mean_field` of values (I, N, C) in regions (I, N, C), by a backend's local_propagate."""
     xp = backend.xp  # whose arrays take NumPy's ufuncs
     n_channels = values.shape[2]
     # Foregrounds, then backgrounds.
@@ -154,8 +154,8 @@ def mean_field_steps(
             sums,
         )
         q = np.exp(means * sums[on_device][..., None])
-        if boxes is not None:
-            q[..., :n_channels] *= boxes
+        if region is not None:
+            q[..., :n_channels] *= region
         both = q[..., :n_channels] + q[..., n_channels:] + values.dtype.type(1e-6)
         q[..., :n_channels] /= both
         q[..., n_channels:] /= both

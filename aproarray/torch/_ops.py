@@ -1,14 +1,16 @@
 """The operators that torch sees: what a backend computes, its shapes for torch.compile, its gradients.
 
 Layouts are flat: values (I, C, N), N pixels; trees (B, N), (B, N-1), (B, N-1, 2). Items and features name
-their tree or image by index. Nothing here checks arguments: that is `functional`'s.
+their tree or image by index. `functional` checks kinds and shapes. Numbers that kernels trust are looked at
+here, where torch.compile keeps the look.
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -16,10 +18,11 @@ from torch import Tensor
 
 from aproarray import _arrays, _dispatch, _edges, _validate
 from aproarray._backend import Backend, RootedTrees
+from aproarray.cpu import _rooted
 from aproarray.related._windows import mean_field_steps
 
-if TYPE_CHECKING:
-    from torch._library.custom_ops import CustomOpDef
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result", covariant=True)
 
 _SCHEMA_TYPES: dict[Any, str] = {
     Tensor: "Tensor",
@@ -32,15 +35,43 @@ _SCHEMA_TYPES: dict[Any, str] = {
 }
 
 
-def _operator(function: Callable[..., Any]) -> CustomOpDef:
-    """Register a function as the operator aproarray::<its name>."""
-    # torch < 2.5 cannot read postponed annotations, hence a schema of our own.
-    *parameters, (_, result) = get_type_hints(function).items()
-    inputs = ", ".join(f"{_SCHEMA_TYPES[kind]} {name}" for name, kind in parameters)
-    outputs = ", ".join(_SCHEMA_TYPES[kind] for kind in get_args(result) or (result,))
-    return torch.library.custom_op(
-        f"aproarray::{function.__name__}", function, mutates_args=(), schema=f"({inputs}) -> ({outputs})"
-    )
+class _Operator(Protocol[Parameters, Result]):
+    """A function that torch knows as an operator."""
+
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Result: ...
+    def register_autograd(
+        self, backward: Callable[..., Any], /, *, setup_context: Callable[..., Any] | None = None
+    ) -> None: ...
+
+
+def _operator(
+    shapes: Callable[..., Any],
+) -> Callable[[Callable[Parameters, Result]], _Operator[Parameters, Result]]:
+    """Register a function as the operator aproarray::<its name>.
+
+    For torch.compile, `shapes` returns empty tensors like the operator's. Its parameters are those of the
+    operator, by their names, that they depend on.
+    """
+    needed = tuple(inspect.signature(shapes).parameters)
+
+    def register(function: Callable[Parameters, Result]) -> _Operator[Parameters, Result]:
+        signature = inspect.signature(function)
+        # torch < 2.5 cannot read postponed annotations, hence a schema of our own.
+        *parameters, (_, result) = get_type_hints(function).items()
+        inputs = ", ".join(f"{_SCHEMA_TYPES[kind]} {name}" for name, kind in parameters)
+        outputs = ", ".join(_SCHEMA_TYPES[kind] for kind in get_args(result) or (result,))
+        operator = torch.library.custom_op(
+            f"aproarray::{function.__name__}", function, mutates_args=(), schema=f"({inputs}) -> ({outputs})"
+        )
+
+        def fake(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs).arguments
+            return shapes(*(given[name] for name in needed))
+
+        operator.register_fake(fake)
+        return cast(_Operator[Parameters, Result], operator)
+
+    return register
 
 
 def _array(tensor: Tensor) -> Any:
@@ -84,7 +115,8 @@ def _backend(tensor: Tensor) -> Iterator[tuple[Backend, int]]:
         yield backend, min(backend.available_workers(), torch.get_num_threads())
 
 
-def _scale(zeta: Tensor) -> float:
+def _checked(zeta: Tensor) -> float:
+    """Return zeta as a number, after a look whether it is above 0 (waits for its device)."""
     return _validate.positive(zeta.item(), "zeta")
 
 
@@ -96,13 +128,20 @@ def _in_memory(tensor: Tensor, low: int, stop: int, name: str) -> None:
             raise ValueError(f"{name} must be of {stop} pixels, got numbers from {least} to {most}")
 
 
+def _known_order(order: Tensor, n_nodes: int) -> None:
+    """Check that a CPU tensor's lines (B, N) hold each pixel once: others would get no result."""
+    if order.device.type == "cpu" and not all(map(_rooted.is_permutation, order.numpy())):
+        _in_memory(order, 0, n_nodes, "order")
+        raise ValueError(f"order must hold each of {n_nodes} pixels once, got one of them twice")
+
+
 def _known_edges(gap_edges: Tensor, n_nodes: int) -> None:
     _in_memory(gap_edges, -1, n_nodes, "gap_edges")
     if gap_edges.device.type == "cpu" and not torch.equal(gap_edges[..., 0] < 0, gap_edges[..., 1] < 0):
         raise ValueError("gap_edges must be -1 at both ends or at none, got edges with one end")
 
 
-@_operator
+@_operator(lambda index: torch.empty_like(index, dtype=torch.int64))
 def checked_index(index: Tensor, stop: int, name: str) -> Tensor:
     """Return indices as int64 after a look whether all are in [0, stop): kernels trust them."""
     if index.numel() and not (index.min() >= 0 and index.max() < stop):
@@ -112,9 +151,33 @@ def checked_index(index: Tensor, stop: int, name: str) -> Tensor:
     return index.to(torch.int64, copy=True)
 
 
-@checked_index.register_fake
-def _(index: Tensor, stop: int, name: str) -> Tensor:
-    return torch.empty_like(index, dtype=torch.int64)
+@_operator(lambda shares: shares.new_empty((), dtype=torch.float32))
+def checked_shares(shares: Tensor, name: str, advice: str) -> Tensor:
+    """Return 0 after a look whether all numbers are in [0, 1], but for rounding; no device is waited for.
+
+    It is to be added to something that is used: a look whose result nobody uses is none under torch.compile.
+    """
+    if shares.device.type == "cpu" and shares.numel():
+        least, most = (bound.item() for bound in shares.aminmax())
+        slack = 4 * max(torch.finfo(shares.dtype).eps, 2.5e-4) if shares.is_floating_point() else 0
+        if least < -slack or most > 1 + slack:
+            raise ValueError(
+                f"{name} must be in [0, 1], got numbers from {least:.6g} to {most:.6g}: {advice}"
+            )
+    return torch.zeros((), dtype=torch.float32, device=shares.device)
+
+
+@_operator(lambda labels: torch.empty_like(labels, dtype=torch.int64))
+def checked_labels(labels: Tensor, n_classes: int, ignore_index: int) -> Tensor:
+    """Return labels as int64 after a look whether all are classes or ignored; no device is waited for."""
+    if labels.device.type == "cpu":
+        strange = labels[(labels != ignore_index) & ((labels < 0) | (labels >= n_classes))]
+        if strange.numel():
+            raise ValueError(
+                f"labels must be in [0, {n_classes}), or {ignore_index} where a pixel is unlabelled, got "
+                f"{int(strange[0])}: pass ignore_index={int(strange[0])} if it marks unlabelled pixels"
+            )
+    return labels.to(torch.int64, copy=True)
 
 
 def _new_trees(like: Tensor, n_trees: int, n_nodes: int, n_ids: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,7 +206,13 @@ def _tensors(trees: Any) -> tuple[Tensor, Tensor, Tensor]:
     return order, gaps, gap_edges
 
 
-@_operator
+def _shapes_of_mst(image: Tensor, shape: Sequence[int], connectivity: int) -> tuple[Tensor, Tensor, Tensor]:
+    n_trees, _, n_nodes = image.shape
+    id_bits = _edges.grid((2,) * len(shape), connectivity).id_bits
+    return _new_trees(image, n_trees, n_nodes, n_nodes << id_bits)
+
+
+@_operator(_shapes_of_mst)
 def mst(
     image: Tensor, mask: Tensor | None, shape: Sequence[int], connectivity: int, check_finite: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,16 +231,7 @@ def mst(
         return _tensors(trees)
 
 
-@mst.register_fake
-def _(
-    image: Tensor, mask: Tensor | None, shape: Sequence[int], connectivity: int, check_finite: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    n_trees, _, n_nodes = image.shape
-    id_bits = _edges.grid((2,) * len(shape), connectivity).id_bits
-    return _new_trees(image, n_trees, n_nodes, n_nodes << id_bits)
-
-
-@_operator
+@_operator(lambda features: _new_trees(features, features.shape[0], features.shape[2], features.shape[2]))
 def reweigh(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weigh trees by features (F, C, N): f on edges tree_index[f] of gap_edges (B, N-1, 2)."""
     flat = features.transpose(1, 2).contiguous()
@@ -179,6 +239,12 @@ def reweigh(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> tuple[Te
     with _backend(features) as (backend, workers):
         trees, _ = backend.reweighed_trees(_array(gap_edges), _index(tree_index), _array(flat), workers)
         order, gaps, new_edges = _tensors(trees)
+    if new_edges.device.type == "cpu":
+        given, kept = ((edges[..., 0] >= 0).sum(1) for edges in (gap_edges, new_edges))
+        if not torch.equal(kept, given[tree_index.cpu()]):
+            raise ValueError(
+                "gap_edges must be the edges of a tree or a forest, but some of them close a circle"
+            )
     return order, _marked(gaps, features), new_edges
 
 
@@ -190,13 +256,11 @@ def _marked(weights: Tensor, features: Tensor) -> Tensor:
     return weights
 
 
-@reweigh.register_fake
-def _(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    n_trees, _, n_nodes = features.shape
-    return _new_trees(features, n_trees, n_nodes, n_nodes)
+def _shape_of_reweigh_backward(features: Tensor) -> Tensor:
+    return features.new_empty((features.shape[0], features.shape[2], features.shape[1])).transpose(1, 2)
 
 
-@_operator
+@_operator(_shape_of_reweigh_backward)
 def reweigh_backward(gap_gradient: Tensor, features: Tensor, gap_edges: Tensor) -> Tensor:
     """Return dL/dfeatures (F, C, N) from dL/dgap (F, N-1), gap_edges (F, N-1, 2) being the reweighed ones."""
     flat = features.transpose(1, 2).contiguous()
@@ -212,11 +276,6 @@ def reweigh_backward(gap_gradient: Tensor, features: Tensor, gap_edges: Tensor) 
     return result.transpose(1, 2)
 
 
-@reweigh_backward.register_fake
-def _(gap_gradient: Tensor, features: Tensor, gap_edges: Tensor) -> Tensor:
-    return features.new_empty((features.shape[0], features.shape[2], features.shape[1])).transpose(1, 2)
-
-
 def _reweigh_setup(ctx: Any, inputs: Any, output: Any) -> None:
     features, _, _ = inputs
     _, _, gap_edges = output
@@ -230,7 +289,7 @@ def _reweigh_gradient(ctx: Any, order: Any, gaps: Tensor, gap_edges: Any) -> tup
 reweigh.register_autograd(_reweigh_gradient, setup_context=_reweigh_setup)
 
 
-@_operator
+@_operator(lambda values, order: (torch.empty_like(values), torch.empty_like(order, dtype=values.dtype)))
 def global_propagate(
     values: Tensor, order: Tensor, gaps: Tensor, tree_index: Tensor, zeta: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -238,14 +297,14 @@ def global_propagate(
 
     z is that of the trees that have items; the rest is left as it comes.
     """
-    result, sums = _new_like(values), torch.empty_like(order, dtype=values.dtype)
-    _in_memory(order, 0, values.shape[2], "order")
+    result, normalizers = _new_like(values), torch.empty_like(order, dtype=values.dtype)
+    _known_order(order, values.shape[2])
     with _backend(values) as (backend, workers):
         backend.global_propagate(
             _pixels_first(values), _pixels_first(result), _array(order), _array(gaps), _index(tree_index),
-            _scale(zeta), workers, _array(sums),
+            _checked(zeta), workers, _array(normalizers),
         )  # fmt: skip
-    return _spoilt(result, gaps, tree_index), sums
+    return _spoilt(result, gaps, tree_index), normalizers
 
 
 def _spoilt(result: Tensor, weights: Tensor, of_items: Tensor) -> Tensor:
@@ -255,31 +314,21 @@ def _spoilt(result: Tensor, weights: Tensor, of_items: Tensor) -> Tensor:
     return result
 
 
-@global_propagate.register_fake
-def _(values: Tensor, order: Tensor, gaps: Tensor, tree_index: Tensor, zeta: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(values), torch.empty_like(order, dtype=values.dtype)
-
-
-@_operator
+@_operator(lambda grad: torch.empty_like(grad))
 def global_transposed(
-    grad: Tensor, order: Tensor, gaps: Tensor, tree_index: Tensor, zeta: Tensor, sums: Tensor
+    grad: Tensor, order: Tensor, gaps: Tensor, tree_index: Tensor, zeta: Tensor, normalizers: Tensor
 ) -> Tensor:
     """Return K (grad / z): dL/dvalues from dL/dresult."""
     result = _new_like(grad)
     with _backend(grad) as (backend, workers):
         backend.global_propagate(
             _pixels_first(grad), _pixels_first(result), _array(order), _array(gaps), _index(tree_index),
-            _scale(zeta), workers, _array(sums), True,
+            _checked(zeta), workers, _array(normalizers), True,
         )  # fmt: skip
     return _spoilt(result, gaps, tree_index)
 
 
-@global_transposed.register_fake
-def _(grad: Tensor, order: Tensor, gaps: Tensor, tree_index: Tensor, zeta: Tensor, sums: Tensor) -> Tensor:
-    return torch.empty_like(grad)
-
-
-@_operator
+@_operator(lambda gaps: torch.empty_like(gaps, dtype=torch.float64))
 def global_gap_gradient(
     grad: Tensor,
     values: Tensor,
@@ -288,54 +337,43 @@ def global_gap_gradient(
     gaps: Tensor,
     tree_index: Tensor,
     zeta: Tensor,
-    sums: Tensor,
+    normalizers: Tensor,
 ) -> Tensor:
     """Return dL/dgap (B, N-1), in float64."""
     gradient = torch.empty_like(gaps, dtype=torch.float64)
     with _backend(grad) as (backend, workers):
         backend.global_gap_gradients(
             _pixels_first(grad), _pixels_first(values), _pixels_first(result), _array(order), _array(gaps),
-            _index(tree_index), _scale(zeta), _array(sums), _array(gradient), workers,
+            _index(tree_index), _checked(zeta), _array(normalizers), _array(gradient), workers,
         )  # fmt: skip
     return gradient
 
 
-@global_gap_gradient.register_fake
-def _(
-    grad: Tensor,
-    values: Tensor,
-    result: Tensor,
-    order: Tensor,
-    gaps: Tensor,
-    tree_index: Tensor,
-    zeta: Tensor,
-    sums: Tensor,
-) -> Tensor:
-    return torch.empty_like(gaps, dtype=torch.float64)
-
-
 def _global_setup(ctx: Any, inputs: Any, output: Any) -> None:
     values, order, gaps, tree_index, zeta = inputs
-    result, sums = output
+    result, normalizers = output
     # The gradient of values alone needs neither them nor the result.
     ctx.by_weight = ctx.needs_input_grad[2] or ctx.needs_input_grad[4]
-    ctx.save_for_backward(order, gaps, tree_index, zeta, sums, *((values, result) if ctx.by_weight else ()))
+    ctx.save_for_backward(
+        order, gaps, tree_index, zeta, normalizers, *((values, result) if ctx.by_weight else ())
+    )
 
 
-def _global_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
-    order, gaps, tree_index, zeta, sums, *more = ctx.saved_tensors
+def _global_gradient(ctx: Any, grad: Tensor, _normalizers: Any) -> tuple[Any, ...]:
+    order, gaps, tree_index, zeta, normalizers, *more = ctx.saved_tensors
     by_values = by_gaps = by_zeta = None
     if ctx.needs_input_grad[0]:
-        by_values = global_transposed(grad, order, gaps, tree_index, zeta, sums)
+        by_values = global_transposed(grad, order, gaps, tree_index, zeta, normalizers)
     if ctx.by_weight:
-        by_gaps = global_gap_gradient(grad, *more, order, gaps, tree_index, zeta, sums)
+        values, result = more
+        by_gaps = global_gap_gradient(grad, values, result, order, gaps, tree_index, zeta, normalizers)
         if ctx.needs_input_grad[4]:
-            by_zeta = _by_scale(by_gaps, torch.where(torch.isinf(gaps), 0, gaps), zeta)
+            by_zeta = _by_zeta(by_gaps, torch.where(torch.isinf(gaps), 0, gaps), zeta)
         by_gaps = _held(by_gaps, gaps.dtype)
     return by_values, None, by_gaps, None, by_zeta
 
 
-def _by_scale(by_weights: Tensor, weights: Tensor, zeta: Tensor) -> Tensor:
+def _by_zeta(by_weights: Tensor, weights: Tensor, zeta: Tensor) -> Tensor:
     """Return dL/dzeta of what depends on weights / zeta^2 alone, from dL/dweights."""
     return (-2 * (_held(by_weights, by_weights.dtype) * weights).sum()).to(zeta) / zeta
 
@@ -349,10 +387,16 @@ def _held(gradient: Tensor, dtype: torch.dtype) -> Tensor:
 global_propagate.register_autograd(_global_gradient, setup_context=_global_setup)
 
 
-@_operator
+def _shapes_of_root_trees(order: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtype = torch.int32 if 2 * order.shape[1] < 1 << 31 else torch.int64
+    nodes, parents, gaps = (torch.empty_like(order, dtype=dtype) for _ in range(3))
+    return nodes, parents, gaps, order.new_empty(order.shape[:1], dtype=torch.int64)
+
+
+@_operator(_shapes_of_root_trees)
 def root_trees(order: Tensor, gap_edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return trees (B, N) breadth first: nodes, places of parents, gaps of the edges to them; roots (B,)."""
-    _in_memory(order, 0, order.shape[1], "order")
+    _known_order(order, order.shape[1])
     _known_edges(gap_edges, order.shape[1])
     with _backend(order) as (backend, workers):
         trees = backend.rooted_trees(_array(order), _array(gap_edges), workers)
@@ -360,14 +404,11 @@ def root_trees(order: Tensor, gap_edges: Tensor) -> tuple[Tensor, Tensor, Tensor
     return nodes, parents, gaps, n_roots
 
 
-@root_trees.register_fake
-def _(order: Tensor, gap_edges: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dtype = torch.int32 if 2 * order.shape[1] < 1 << 31 else torch.int64
-    nodes, parents, gaps = (torch.empty_like(order, dtype=dtype) for _ in range(3))
-    return nodes, parents, gaps, order.new_empty(order.shape[:1], dtype=torch.int64)
-
-
-@_operator
+@_operator(
+    lambda features, gap_edges: features.new_empty(
+        (features.shape[0], gap_edges.shape[1]), dtype=torch.float64
+    )
+)
 def edge_distances(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> Tensor:
     """Return |f_u - f_v|^2 (F, N-1) of features (F, C, N) along the edges (B, N-1, 2) of tree tree_index[f].
 
@@ -379,11 +420,6 @@ def edge_distances(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> T
             _pixels_first(features), _array(gap_edges), _index(tree_index), workers
         )
         return _marked(_tensor(distances).double(), features)
-
-
-@edge_distances.register_fake
-def _(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> Tensor:
-    return features.new_empty((features.shape[0], gap_edges.shape[1]), dtype=torch.float64)
 
 
 def _distances_setup(ctx: Any, inputs: Any, output: Any) -> None:
@@ -398,17 +434,12 @@ def _distances_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 edge_distances.register_autograd(_distances_gradient, setup_context=_distances_setup)
 
 
-@_operator
+@_operator(lambda distances: torch.empty_like(distances))
 def exponents(distances: Tensor, zeta: Tensor) -> Tensor:
     """Return d / zeta^2 of finite float64 distances d, after a look whether zeta is above 0."""
-    inverse = min(1 / _scale(zeta), torch.finfo(distances.dtype).max)
+    inverse = min(1 / _checked(zeta), torch.finfo(distances.dtype).max)
     # One factor after the other, as the square may be beyond any number.
     return distances * inverse * inverse
-
-
-@exponents.register_fake
-def _(distances: Tensor, zeta: Tensor) -> Tensor:
-    return torch.empty_like(distances)
 
 
 def _exponents_setup(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -423,18 +454,27 @@ def _exponents_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor |
         inverse = _held(1 / zeta.double(), grad.dtype).to(grad.device)
         by_distances = _held(grad * inverse * inverse, grad.dtype)
     if ctx.needs_input_grad[1]:
-        by_zeta = _by_scale(grad, torch.where(torch.isinf(result), 0, result), zeta)
+        by_zeta = _by_zeta(grad, torch.where(torch.isinf(result), 0, result), zeta)
     return by_distances, by_zeta
 
 
 exponents.register_autograd(_exponents_gradient, setup_context=_exponents_setup)
 
 
-def _rooted(*trees: Tensor) -> Any:
-    return RootedTrees(*map(_array, trees))
+def _forests(nodes: Tensor, parents: Tensor, gaps: Tensor, n_roots: Tensor) -> RootedTrees:
+    return RootedTrees(*map(_array, (nodes, parents, gaps, n_roots)))
 
 
-@_operator
+def _tree_normalizers(nodes: Tensor, exponents: Tensor, normalised: bool) -> Tensor:
+    return exponents.new_empty((exponents.shape[0], nodes.shape[1]) if normalised else (0, 0))
+
+
+@_operator(
+    lambda values, nodes, exponents, normalised: (
+        torch.empty_like(values),
+        _tree_normalizers(nodes, exponents, normalised),
+    )
+)
 def tree_filter(
     values: Tensor,
     nodes: Tensor,
@@ -450,36 +490,21 @@ def tree_filter(
 
     Item i has set set_of[i] of the exponents (F, N-1) of the gaps' affinities, and that tree tree_index[f].
     """
-    result, sums = _new_like(values), _tree_sums(nodes, exponents, normalised)
+    result, normalizers = _new_like(values), _tree_normalizers(nodes, exponents, normalised)
     with _backend(values) as (backend, workers):
         backend.tree_filter(
-            _pixels_first(values), _pixels_first(result), _rooted(nodes, parents, gaps, n_roots),
+            _pixels_first(values), _pixels_first(result), _forests(nodes, parents, gaps, n_roots),
             _array(exponents), _index(tree_index), _index(set_of), 1.0, workers,
-            sums=_array(sums) if normalised else None,
+            sums=_array(normalizers) if normalised else None,
         )  # fmt: skip
-    return _spoilt(result, exponents, set_of), sums
+    return _spoilt(result, exponents, set_of), normalizers
 
 
-def _tree_sums(nodes: Tensor, exponents: Tensor, normalised: bool) -> Tensor:
-    return exponents.new_empty((exponents.shape[0], nodes.shape[1]) if normalised else (0, 0))
+def _by_exponents(exponents: Tensor, values: Tensor | None) -> Tensor:
+    return exponents.new_empty((0, 0)) if values is None else torch.empty_like(exponents)
 
 
-@tree_filter.register_fake
-def _(
-    values: Tensor,
-    nodes: Tensor,
-    parents: Tensor,
-    gaps: Tensor,
-    n_roots: Tensor,
-    exponents: Tensor,
-    tree_index: Tensor,
-    set_of: Tensor,
-    normalised: bool,
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(values), _tree_sums(nodes, exponents, normalised)
-
-
-@_operator
+@_operator(lambda grad, values, exponents: (torch.empty_like(grad), _by_exponents(exponents, values)))
 def tree_filter_backward(
     grad: Tensor,
     values: Tensor | None,
@@ -491,15 +516,15 @@ def tree_filter_backward(
     exponents: Tensor,
     tree_index: Tensor,
     set_of: Tensor,
-    sums: Tensor,
+    normalizers: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return dL/dvalues and dL/dexponents; the latter is empty without values and result."""
     by_values = _new_like(grad)
     by_exponents = _by_exponents(exponents, values)
     with _backend(grad) as (backend, workers):
-        trees = _rooted(nodes, parents, gaps, n_roots)
+        trees = _forests(nodes, parents, gaps, n_roots)
         sets = _array(exponents), _index(tree_index), _index(set_of)
-        z = _array(sums) if sums.shape[1] else None
+        z = _array(normalizers) if normalizers.shape[1] else None
         backend.tree_filter(
             _pixels_first(grad), _pixels_first(by_values), trees, *sets, 1.0, workers, sums=z, transposed=True
         )
@@ -511,35 +536,14 @@ def tree_filter_backward(
     return _spoilt(by_values, exponents, set_of), by_exponents
 
 
-def _by_exponents(exponents: Tensor, values: Tensor | None) -> Tensor:
-    return exponents.new_empty((0, 0)) if values is None else torch.empty_like(exponents)
-
-
-@tree_filter_backward.register_fake
-def _(
-    grad: Tensor,
-    values: Tensor | None,
-    result: Tensor | None,
-    nodes: Tensor,
-    parents: Tensor,
-    gaps: Tensor,
-    n_roots: Tensor,
-    exponents: Tensor,
-    tree_index: Tensor,
-    set_of: Tensor,
-    sums: Tensor,
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(grad), _by_exponents(exponents, values)
-
-
 def _filter_setup(ctx: Any, inputs: Any, output: Any) -> None:
     values, *trees, exponents, tree_index, set_of, _ = inputs
-    result, sums = output
+    result, normalizers = output
     of_weights = (values, result) if ctx.needs_input_grad[5] else (None, None)
-    ctx.save_for_backward(*of_weights, *trees, exponents, tree_index, set_of, sums)
+    ctx.save_for_backward(*of_weights, *trees, exponents, tree_index, set_of, normalizers)
 
 
-def _filter_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
+def _filter_gradient(ctx: Any, grad: Tensor, _normalizers: Any) -> tuple[Any, ...]:
     by_values, by_exponents = tree_filter_backward(grad, *ctx.saved_tensors)
     return by_values, *(None,) * 4, by_exponents if ctx.needs_input_grad[5] else None, *(None,) * 3
 
@@ -547,11 +551,16 @@ def _filter_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
 tree_filter.register_autograd(_filter_gradient, setup_context=_filter_setup)
 
 
-def _new_sums(values: Tensor, image: Tensor, with_sums: bool) -> Tensor:
-    return values.new_empty((image.shape[0], image.shape[2]) if with_sums else (0, 0))
+def _window_normalizers(values: Tensor, image: Tensor, with_normalizers: bool) -> Tensor:
+    return values.new_empty((image.shape[0], image.shape[2]) if with_normalizers else (0, 0))
 
 
-@_operator
+@_operator(
+    lambda values, image, with_normalizers: (
+        torch.empty_like(values),
+        _window_normalizers(values, image, with_normalizers),
+    )
+)
 def local_propagate(
     values: Tensor,
     image: Tensor,
@@ -562,7 +571,7 @@ def local_propagate(
     shape: Sequence[int],
     kernel_size: int,
     iterations: int,
-    with_sums: bool,
+    with_normalizers: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return the result (I, C, N) of values, item i along image image_index[i] of (G, C', N), and W 1 (G, N).
 
@@ -570,33 +579,17 @@ def local_propagate(
     gradients need, is empty where it is not asked for.
     """
     result = _new_like(values)
-    sums = _new_sums(values, image, with_sums)
+    normalizers = _window_normalizers(values, image, with_normalizers)
     with _backend(values) as (backend, workers):
         backend.local_propagate(
             _pixels_first(values), _pixels_first(result), _pixels_first(image), tuple(shape),
-            _index(image_index), _booleans(mask), _scale(zeta), kernel_size, iterations, workers,
-            _array(sums) if with_sums else None, region=_booleans(region),
+            _index(image_index), _booleans(mask), _checked(zeta), kernel_size, iterations, workers,
+            _array(normalizers) if with_normalizers else None, region=_booleans(region),
         )  # fmt: skip
-    return result, sums
+    return result, normalizers
 
 
-@local_propagate.register_fake
-def _(
-    values: Tensor,
-    image: Tensor,
-    zeta: Tensor,
-    image_index: Tensor,
-    mask: Tensor | None,
-    region: Tensor | None,
-    shape: Sequence[int],
-    kernel_size: int,
-    iterations: int,
-    with_sums: bool,
-) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(values), _new_sums(values, image, with_sums)
-
-
-@_operator
+@_operator(lambda grad: torch.empty_like(grad))
 def local_transposed(
     grad: Tensor,
     image: Tensor,
@@ -604,37 +597,26 @@ def local_transposed(
     image_index: Tensor,
     mask: Tensor | None,
     region: Tensor | None,
-    sums: Tensor,
+    normalizers: Tensor,
     shape: Sequence[int],
     kernel_size: int,
     iterations: int,
 ) -> Tensor:
     """Return dL/dvalues from dL/dresult (I, C, N)."""
     # (S^-1 W)^T = S (S^-1 W) S^-1: the steps back are steps forth between a division and a product.
-    of_items = sums[image_index][:, None]
+    of_items = normalizers[image_index][:, None]
     result: Tensor = local_propagate(
         grad / of_items, image, zeta, image_index, mask, region, list(shape), kernel_size, iterations, False
     )[0]
     return result.mul_(of_items)
 
 
-@local_transposed.register_fake
-def _(
-    grad: Tensor,
-    image: Tensor,
-    zeta: Tensor,
-    image_index: Tensor,
-    mask: Tensor | None,
-    region: Tensor | None,
-    sums: Tensor,
-    shape: Sequence[int],
-    kernel_size: int,
-    iterations: int,
-) -> Tensor:
-    return torch.empty_like(grad)
+def _shapes_of_local_gradients(values: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    by_image = image.new_empty((image.shape[0], image.shape[2], image.shape[1]))
+    return torch.empty_like(values), by_image.transpose(1, 2), image.new_empty(1, dtype=torch.float64)
 
 
-@_operator
+@_operator(_shapes_of_local_gradients)
 def local_gradients(
     grad: Tensor,
     values: Tensor,
@@ -643,7 +625,7 @@ def local_gradients(
     image_index: Tensor,
     mask: Tensor | None,
     region: Tensor | None,
-    sums: Tensor,
+    normalizers: Tensor,
     shape: Sequence[int],
     kernel_size: int,
     iterations: int,
@@ -655,45 +637,31 @@ def local_gradients(
     with _backend(grad) as (backend, workers):
         backend.local_gradients(
             _pixels_first(grad), _pixels_first(values), _pixels_first(image), tuple(shape),
-            _index(image_index), _booleans(mask), _scale(zeta), kernel_size, iterations, workers,
-            _array(sums), _pixels_first(by_values), _array(by_image), _array(by_zeta),
+            _index(image_index), _booleans(mask), _checked(zeta), kernel_size, iterations, workers,
+            _array(normalizers), _pixels_first(by_values), _array(by_image), _array(by_zeta),
             region=_booleans(region),
         )  # fmt: skip
     return by_values, by_image.transpose(1, 2).to(image.dtype), by_zeta
 
 
-@local_gradients.register_fake
-def _(
-    grad: Tensor,
-    values: Tensor,
-    image: Tensor,
-    zeta: Tensor,
-    image_index: Tensor,
-    mask: Tensor | None,
-    region: Tensor | None,
-    sums: Tensor,
-    shape: Sequence[int],
-    kernel_size: int,
-    iterations: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    by_image = image.new_empty((image.shape[0], image.shape[2], image.shape[1]))
-    return torch.empty_like(values), by_image.transpose(1, 2), image.new_empty(1, dtype=torch.float64)
-
-
 def _local_setup(ctx: Any, inputs: Any, output: Any) -> None:
     values, image, zeta, image_index, mask, region, *ctx.options, _ = inputs
-    _, sums = output
+    _, normalizers = output
     ctx.by_weight = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-    ctx.save_for_backward(image, zeta, image_index, mask, region, sums, *((values,) if ctx.by_weight else ()))
+    ctx.save_for_backward(
+        image, zeta, image_index, mask, region, normalizers, *((values,) if ctx.by_weight else ())
+    )
 
 
-def _local_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
-    image, zeta, image_index, mask, region, sums, *more = ctx.saved_tensors
+def _local_gradient(ctx: Any, grad: Tensor, _normalizers: Any) -> tuple[Any, ...]:
+    image, zeta, image_index, mask, region, normalizers, *more = ctx.saved_tensors
     by_values = by_image = by_zeta = None
-    if not sums.numel():  # inside torch.func.vmap, where no tensor says that it requires grad
+    if not normalizers.numel():  # inside torch.func.vmap, where no tensor says that it requires grad
         shape, kernel_size, _ = ctx.options
-        sums = local_propagate(grad, image, zeta, image_index, mask, region, shape, kernel_size, 1, True)[1]
-    options = (image, zeta, image_index, mask, region, sums, *ctx.options)
+        normalizers = local_propagate(
+            grad, image, zeta, image_index, mask, region, shape, kernel_size, 1, True
+        )[1]
+    options = (image, zeta, image_index, mask, region, normalizers, *ctx.options)
     if ctx.by_weight:
         by_values, by_image, by_zeta = local_gradients(grad, *more, *options)
         # A scale on the CPU would have to wait for the device.
@@ -706,10 +674,10 @@ def _local_gradient(ctx: Any, grad: Tensor, _sums: Any) -> tuple[Any, ...]:
 local_propagate.register_autograd(_local_gradient, setup_context=_local_setup)
 
 
-@_operator
+@_operator(lambda values: torch.empty_like(values))
 def mean_field(
     values: Tensor,
-    boxes: Tensor,
+    region: Tensor,
     image: Tensor,
     image_index: Tensor,
     shape: Sequence[int],
@@ -717,31 +685,21 @@ def mean_field(
     kernel_size: int,
     iterations: int,
 ) -> Tensor:
-    """Return the mean-field inference of values (I, C, N) in boxes (I, C, N); see `aproarray.related`."""
+    """Return the mean-field inference of values (I, C, N) in a region (I, C, N); see `aproarray.related`."""
     result = _new_like(values)
     with _backend(values) as (backend, workers):
         _pixels_first(result)[...] = mean_field_steps(
-            backend, _pixels_first(values), _pixels_first(boxes), _pixels_first(image), tuple(shape),
+            backend, _pixels_first(values), _pixels_first(region), _pixels_first(image), tuple(shape),
             _index(image_index), None, zeta, kernel_size, iterations, workers,
         )  # fmt: skip
     return result
 
 
-@mean_field.register_fake
-def _(
-    values: Tensor,
-    boxes: Tensor,
-    image: Tensor,
-    image_index: Tensor,
-    shape: Sequence[int],
-    zeta: float,
-    kernel_size: int,
-    iterations: int,
-) -> Tensor:
-    return torch.empty_like(values)
+def _new_affinities(image: Tensor, shape: Sequence[int], kernel_size: int) -> Tensor:
+    return image.new_empty((image.shape[0], kernel_size ** len(shape) - 1, image.shape[2]))
 
 
-@_operator
+@_operator(_new_affinities)
 def pairwise_affinities(
     image: Tensor, shape: Sequence[int], theta: float, kernel_size: int, dilation: int
 ) -> Tensor:
@@ -752,15 +710,6 @@ def pairwise_affinities(
             _pixels_first(image), tuple(shape), None, theta, kernel_size, dilation, _array(result), workers
         )
     return result
-
-
-def _new_affinities(image: Tensor, shape: Sequence[int], kernel_size: int) -> Tensor:
-    return image.new_empty((image.shape[0], kernel_size ** len(shape) - 1, image.shape[2]))
-
-
-@pairwise_affinities.register_fake
-def _(image: Tensor, shape: Sequence[int], theta: float, kernel_size: int, dilation: int) -> Tensor:
-    return _new_affinities(image, shape, kernel_size)
 
 
 def _second_order(ctx: Any, *gradients: Any) -> None:

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from aproarray import _edges, _validate
-from aproarray.torch import _ops
+from aproarray.torch import _ops, _tensors
 
 
 class Tree(NamedTuple):
     """The minimum spanning trees of a batch of images, as tensors. Made by `mst`.
 
-    They can be collated by a data loader, moved between devices and pinned as any tuple of tensors is.
-    `aproarray.SpanningTree` is the same for arrays, and has more methods.
+    A data loader collates and pins them as any tuple of tensors. Trees of images of several sizes stay a
+    list, or the images are padded and masked; see docs/torch.md. `aproarray.SpanningTree` is the same for
+    arrays, and has more methods.
 
     Attributes
     ----------
@@ -27,12 +27,27 @@ class Tree(NamedTuple):
     gaps : (B, H W - 1) float tensor
         The gaps of the lines: weights of the trees' edges; inf between the components of a forest.
     gap_edges : (B, H W - 1, 2) integer tensor
-        The edge (u, v) behind each gap; (-1, -1) where it is inf.
+        The edge (u, v) of each gap; (-1, -1) where it is inf.
+
+    Notes
+    -----
+    Anybody can make a tree of other tensors. On the CPU, each function looks at the tensors that it trusts:
+    numbers of pixels in range, edges that form a forest. A look at CUDA tensors would wait for the device:
+    there, a tree that `mst` did not make may read and write anywhere.
     """
 
     order: Tensor
     gaps: Tensor
     gap_edges: Tensor
+
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Tree:
+        """Return the trees on another device, as `torch.Tensor.to` does. Dtypes stay."""
+        where = torch.device(device)
+        return Tree(*(tensor.to(where, non_blocking=non_blocking) for tensor in self))
+
+    def pin_memory(self) -> Tree:
+        """Return the trees in page-locked memory, as `torch.Tensor.pin_memory` does."""
+        return Tree(*(tensor.pin_memory() for tensor in self))
 
 
 def mst(
@@ -88,18 +103,18 @@ def mst(
     """
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     connectivity = _validate.integer(connectivity, "connectivity", 1, spatial_ndim)
-    _check_tensor(image, "image")
-    _check_device(image, image=image, mask=mask)
+    _tensors.check_tensor(image, "image")
+    _tensors.check_device(image, image=image, mask=mask)
     if image.requires_grad and torch.is_grad_enabled():
         raise ValueError(
             "mst is not differentiable, but image requires grad: pass image.detach(), and the same tensor as "
             "features= of global_propagate for gradients through the weights of the edges"
         )
-    image = _wide(image)
-    shape = _spatial_shape(image, "image", spatial_ndim)
-    flat = _flatten(image, spatial_ndim)
+    image = _tensors.wide(image)
+    shape = _tensors.spatial_shape(image, "image", spatial_ndim)
+    flat = _tensors.flatten(image, spatial_ndim)
     order, gaps, gap_edges = _ops.mst(
-        flat, _masks(mask, flat, shape, "mask"), list(shape), connectivity, check_finite
+        flat, _tensors.masks(mask, flat, shape, "mask"), list(shape), connectivity, check_finite
     )
     if image.ndim == spatial_ndim + 1:
         order, gaps, gap_edges = order[0], gaps[0], gap_edges[0]
@@ -174,14 +189,14 @@ def global_propagate(
         tree_index = torch.arange(order.shape[0])
 
     def at(scale: Tensor) -> Tensor:
-        result: Tensor = _ops.global_propagate(over.flat, order, gaps, tree_index, scale)[0]
+        result = _ops.global_propagate(over.flat, order, gaps, tree_index, scale)[0]
         return result.reshape(values.shape).to(values.dtype)
 
     if isinstance(zeta, list | tuple) or getattr(zeta, "ndim", 0) == 1:
         scales: Any = zeta
-        results = [at(_zeta(one)) for one in scales]
+        results = [at(_tensors.scale(one)) for one in scales]
         return torch.stack(results) if results else values[None][:0]
-    return at(_zeta(zeta))
+    return at(_tensors.scale(zeta))
 
 
 def tree_filter(
@@ -231,7 +246,7 @@ def tree_filter(
     tensor([[[0.6650, 0.2120, 0.0900]]])
     """
     over = _over_tree(values, tree, features, tree_index)
-    return _tree_sums(over, over.flat, _exponents(over, zeta), True).reshape(values.shape).to(values.dtype)
+    return _filtered(over, over.flat, _exponents(over, zeta), True).reshape(values.shape).to(values.dtype)
 
 
 def tree_filter_v2(
@@ -279,22 +294,22 @@ def tree_filter_v2(
     .. [1] L. Song et al., "Rethinking Learnable Tree Filter for Generic Feature Transform", NeurIPS 2020.
     """
     over = _over_tree(values, tree, features, tree_index)
-    beta, gamma = _one_number(beta, "beta"), _one_number(gamma, "gamma")
+    beta, gamma = _tensors.one_number(beta, "beta"), _tensors.one_number(gamma, "gamma")
     c = torch.ones_like(over.flat[:, :1])
     if confidence is not None:
-        _check_floating(confidence, "confidence")
-        _check_device(values, values=values, confidence=confidence)
+        _tensors.check_floating(confidence, "confidence")
+        _tensors.check_device(values, values=values, confidence=confidence)
         channel = values.ndim - len(over.shape) - 1
         expected = (*values.shape[:channel], 1, *over.shape)
         if tuple(confidence.shape) != expected:
             raise ValueError(f"confidence must have shape {expected}, got {tuple(confidence.shape)}")
-        c = _flatten(confidence, len(over.shape)).to(over.flat.dtype)
+        c = _tensors.flatten(confidence, len(over.shape)).to(over.flat.dtype)
     penalty = beta.to(values.device, torch.float64).square()
     # Each edge has a factor of exp(-beta^2), and a pixel itself has one.
     exponents, lacking = _exponents(over, zeta) + penalty, (1 - (-penalty).exp()).to(over.flat.dtype)
 
     def total(x: Tensor) -> Tensor:
-        return _tree_sums(over, x, exponents, False) - lacking * x
+        return _filtered(over, x, exponents, False) - lacking * x
 
     y = over.flat + gamma.to(over.flat) * (total(c * over.flat) / (1e-8 + total(c)))
     return y.reshape(values.shape).to(values.dtype)
@@ -308,7 +323,7 @@ def local_propagate(
     kernel_size: int = 5,
     iterations: int = 20,
     mask: Tensor | None = None,
-    boxes: Tensor | None = None,
+    region: Tensor | None = None,
     image_index: Tensor | None = None,
     spatial_ndim: int = 2,
 ) -> Tensor:
@@ -330,10 +345,10 @@ def local_propagate(
         Number of steps (paper: 20).
     mask : bool tensor, optional
         (H, W) or (B, H, W), True where a pixel takes part.
-    boxes : (B, 1, H, W) tensor, optional
-        Not 0 inside the box, or any other region, of each item of values, 0 outside. Values are 0 outside
-        before and after every step, as the paper has it for box supervision, and only what lies around the
-        boxes is worked on. Not differentiable.
+    region : (B, 1, H, W) tensor, optional
+        Not 0 inside the region of each item of values, such as a box, and 0 outside. Values are 0 outside
+        before and after every step, as the paper has it for box supervision. Only the surroundings of the
+        regions are worked on. Not differentiable.
     image_index : (K,) integer tensor, optional
         For each of K masks, (K, C, H, W), the image of the batch that it is propagated along.
     spatial_ndim : int
@@ -371,32 +386,34 @@ def local_propagate(
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     kernel_size = min(_validate.odd(kernel_size, "kernel_size"), _LARGEST)  # no image is wider
     iterations = _validate.integer(iterations, "iterations", 0, _LARGEST)
-    _check_floating(values, "values")
-    _check_tensor(image, "image")
-    _check_device(values, values=values, image=image, mask=mask, boxes=boxes, image_index=image_index)
-    shape = _spatial_shape(image, "image", spatial_ndim)
-    flat_image = _flatten(_wide(image), spatial_ndim)
+    _tensors.check_floating(values, "values")
+    _tensors.check_tensor(image, "image")
+    _tensors.check_device(
+        values, values=values, image=image, mask=mask, region=region, image_index=image_index
+    )
+    shape = _tensors.spatial_shape(image, "image", spatial_ndim)
+    flat_image = _tensors.flatten(_tensors.wide(image), spatial_ndim)
     if image_index is None:
         owners, image_index = image.shape[: image.ndim - spatial_ndim - 1], torch.arange(flat_image.shape[0])
     else:
         if image.ndim == spatial_ndim + 1:
             raise ValueError(f"image_index needs a batch of images, got one of shape {tuple(image.shape)}")
-        image_index = _index(image_index, image.shape[0], "image_index")
+        image_index = _tensors.indices(image_index, image.shape[0], "image_index")
         owners = image_index.shape
-    flat = _flatten(_over(values, owners, shape, "values", "an image"), spatial_ndim)
-    masks = _masks(mask, flat_image, shape, "mask")
-    regions = None
-    if boxes is not None:
-        _check_tensor(boxes, "boxes")
-        if tuple(boxes.shape) != (*owners, 1, *shape):
-            raise ValueError(f"boxes must have shape {(*owners, 1, *shape)}, got {tuple(boxes.shape)}")
-        regions = _flatten(boxes, spatial_ndim)[:, 0] != 0
+    flat = _tensors.flatten(_tensors.fitting(values, owners, shape, "values", "an image"), spatial_ndim)
+    masks = _tensors.masks(mask, flat_image, shape, "mask")
+    inside = None
+    if region is not None:
+        _tensors.check_tensor(region, "region")
+        if tuple(region.shape) != (*owners, 1, *shape):
+            raise ValueError(f"region must have shape {(*owners, 1, *shape)}, got {tuple(region.shape)}")
+        inside = _tensors.flatten(region, spatial_ndim)[:, 0] != 0
     if iterations == 0:
-        return values.clone() if boxes is None else values.where(boxes != 0, 0)
-    scale = _zeta(zeta)
+        return values.clone() if region is None else values.where(region != 0, 0)
+    scale = _tensors.scale(zeta)
     learns = torch.is_grad_enabled() and any(x.requires_grad for x in (flat, flat_image, scale))
-    result: Tensor = _ops.local_propagate(
-        _wide(flat), flat_image, scale, image_index, masks, regions, list(shape),
+    result = _ops.local_propagate(
+        _tensors.wide(flat), flat_image, scale, image_index, masks, inside, list(shape),
         kernel_size, iterations, learns,
     )[0]  # fmt: skip
     return result.reshape(values.shape).to(values.dtype)
@@ -423,15 +440,15 @@ class _OverTree(NamedTuple):
 def _over_tree(values: Tensor, tree: Tree, features: Tensor | None, tree_index: Tensor | None) -> _OverTree:
     if not isinstance(tree, Tree):
         raise TypeError(f"tree must come from aproarray.torch.mst, got a {type(tree).__name__}")
-    _check_floating(values, "values")
+    _tensors.check_floating(values, "values")
     _check_tree(tree)
-    _check_device(
+    _tensors.check_device(
         values, values=values, order=tree.order, gaps=tree.gaps, gap_edges=tree.gap_edges, features=features,
         tree_index=tree_index,
     )  # fmt: skip
     batched = tree.gaps.ndim > 1
     shape = tuple(tree.order.shape[1:] if batched else tree.order.shape)
-    order, gaps, gap_edges = tree.order.flatten(-len(shape)), tree.gaps, tree.gap_edges
+    order, gaps, gap_edges = (part.contiguous() for part in (tree.order.flatten(-len(shape)), *tree[1:]))
     if not batched:
         order, gaps, gap_edges = order[None], gaps[None], gap_edges[None]
     if tree_index is None:
@@ -439,23 +456,25 @@ def _over_tree(values: Tensor, tree: Tree, features: Tensor | None, tree_index: 
     else:
         if not batched:
             raise ValueError(f"tree_index needs a batch of trees, got one of shape {shape}")
-        tree_index = _index(tree_index, order.shape[0], "tree_index")
+        tree_index = _tensors.indices(tree_index, order.shape[0], "tree_index")
         owners = tree_index.shape
-    flat = _flatten(_over(values, owners, shape, "values", "a tree"), len(shape))
+    flat = _tensors.flatten(_tensors.fitting(values, owners, shape, "values", "a tree"), len(shape))
     weighing = None
     if features is not None:
-        _check_floating(features, "features")
-        weighing = _flatten(_over(_wide(features), owners, shape, "features", "a tree"), len(shape))
-    return _OverTree(order, gaps, gap_edges, tree_index, shape, _wide(flat), weighing)
+        _tensors.check_floating(features, "features")
+        weighing = _tensors.flatten(
+            _tensors.fitting(_tensors.wide(features), owners, shape, "features", "a tree"), len(shape)
+        )
+    return _OverTree(order, gaps, gap_edges, tree_index, shape, _tensors.wide(flat), weighing)
 
 
 def _check_tree(tree: Tree) -> None:
     """Check what a tree's tensors are, as anybody can make one of them, or cast them."""
     for name, tensor in zip(tree._fields, tree, strict=True):
-        _check_tensor(tensor, f"tree.{name}")
+        _tensors.check_tensor(tensor, f"tree.{name}")
     order, gaps, gap_edges = tree
     dtypes = torch.int32, torch.int64
-    if order.dtype not in dtypes or gap_edges.dtype not in dtypes or gaps.dtype not in _WIDE:
+    if order.dtype not in dtypes or gap_edges.dtype not in dtypes or gaps.dtype not in _tensors.WIDE:
         raise TypeError(
             "tree must have int32 or int64 order and gap_edges, and float32 or float64 gaps, got "
             f"{order.dtype}, {gap_edges.dtype} and {gaps.dtype}"
@@ -483,139 +502,12 @@ def _exponents(over: _OverTree, zeta: float | Tensor) -> Tensor:
     else:
         distances = _ops.edge_distances(over.features, over.gap_edges, over.tree_index)
         missing = missing[over.tree_index.to(missing.device)]
-    result: Tensor = _ops.exponents(distances.double().masked_fill(missing, 0), _zeta(zeta))
-    return result
+    return _ops.exponents(distances.double().masked_fill(missing, 0), _tensors.scale(zeta))
 
 
-def _tree_sums(over: _OverTree, values: Tensor, exponents: Tensor, normalised: bool) -> Tensor:
+def _filtered(over: _OverTree, values: Tensor, exponents: Tensor, normalised: bool) -> Tensor:
     set_trees, set_of = torch.arange(over.order.shape[0]), over.tree_index
     if over.features is not None:
         set_trees, set_of = over.tree_index, torch.arange(len(over.tree_index))
     rooted = _ops.root_trees(over.order, over.gap_edges)
-    result: Tensor = _ops.tree_filter(values, *rooted, exponents, set_trees, set_of, normalised)[0]
-    return result
-
-
-def _check_tensor(tensor: Any, name: str) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got a {type(tensor).__name__}")
-    strided = tensor.layout == torch.strided and not tensor.is_mkldnn and not tensor.is_nested
-    if tensor.is_complex() or tensor.is_quantized or not strided:
-        raise TypeError(
-            f"{name} must be a dense tensor of real numbers, got one of {tensor.dtype}, {tensor.layout}"
-        )
-    # Custom operators drop tangents silently.
-    if forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
-        raise NotImplementedError(
-            f"{name} has a tangent, but aproarray.torch has no forward-mode derivatives (torch.func.jvp, "
-            "torch.autograd.forward_ad): use torch.autograd.grad"
-        )
-
-
-def _check_floating(tensor: Any, name: str) -> None:
-    _check_tensor(tensor, name)
-    if not tensor.is_floating_point():
-        raise TypeError(f"{name} must be floating point, got dtype {tensor.dtype}: pass {name}.float()")
-
-
-def _check_device(like: Tensor, **tensors: Tensor | None) -> None:
-    """Check that tensors lie on one device; indices may also lie on the CPU."""
-    for name, tensor in tensors.items():
-        if tensor is None or not isinstance(tensor, Tensor) or tensor.device == like.device:
-            continue
-        if not name.endswith("_index"):
-            where = ", ".join(f"{n} on {t.device}" for n, t in tensors.items() if isinstance(t, Tensor))
-            raise TypeError(f"all tensors of one call must be on one device, but got {where}")
-
-
-_WIDE = torch.float32, torch.float64
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """Return a tensor in the float type to compute in."""
-    return tensor.to(_compute_dtype(tensor))
-
-
-def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    """Return a @ b in their own type, whatever autocast has for such products."""
-    with torch.autocast(a.device.type, enabled=False):
-        return a @ b
-
-
-def _compute_dtype(tensor: Tensor) -> torch.dtype:
-    """Return the float type to compute in, as `_validate.compute_dtype` does, for bfloat16 too."""
-    narrow = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.float16, torch.bfloat16, torch.float32)
-    return torch.float32 if tensor.dtype in narrow else torch.float64
-
-
-def _spatial_shape(tensor: Tensor, name: str, spatial_ndim: int) -> tuple[int, ...]:
-    if tensor.ndim not in (spatial_ndim + 1, spatial_ndim + 2):
-        raise ValueError(
-            f"{name} must have {spatial_ndim + 2} axes (batch, channels, {spatial_ndim} spatial ones), or "
-            f"one less for a single {name}, got shape {tuple(tensor.shape)}"
-        )
-    return tuple(tensor.shape[-spatial_ndim:])
-
-
-def _flatten(tensor: Tensor, spatial_ndim: int) -> Tensor:
-    """Return (B, C, N), B = 1 where there is no batch."""
-    return (tensor if tensor.ndim == spatial_ndim + 2 else tensor[None]).flatten(2)
-
-
-def _over(tensor: Tensor, owners: Sequence[int], shape: tuple[int, ...], name: str, what: str) -> Tensor:
-    """Check that a tensor has the shape owners + (C,) + shape, and return it."""
-    n = len(owners)
-    if tensor.ndim != n + 1 + len(shape) or (*tensor.shape[:n], *tensor.shape[n + 1 :]) != (*owners, *shape):
-        expected = ", ".join(map(str, (*owners, "channels", *shape)))
-        raise ValueError(
-            f"{name} has shape {tuple(tensor.shape)}, which does not fit {what} of shape {shape}: "
-            f"expected ({expected})"
-        )
-    return tensor
-
-
-def _masks(mask: Tensor | None, image: Tensor, shape: tuple[int, ...], name: str) -> Tensor | None:
-    """Return a mask as (B or 1, N)."""
-    if mask is None:
-        return None
-    _check_tensor(mask, name)
-    if mask.dtype != torch.bool:
-        raise TypeError(f"{name} must be boolean (True: the pixel takes part), got dtype {mask.dtype}")
-    batch = (image.shape[0], *shape)
-    if tuple(mask.shape) not in (shape, batch):
-        raise ValueError(f"{name} of shape {tuple(mask.shape)} does not fit: expected {shape} or {batch}")
-    return mask.reshape(-1, math.prod(shape))
-
-
-def _index(index: Any, stop: int, name: str) -> Tensor:
-    try:
-        result = torch.as_tensor(index, dtype=torch.int64 if isinstance(index, list) and not index else None)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a (K,) tensor of integers, got {index!r}") from error
-    integers = torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8
-    if result.ndim != 1 or result.dtype not in integers:
-        raise TypeError(
-            f"{name} must be a (K,) tensor of integers up to int64, got {result.dtype} {tuple(result.shape)}"
-        )
-    checked: Tensor = _ops.checked_index(result, stop, name)
-    return checked
-
-
-def _zeta(zeta: Any) -> Tensor:
-    """Return zeta as a tensor of no axes."""
-    if not isinstance(zeta, Tensor):
-        return torch.tensor(_validate.positive(zeta, "zeta"), dtype=torch.float64)
-    return _one_number(zeta, "zeta")
-
-
-def _one_number(value: Any, name: str) -> Tensor:
-    """Return a number, or a tensor of one, as a tensor of no axes."""
-    if not isinstance(value, Tensor):
-        number = _validate.real_number(value, name)
-        if not math.isfinite(number):
-            raise ValueError(f"{name} must be finite, got {number}")
-        return torch.tensor(number, dtype=torch.float64)
-    _check_tensor(value, name)
-    if value.numel() != 1 or not value.is_floating_point():
-        raise ValueError(f"{name} must be one floating-point number, got {value.dtype} {tuple(value.shape)}")
-    return value.reshape(())
+    return _ops.tree_filter(values, *rooted, exponents, set_trees, set_of, normalised)[0]

@@ -1,7 +1,9 @@
 """Losses of weakly supervised segmentation: affinity propagation's, and those it is compared with.
 
-Probabilities and masks are (B, C, H, W) or (K, 1, H, W), in [0, 1]; an `index` (K,) names the image of each
-of K masks. Every loss is a mean over what it looks at, and 0, with a gradient of 0, where that is nothing.
+Probabilities and masks are (B, C, H, W) or (K, 1, H, W), in [0, 1], not logits: on the CPU, others are an
+error (a look at CUDA tensors would wait for the device). An `image_index` (K,) names the image of each of K
+masks. A `region` (B or K, 1, H, W) is 1 or True where a loss is taken, or inside of boxes. Every loss is a
+mean over its pixels or pairs, and 0, with a gradient of 0, where there are none.
 Of float16 and bfloat16, and under autocast, a loss is float32, and computed in it; its gradients are what
 their tensors are. Images may be integers.
 """
@@ -15,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from aproarray import _edges, _validate
-from aproarray.torch import _ops, functional
-from aproarray.torch.functional import Tree, _wide
+from aproarray.torch import _ops, _tensors, functional
+from aproarray.torch.functional import Tree
 from aproarray.torch.modules import AffinityPropagation
 
 
@@ -26,15 +28,15 @@ def apro_loss(
     region: Tensor,
     *,
     propagation: AffinityPropagation | None = None,
-    boxes: bool = False,
+    per_instance: bool = False,
     weights: tuple[float, float] = (1.0, 1.0),
     tree: Tree | None = None,
-    index: Tensor | None = None,
+    image_index: Tensor | None = None,
 ) -> Tensor:
     """Return how far probabilities are from what affinity propagation makes of them.
 
-    For every target y: ``sum(|y - p| region) / max(sum(region), 1)``, of boxes the mean of that over the K
-    masks. Targets are constants.
+    For every target y: ``sum(|y - p| region) / max(sum(region), 1)``; `per_instance`, the mean of that over
+    the K masks. Targets are constants.
 
     Parameters
     ----------
@@ -47,14 +49,15 @@ def apro_loss(
         Where the loss is taken, 1 or True: inside the boxes, or where pixels are unlabelled.
     propagation : AffinityPropagation, optional
         What makes the targets (None: the published options, GP and LP in parallel).
-    boxes : bool
-        Whether `region` is of boxes: p is then 0 where it is 0, before and after every step of LP.
+    per_instance : bool
+        Whether each of the K masks is an instance with a region of its own, its box: the loss is a mean over
+        the masks, and p is 0 where the region is 0, before and after every step of LP.
     weights : (float, float)
         Of the terms of GP and LP; a term of weight 0 is not computed. A cascade has one term, and the
         first weight. The paper has 2 and 1 with one detector, 1 and 1 with another.
     tree : Tree, optional
         Of the images, where it is known already.
-    index : (K,) integer tensor, optional
+    image_index : (K,) integer tensor, optional
         The image of each of K masks.
 
     Returns
@@ -74,8 +77,7 @@ def apro_loss(
     >>> bool(apro_loss(p, image, region=torch.rand(2, 1, 16, 16) < 0.9) > 0)
     True
     """
-    _check_region(region, probabilities, image=image)
-    probabilities = _wide(probabilities)
+    probabilities, region, loss = _checked(region, probabilities=probabilities, image=image)
     if propagation is None:
         propagation = AffinityPropagation()
     if not isinstance(propagation, AffinityPropagation):
@@ -83,30 +85,31 @@ def apro_loss(
     if not isinstance(weights, tuple | list) or len(weights) != 2:
         raise TypeError(f"weights must be two numbers, of GP and LP, got {weights!r}")
     of_tree, of_window = weights
-    region = region.to(probabilities.dtype)
     with torch.no_grad():
-        p, inside = probabilities.detach(), region if boxes else None
+        p, inside = probabilities.detach(), region if per_instance else None
         if propagation.mode != "parallel":
-            of_targets = [(of_tree, propagation(p, image, tree=tree, boxes=inside, index=index)[0])]
+            (target,) = propagation(p, image, tree=tree, region=inside, image_index=image_index)
+            of_targets = [(of_tree, target)]
         else:
             of_targets = []
             if of_tree:
                 along = image if tree is None else tree
-                of_targets.append((of_tree, propagation.global_propagation(p, along, tree_index=index)))
+                of_targets.append((of_tree, propagation.global_propagation(p, along, tree_index=image_index)))
             if of_window:
-                target = propagation.local_propagation(p, image, boxes=inside, image_index=index)
+                target = propagation.local_propagation(p, image, region=inside, image_index=image_index)
                 of_targets.append((of_window, target))
-    loss = probabilities.sum() * 0
+    loss = loss + probabilities.sum() * 0
     for weight, target in of_targets:
         difference = (target - probabilities).abs() * region
-        if boxes:
-            loss = loss + weight * _mean(difference.sum((1, 2, 3)) / region.sum((1, 2, 3)).clamp(min=1))
+        if per_instance:
+            size = region.sum((1, 2, 3)).clamp(min=1)
+            loss = loss + weight * _tensors.mean(difference.sum((1, 2, 3)) / size)
         else:
             loss = loss + weight * difference.sum() / region.sum().clamp(min=1)
     return loss
 
 
-def projection_loss(masks: Tensor, boxes: Tensor) -> Tensor:
+def projection_loss(masks: Tensor, region: Tensor) -> Tensor:
     """Return the dice losses of the maxima of every row and of every column: of masks against their boxes.
 
     The unary term for boxes: ``dice(max_x m, max_x b) + dice(max_y m, max_y b)``, with
@@ -116,7 +119,7 @@ def projection_loss(masks: Tensor, boxes: Tensor) -> Tensor:
     ----------
     masks : (K, 1, H, W) tensor
         Probabilities of instances.
-    boxes : (K, 1, H, W) tensor
+    region : (K, 1, H, W) tensor
         1 or True inside each instance's box.
 
     Returns
@@ -127,14 +130,12 @@ def projection_loss(masks: Tensor, boxes: Tensor) -> Tensor:
     ----------
     .. [1] Z. Tian et al., "BoxInst: High-performance instance segmentation with box annotations", CVPR 2021.
     """
-    _check_region(boxes, masks, channels=1)
-    masks = _wide(masks)
-    boxes = boxes.to(masks.dtype)
-    loss = sum(_dice(masks.amax(axis), boxes.amax(axis)) for axis in (-1, -2))
-    return _mean(torch.as_tensor(loss))
+    masks, region, looked = _checked(region, masks=masks)
+    rows, columns = (_dice(masks.amax(axis), region.amax(axis)) for axis in (-1, -2))
+    return looked + _tensors.mean(rows + columns)
 
 
-def partial_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+def partial_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int = -100) -> Tensor:
     """Return the mean cross-entropy of the labelled pixels: the unary term for points and scribbles.
 
     Parameters
@@ -144,15 +145,20 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 25
     labels : (B, H, W) integer tensor
         Classes, and `ignore_index` where a pixel is unlabelled.
     ignore_index : int
-        What marks unlabelled pixels.
+        The mark of unlabelled pixels: torch's own by default, 255 in many data sets.
 
     Returns
     -------
     tensor of no axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape; on the CPU, a label that is neither a class nor `ignore_index`.
     """
-    functional._check_floating(logits, "logits")
-    functional._check_tensor(labels, "labels")
-    functional._check_device(logits, logits=logits, labels=labels)
+    _tensors.check_floating(logits, "logits")
+    _tensors.check_tensor(labels, "labels")
+    _tensors.check_device(logits, logits=logits, labels=labels)
     if logits.ndim != 4 or labels.shape != (logits.shape[0], *logits.shape[2:]):
         raise ValueError(
             f"expected logits (B, C, H, W) and labels (B, H, W), got {tuple(logits.shape)} and "
@@ -160,19 +166,21 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 25
         )
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(f"labels must be integers, got {labels.dtype}")
-    total = F.cross_entropy(_wide(logits), labels.long(), ignore_index=ignore_index, reduction="sum")
+    ignore_index = _validate.integer(ignore_index, "ignore_index")
+    labels = _ops.checked_labels(labels, logits.shape[1], ignore_index)
+    total = F.cross_entropy(_tensors.wide(logits), labels, ignore_index=ignore_index, reduction="sum")
     return total / (labels != ignore_index).sum().clamp(min=1)
 
 
 def pairwise_loss(
     masks: Tensor,
     lab: Tensor,
-    boxes: Tensor,
+    region: Tensor,
     *,
     threshold: float = 0.3,
     kernel_size: int = 3,
     dilation: int = 2,
-    index: Tensor | None = None,
+    image_index: Tensor | None = None,
 ) -> Tensor:
     """Return BoxInst's pairwise term: pixels of one colour should have one label.
 
@@ -186,11 +194,11 @@ def pairwise_loss(
         Probabilities of instances.
     lab : (B, 3, H, W) tensor
         The images in CIELAB, L from 0 to 100.
-    boxes : (K, 1, H, W) tensor
+    region : (K, 1, H, W) tensor
         1 or True inside each instance's box.
     threshold, kernel_size, dilation
         As published.
-    index : (K,) integer tensor, optional
+    image_index : (K,) integer tensor, optional
         The image of each of K masks.
 
     Returns
@@ -201,24 +209,23 @@ def pairwise_loss(
     ----------
     .. [1] Z. Tian et al., "BoxInst: High-performance instance segmentation with box annotations", CVPR 2021.
     """
-    _check_region(boxes, masks, channels=1, lab=lab)
+    masks, region, total = _checked(region, masks=masks, lab=lab)
     threshold = _validate.real_number(threshold, "threshold")
     if math.isnan(threshold):
         raise ValueError("threshold must be a number, got nan")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     dilation = _validate.integer(dilation, "dilation", 1)
-    masks, image_index = _wide(masks), _images_of(masks, lab, index).to(masks.device)
-    boxes = boxes.to(masks.dtype)
-    total, count = masks.sum() * 0, masks.new_zeros(())
+    of_masks = _images_of(masks, lab, image_index).to(masks.device)
+    total, count = total + masks.sum() * 0, masks.new_zeros(())
     # Logarithms of probabilities of 0 would be -inf, and 0 times that NaN.
     tiny = torch.finfo(masks.dtype).tiny
     shape = masks.shape[-2:]
     similar = _ops.pairwise_affinities(_pixels(lab), list(shape), 2.0, kernel_size, dilation) >= threshold
-    similar = similar.unflatten(-1, shape)
+    similar = similar.reshape(*similar.shape[:2], *shape)
     for k, step in enumerate(_edges.window_steps(2, kernel_size, dilation)):
         here, there = _pairs(shape, step)
         p, q = masks[here], masks[there]
-        chosen = similar[image_index, k : k + 1][here] * boxes[here]
+        chosen = similar[of_masks, k : k + 1][here] * region[here]
         agreement = p * q + (1 - p) * (1 - q)
         total = total - (agreement.clamp(min=tiny).log() * chosen).sum()
         count = count + chosen.sum()
@@ -271,29 +278,28 @@ def tree_energy_loss(
     ----------
     .. [1] Z. Liang et al., "Tree energy loss: Towards sparsely annotated semantic segmentation", CVPR 2022.
     """
-    _check_region(region, probabilities, image=image)
+    probabilities, region, looked = _checked(region, probabilities=probabilities, image=image)
     sigma = _validate.positive(sigma, "sigma")
-    probabilities, image = _wide(probabilities), _wide(image)
-    region = region.to(probabilities.dtype)
+    image = _tensors.wide(image)
     tree = functional.mst(image.detach()) if tree is None else tree
     y = functional.tree_filter(probabilities, tree, zeta=math.sqrt(sigma), features=image)
     if features is not None:
-        features = _wide(features)
+        features = _tensors.wide(features)
         if feature_tree is None:
             feature_tree = functional.mst(features.detach())
         y = functional.tree_filter(y, feature_tree, features=features)
-    return weight * ((probabilities - y).abs() * region).sum() / region.sum().clamp(min=1)
+    return looked + weight * ((probabilities - y).abs() * region).sum() / region.sum().clamp(min=1)
 
 
 def mean_field_loss(
     masks: Tensor,
     image: Tensor,
-    boxes: Tensor,
+    region: Tensor,
     *,
     zeta: float = 0.1,
     kernel_size: int = 3,
     iterations: int = 100,
-    index: Tensor | None = None,
+    image_index: Tensor | None = None,
 ) -> Tensor:
     """Return the dice loss against labels by mean-field inference of a CRF over small windows.
 
@@ -308,11 +314,11 @@ def mean_field_loss(
         Probabilities of instances.
     image : (B, C', H, W) tensor
         In the units of zeta.
-    boxes : (K, 1, H, W) tensor
+    region : (K, 1, H, W) tensor
         1 or True inside each instance's box.
     zeta, kernel_size, iterations
         As published.
-    index : (K,) integer tensor, optional
+    image_index : (K,) integer tensor, optional
         The image of each of K masks.
 
     Returns
@@ -323,16 +329,15 @@ def mean_field_loss(
     ----------
     .. [1] S. Lan et al., "Vision transformers are good mask auto-labelers", CVPR 2023.
     """
-    _check_region(boxes, masks, channels=1, image=image)
+    masks, region, looked = _checked(region, masks=masks, image=image)
     zeta, kernel_size = _validate.positive(zeta, "zeta"), _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
-    image_index, masks = _images_of(masks, image, index), _wide(masks)
     labels = _ops.mean_field(
-        _pixels(masks), _pixels(boxes).to(masks.dtype), _pixels(image), image_index,
+        _pixels(masks), _pixels(region), _pixels(image), _images_of(masks, image, image_index),
         list(masks.shape[-2:]), zeta, kernel_size, iterations,
     )  # fmt: skip
     labels = (labels > 0.5).to(masks.dtype)
-    return _mean(_dice(masks.flatten(1), labels.flatten(1)))
+    return looked + _tensors.mean(_dice(masks.flatten(1), labels.flatten(1)))
 
 
 def gated_crf_loss(
@@ -368,17 +373,16 @@ def gated_crf_loss(
     ----------
     .. [1] A. Obukhov et al., "Gated CRF loss for weakly supervised semantic image segmentation", 2019.
     """
-    functional._check_tensor(probabilities, "probabilities")
+    _tensors.check_tensor(probabilities, "probabilities")
     if region is None:
         region = torch.ones_like(probabilities[:, :1])
-    _check_region(region, probabilities, image=image)
+    probabilities, region, total = _checked(region, probabilities=probabilities, image=image)
     _check_images(image, probabilities, len(probabilities))
     radius = _validate.integer(radius, "radius", 0)
     position_sigma = _validate.positive(position_sigma, "position_sigma")
     color_sigma = _validate.positive(color_sigma, "color_sigma")
-    probabilities, image = _wide(probabilities), _wide(image)
-    region = region.to(probabilities.dtype)
-    total = probabilities.sum() * 0
+    image = _tensors.wide(image)
+    total = total + probabilities.sum() * 0
     shape = probabilities.shape[-2:]
     for step in _edges.window_steps(2, 2 * radius + 1):
         if step < (0, 0):  # the same pairs again
@@ -392,26 +396,34 @@ def gated_crf_loss(
     return total / region.sum().clamp(min=1)
 
 
-def _check_region(
-    region: Tensor, probabilities: Tensor, channels: int | None = None, **images: Tensor
-) -> None:
-    for name, tensor in {
-        "probabilities or masks": probabilities,
-        "region or boxes": region,
-        **images,
-    }.items():
-        functional._check_tensor(tensor, name)
-    functional._check_device(probabilities, probabilities=probabilities, region=region, **images)
-    if probabilities.ndim != 4 or not probabilities.is_floating_point():
+def _checked(region: Tensor, **tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Check a loss's tensors: a region, probabilities (B, C, H, W) or masks (K, 1, H, W), and any images.
+
+    Return probabilities in the type to compute in, the region in theirs, and 0, to be added to the loss.
+    """
+    (name, probabilities), *_ = tensors.items()
+    tensors = {name: probabilities, "region": region, **tensors}
+    for each, tensor in tensors.items():
+        _tensors.check_tensor(tensor, each)
+    _tensors.check_device(probabilities, **tensors)
+    layout = "(K, 1, H, W)" if name == "masks" else "(B, C, H, W)"
+    if (
+        probabilities.ndim != 4
+        or not probabilities.is_floating_point()
+        or (name == "masks" and probabilities.shape[1] != 1)
+    ):
         raise ValueError(
-            "expected probabilities (B, C, H, W) or masks (K, 1, H, W) in floating point, got "
-            f"{probabilities.dtype} {tuple(probabilities.shape)}"
+            f"expected {name} {layout} of floating point, got {probabilities.dtype} "
+            f"{tuple(probabilities.shape)}"
         )
-    if channels is not None and probabilities.shape[1] != channels:
-        raise ValueError(f"expected masks (K, 1, H, W), got {tuple(probabilities.shape)}")
     expected = (probabilities.shape[0], 1, *probabilities.shape[2:])
     if tuple(region.shape) != expected:
-        raise ValueError(f"expected a region or boxes of shape {expected}, got {tuple(region.shape)}")
+        raise ValueError(f"expected a region of shape {expected}, got {tuple(region.shape)}")
+    looked = _tensors.look_at_shares(probabilities, name)
+    if region.dtype != torch.bool:
+        looked = looked + _tensors.look_at_shares(region, "region", "pass region > 0")
+    wide = _tensors.wide(probabilities)
+    return wide, region.to(wide.dtype), looked
 
 
 def _dice(a: Tensor, b: Tensor) -> Tensor:
@@ -422,13 +434,9 @@ def _dice(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(total == 0, 0, 1 - overlap)
 
 
-def _mean(losses: Tensor) -> Tensor:
-    return losses.sum() / max(losses.numel(), 1)
-
-
 def _pixels(tensor: Tensor) -> Tensor:
     """Return (B, C, H, W) as a constant (B, C, N), in the type to compute in."""
-    return _wide(tensor.detach().flatten(2))
+    return _tensors.wide(tensor.detach().flatten(2))
 
 
 def _check_images(image: Tensor, masks: Tensor, n_images: int, advice: str = "") -> None:
@@ -439,11 +447,14 @@ def _check_images(image: Tensor, masks: Tensor, n_images: int, advice: str = "")
         )
 
 
-def _images_of(masks: Tensor, image: Tensor, index: Tensor | None) -> Tensor:
+def _images_of(masks: Tensor, image: Tensor, image_index: Tensor | None) -> Tensor:
     """Return the image of each mask, after a look whether there is one, of its size."""
-    n_images = len(masks) if index is None else len(image)
-    _check_images(image, masks, n_images, ": pass index, the image of each mask" if index is None else "")
-    return torch.arange(n_images) if index is None else functional._index(index, n_images, "index")
+    n_images = len(masks) if image_index is None else len(image)
+    advice = ": pass image_index, the image of each mask" if image_index is None else ""
+    _check_images(image, masks, n_images, advice)
+    if image_index is None:
+        return torch.arange(n_images)
+    return _tensors.indices(image_index, n_images, "image_index")
 
 
 def _pairs(shape: torch.Size, step: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from aproarray import _validate
-from aproarray.torch import functional
+from aproarray.torch import _tensors, functional
 from aproarray.torch.functional import Tree
 
 
-class _Scale(nn.Module):
+class _Zeta(nn.Module):
     """A zeta above 0: a constant, or learned as its logarithm."""
 
     def __init__(self, zeta: float, name: str, learnable: bool):
@@ -65,8 +65,8 @@ class GlobalPropagation(nn.Module):
         connectivity: int = 1,
     ):
         super().__init__()
-        self.zeta = _Scale(zeta, "zeta", learnable)
-        self.feature_zeta = None if feature_zeta is None else _Scale(feature_zeta, "feature_zeta", learnable)
+        self.zeta = _Zeta(zeta, "zeta", learnable)
+        self.feature_zeta = None if feature_zeta is None else _Zeta(feature_zeta, "feature_zeta", learnable)
         self.connectivity = _validate.integer(connectivity, "connectivity", 1, 2)
 
     def forward(
@@ -83,7 +83,7 @@ class GlobalPropagation(nn.Module):
         """
         tree = image
         if not isinstance(tree, Tree):
-            functional._check_tensor(tree, "image (or tree)")
+            _tensors.check_tensor(tree, "image (or tree)")
             tree = functional.mst(tree.detach(), connectivity=self.connectivity)
         if self.feature_zeta is None:
             return functional.global_propagate(
@@ -130,7 +130,7 @@ class LocalPropagation(nn.Module):
         self, zeta: float = 0.15, *, kernel_size: int = 5, iterations: int = 20, learnable: bool = False
     ):
         super().__init__()
-        self.zeta = _Scale(zeta, "zeta", learnable)
+        self.zeta = _Zeta(zeta, "zeta", learnable)
         self.kernel_size = _validate.odd(kernel_size, "kernel_size")
         self.iterations = _validate.integer(iterations, "iterations", 0)
 
@@ -138,13 +138,13 @@ class LocalPropagation(nn.Module):
         self,
         values: Tensor,
         image: Tensor,
-        boxes: Tensor | None = None,
+        region: Tensor | None = None,
         image_index: Tensor | None = None,
     ) -> Tensor:
         """Propagate values (B, C, H, W) along images (B, C', H, W).
 
-        boxes (B, 1, H, W), 0 outside: values are 0 there before and after every step, as the paper has it for
-        box supervision. image_index (K,) names the image of each of K masks.
+        region (B, 1, H, W), 0 outside: values are 0 there before and after every step, as the paper has it
+        for box supervision. image_index (K,) names the image of each of K masks.
         """
         return functional.local_propagate(
             values,
@@ -152,7 +152,7 @@ class LocalPropagation(nn.Module):
             zeta=self.zeta(),
             kernel_size=self.kernel_size,
             iterations=self.iterations,
-            boxes=boxes,
+            region=region,
             image_index=image_index,
         )
 
@@ -213,23 +213,23 @@ class AffinityPropagation(nn.Module):
         image: Tensor,
         *,
         tree: Tree | None = None,
-        boxes: Tensor | None = None,
-        index: Tensor | None = None,
+        region: Tensor | None = None,
+        image_index: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Propagate values (B, C, H, W) along images (B, C', H, W): one result, or two (GP's, LP's).
 
-        tree: those of the images, where they are known already. boxes: see `LocalPropagation`. index (K,)
-        names the image of each of K masks.
+        tree: those of the images, where they are known already. region: see `LocalPropagation`. image_index
+        (K,) names the image of each of K masks, and with it the tree.
         """
 
         def by_tree(values: Tensor) -> Tensor:
             result: Tensor = self.global_propagation(
-                values, image if tree is None else tree, tree_index=index
+                values, image if tree is None else tree, tree_index=image_index
             )
             return result
 
         def by_window(values: Tensor) -> Tensor:
-            result: Tensor = self.local_propagation(values, image, boxes=boxes, image_index=index)
+            result: Tensor = self.local_propagation(values, image, region=region, image_index=image_index)
             return result
 
         if self.mode == "global-local":

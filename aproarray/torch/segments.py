@@ -7,6 +7,7 @@ Of float16 and bfloat16, and under autocast, prototypes and losses are float32, 
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -17,8 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from aproarray import _validate
-from aproarray.torch import functional
-from aproarray.torch.functional import _matmul, _wide
+from aproarray.torch import _tensors
 
 RELATIONSHIPS = ("image", "annotation", "cooccurrence", "affinity")
 
@@ -67,7 +67,7 @@ def segment_prototypes(
     labels: Tensor | None = None,
     regions: Tensor | None = None,
     tags: Tensor | None = None,
-    ignore_index: int = 255,
+    ignore_index: int = -100,
 ) -> tuple[Segments, Tensor]:
     """Return the segments of a batch with the mean direction of their pixels' embeddings, and each pixel's.
 
@@ -88,14 +88,14 @@ def segment_prototypes(
     tags : (B, C) boolean tensor, optional
         The classes of each image, without those that all images have (the background).
     ignore_index : int
-        What marks unlabelled pixels.
+        The mark of unlabelled pixels: torch's own by default, 255 in many data sets.
 
     Returns
     -------
     segments : Segments
         S of them, by image and number.
-    index : (B, H, W) integer tensor
-        The place of each pixel's segment in `segments`.
+    own : (B, H, W) integer tensor
+        The place of each pixel's own segment in `segments`.
 
     References
     ----------
@@ -119,7 +119,7 @@ def segment_prototypes(
     image = torch.arange(batch, device=segments.device).repeat_interleave(segments[0].numel() if batch else 0)
     n_numbers = int(segments.max()) + 1 if segments.numel() else 1
     which, index = torch.unique(image * n_numbers + segments.flatten().long(), return_inverse=True)
-    e = F.normalize(_wide(embeddings), dim=1).movedim(1, -1).reshape(-1, features)
+    e = F.normalize(_tensors.wide(embeddings), dim=1).movedim(1, -1).reshape(-1, features)
     sums = e.new_zeros(len(which), features).index_add(0, index, e)
     images = which // n_numbers
     chosen = torch.full_like(which, ignore_index)
@@ -178,7 +178,7 @@ class SegmentBank:
 
 
 def segment_relationship(
-    segments: Segments, others: Segments, kind: str, ignore_index: int = 255
+    segments: Segments, others: Segments, kind: str, ignore_index: int = -100
 ) -> tuple[Tensor, Tensor]:
     """Return which segments attract and which repel each other, by one of four relationships.
 
@@ -285,7 +285,7 @@ def segment_contrastive_loss(
             f"expected embeddings (P, {prototypes.shape[-1]}) and own (P,), got "
             f"{tuple(embeddings.shape)} and {tuple(own.shape)}"
         )
-    own = functional._index(own, len(positive), "own")
+    own = _tensors.indices(own, len(positive), "own")
     rows = torch.arange(len(positive), device=positive.device)
     alone = positive.sum(1) == 1
     attracts = positive.clone()
@@ -294,10 +294,12 @@ def segment_contrastive_loss(
     chosen = attracts.any(1)[own]
     own = own[chosen]
     if len(own) == 0:
-        return (_wide(embeddings).sum() + _wide(prototypes).sum()) * 0
+        return (_tensors.wide(embeddings).sum() + _tensors.wide(prototypes).sum()) * 0
     # Segments that no pixel is told about, as most are where labels are few.
     used = takes_part[torch.unique(own)].any(0)
-    logits = kappa * _matmul(F.normalize(_wide(embeddings[chosen]), dim=1), _wide(prototypes[used]).T)
+    logits = kappa * _tensors.matmul(
+        F.normalize(_tensors.wide(embeddings[chosen]), dim=1), _tensors.wide(prototypes[used]).T
+    )
     logits = logits.masked_fill(~takes_part[:, used][own], -torch.inf)
     attracted = logits.masked_fill(~attracts[:, used][own], -torch.inf)
     return (logits.logsumexp(1) - attracted.logsumexp(1)).mean()
@@ -312,7 +314,7 @@ def spml_loss(
     tags: Tensor | None = None,
     weights: SegmentWeights | str = "points",
     bank: SegmentBank | None = None,
-    ignore_index: int = 255,
+    ignore_index: int = -100,
 ) -> Tensor:
     """Return the weighted sum of the segment contrastive losses of four relationships.
 
@@ -334,7 +336,7 @@ def spml_loss(
         Segments of the batches before, for annotation, co-occurrence and affinity. The batch's own are
         appended.
     ignore_index : int
-        What marks unlabelled pixels.
+        The mark of unlabelled pixels: torch's own by default, 255 in many data sets.
 
     Returns
     -------
@@ -376,7 +378,7 @@ def spml_loss(
                 f"the weight of {kind} is {getattr(weights, kind)[0]}: it needs {name}, got none"
             )
     _check_embeddings(embeddings)
-    embeddings = _wide(embeddings)
+    embeddings = _tensors.wide(embeddings)
     ours, index = segment_prototypes(
         embeddings, segments, labels=labels, regions=regions, tags=tags, ignore_index=ignore_index
     )
@@ -422,7 +424,7 @@ def _check_embeddings(embeddings: Tensor) -> None:
 
 
 def _check_map(value: Tensor | None, name: str, shape: tuple[int, ...], ignore_index: int | None) -> None:
-    """Check an integer map over the pixels of a batch."""
+    """Check an integer map over the pixels of a batch; ignore_index is that of labels."""
     if value is None:
         return
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
@@ -433,6 +435,13 @@ def _check_map(value: Tensor | None, name: str, shape: tuple[int, ...], ignore_i
         value = value[value != ignore_index]
     if value.numel() and value.min() < 0:
         raise ValueError(f"{name} must not be negative, got {int(value.min())}")
+    if ignore_index not in (None, 255) and value.numel() and value.max() == 255:
+        warnings.warn(
+            f"the largest of the {name} is 255, which many data sets write where a pixel is unlabelled: here "
+            f"it is a class like others, and {ignore_index} is that mark. Pass ignore_index=255 if it is not "
+            "so",
+            stacklevel=4,
+        )
 
 
 def _majority(index: Tensor, numbers: Tensor, count: int, otherwise: Tensor) -> Tensor:
@@ -454,7 +463,7 @@ def _with_nearest_labels(segments: Segments, ignore_index: int) -> Tensor:
     """Return labels, with that of the most similar labelled segment of their image where there was none."""
     prototypes, labels = segments.prototypes.detach(), segments.labels
     labelled = labels != ignore_index
-    similarity = _matmul(prototypes, prototypes[labelled].T)
+    similarity = _tensors.matmul(prototypes, prototypes[labelled].T)
     elsewhere = (segments.images[:, None] != segments.images[labelled]) | (segments.images < 0)[:, None]
     if not labelled.any():
         return labels

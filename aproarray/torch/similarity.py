@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from aproarray import _validate
-from aproarray.torch.functional import _matmul, _wide
-from aproarray.torch.losses import _mean
+from aproarray.torch import _tensors
 
 
 def sample_pixels(masks: Tensor, count: int = 100, *, generator: torch.Generator | None = None) -> Tensor:
@@ -64,14 +63,14 @@ def sample_pixels(masks: Tensor, count: int = 100, *, generator: torch.Generator
     return order.gather(1, torch.arange(count, device=masks.device) % available)
 
 
-def gather_pixels(values: Tensor, index: Tensor) -> Tensor:
+def gather_pixels(values: Tensor, pixel_index: Tensor) -> Tensor:
     """Return the values (B, D, H, W) of sampled pixels (B, J), as (B, J, D)."""
-    if values.ndim != 4 or index.ndim != 2 or len(index) != len(values):
+    if values.ndim != 4 or pixel_index.ndim != 2 or len(pixel_index) != len(values):
         raise ValueError(
-            f"expected values (B, D, H, W) and index (B, J), got {tuple(values.shape)} and "
-            f"{tuple(index.shape)}"
+            f"expected values (B, D, H, W) and pixel_index (B, J), got {tuple(values.shape)} and "
+            f"{tuple(pixel_index.shape)}"
         )
-    return values.flatten(2).gather(2, index[:, None].expand(-1, values.shape[1], -1)).transpose(1, 2)
+    return values.flatten(2).gather(2, pixel_index[:, None].expand(-1, values.shape[1], -1)).transpose(1, 2)
 
 
 class PairSimilarity(nn.Module):
@@ -133,7 +132,7 @@ def similarity_learning_loss(logits: Tensor, labels: Tensor, reference_labels: T
     tensor(0.)
     """
     _check_pairs(logits, labels, reference_labels, 2)
-    logits = _wide(logits)
+    logits = _tensors.wide(logits)
     same = labels[:, :, None] == reference_labels[:, None]
     each = F.binary_cross_entropy_with_logits(logits, same.to(logits.dtype), reduction="none")
     counts = torch.stack([same.sum(), (~same).sum()])
@@ -176,13 +175,15 @@ def similarity_distillation_loss(
     tensor(True)
     """
     _check_pairs(logits, assignments, reference_assignments, 3)
-    target = _wide(logits.detach()).sigmoid()
-    one, other = (F.normalize(_wide(x), dim=-1) for x in (assignments, reference_assignments))
-    a = _matmul(one, other.transpose(1, 2))
+    looked = _tensors.look_at_shares(assignments, "assignments")
+    looked = looked + _tensors.look_at_shares(reference_assignments, "reference_assignments")
+    target = _tensors.wide(logits.detach()).sigmoid()
+    one, other = (F.normalize(_tensors.wide(x), dim=-1) for x in (assignments, reference_assignments))
+    a = _tensors.matmul(one, other.transpose(1, 2))
     # Logarithms of 0 would be -inf. Rounding takes cosines above 1.
     tiny = torch.finfo(a.dtype).eps
     a = a.clamp(tiny, 1 - tiny)
-    return _mean(-(target * a.log() + (1 - target) * (1 - a).log()))
+    return looked + _tensors.mean(-(target * a.log() + (1 - target) * (1 - a).log()))
 
 
 def proposal_masks(proposals: Tensor, embeddings: Tensor) -> Tensor:
@@ -240,7 +241,8 @@ def proposal_segmentation(class_scores: Tensor, masks: Tensor) -> Tensor:
             f"expected class_scores (B, K, C) and masks (B, K, H, W), got {tuple(class_scores.shape)} and "
             f"{tuple(masks.shape)}"
         )
-    return torch.einsum("bkc,bkhw->bchw", class_scores, masks)
+    looked = _tensors.look_at_shares(class_scores, "class_scores") + _tensors.look_at_shares(masks, "masks")
+    return looked + torch.einsum("bkc,bkhw->bchw", class_scores, masks)
 
 
 def _check_pairs(logits: Tensor, one: Tensor, other: Tensor, ndim: int) -> None:
