@@ -60,8 +60,10 @@ class SpanningTree:
     gaps: Array
     gap_edges: Array
     mask: NDArray[np.bool_] | None = None
-    # The trees laid out breadth first, once somebody has asked for that.
+    # What is found when it is first asked for, and kept: the trees breadth first, the backend's `lines`, and
+    # its `canonical_edges`.
     _rooted: Any = field(default=None, init=False)
+    _lines: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Lock the arrays: kernels trust the indices in them."""
@@ -496,3 +498,14 @@ def rooted_trees(tree: SpanningTree, workers: int) -> Any:
         )
         object.__setattr__(tree, "_rooted", rooted)
     return tree._rooted
+
+
+def lines_of(tree: SpanningTree, workers: int) -> Any:
+    """Return the backend's lines of the trees of the flattened batch: found once, and kept."""
+    if tree._lines is None:
+        n_trees, n_nodes = math.prod(tree.batch_shape), tree.order.shape[-1]
+        lines = tree._backend.lines(
+            tree.order.reshape(n_trees, n_nodes), tree.gaps.reshape(n_trees, max(n_nodes - 1, 0)), workers
+        )
+        object.__setattr__(tree, "_lines", lines)
+    return tree._lines

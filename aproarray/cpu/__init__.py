@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as xp
 
-from aproarray.cpu._global import affinities, feature_gradients, global_gap_gradients, global_propagate
+from aproarray.cpu._global import (
+    affinities,
+    feature_gradients,
+    global_gap_gradients,
+    global_propagate,
+    lines,
+)
 from aproarray.cpu._labels import flood, vote
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._tree_filter import edge_distances, rooted_trees, tree_filter, tree_filter_gradients
@@ -36,6 +42,7 @@ __all__ = [
     "global_propagate",
     "grid_trees",
     "largest_between",
+    "lines",
     "linkage",
     "local_gradients",
     "local_propagate",

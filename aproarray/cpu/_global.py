@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,24 @@ def affinities(distances: Array, zeta: float) -> Array:
     return result
 
 
+class Lines(NamedTuple):
+    """The lines of B trees: order (B, N), gaps (B, N-1), and what sweeps do at gaps (B, N-1)."""
+
+    order: Array
+    gaps: Array
+    moves: Array
+    """See `_sweep.line_moves`."""
+
+
+def lines(order: Array, gaps: Array, workers: int) -> Lines:
+    """Return the lines of trees (B, N) and (B, N-1) for the functions below; 1 byte per pixel is new."""
+    moves = np.empty(gaps.shape, np.uint8)
+    find = [functools.partial(_processor.sweeps.line_moves, gaps[b], moves[b]) for b in range(len(gaps))]
+    pixels = order.shape[1] * _workers.LINEAR
+    _workers.run(find, _workers.threads_for(pixels * len(order), workers))
+    return Lines(order, gaps, moves)
+
+
 # Columns that become rows, at most, where the channels of a pixel are not side by side. More buffers than
 # these take were given back to the system after every call, and asked for at the next.
 _GATHERED_COLUMNS = 24
@@ -29,21 +47,21 @@ _GATHERED_COLUMNS = 24
 def global_propagate(
     values: Array,
     out: Array,
-    order: Array,
-    gaps: Array,
+    lines: Lines,
     tree_index: Array,
     zeta: float,
     workers: int,
     sums: Array | None = None,
     transposed: bool = False,
 ) -> bool:
-    """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_index[i] of order (B, N).
+    """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_index[i] of `lines`.
 
     sums (B, N), of the values' dtype, receive z = K 1 of the trees that have items, in the order of the
     line. Transposed, they hold it, and out becomes K (values / z): the gradient to phi of y = K phi / z.
     Returns whether all means are known to be finite.
     """
     n_channels = values.shape[2]
+    order, gaps, moves = lines
     side_by_side = values.strides[2] == out.strides[2] == values.itemsize
     used = sorted(set(tree_index.tolist()))
     threads = max(1, workers // max(len(used), 1))  # for one tree
@@ -65,8 +83,6 @@ def global_propagate(
         kappa = np.empty(gaps.shape[1])
         weigh = functools.partial(_processor.sweeps.affinities, gaps[tree], zeta, kappa)
         _workers.run_ranges(weigh, len(kappa), threads, _workers.LINEAR)
-        moves = np.empty(gaps.shape[1], np.uint8)
-        _processor.sweeps.line_moves(gaps[tree], moves)
         tasks = [
             functools.partial(
                 _sweep_blocks,
@@ -75,7 +91,7 @@ def global_propagate(
                 blocks[share::shares],
                 order[tree],
                 kappa,
-                moves,
+                moves[tree],
                 # Tasks of one tree compute the same sums: one of them hands them out.
                 None if sums is None or (share and not transposed) else sums[tree],
                 transposed,

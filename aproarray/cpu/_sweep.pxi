@@ -5,13 +5,18 @@ gathered into rows, and scattered back. Only affinities enter here: kappa = exp(
 of two pixels is the smallest kappa between their positions.
 """
 
+from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from aproarray import _zeta
 
 from aproarray.cpu._prefetch cimport prefetch
+
+cdef extern from *:
+    int64_t LARGEST32 "INT32_MAX"
+    int64_t LARGEST64 "INT64_MAX"
 
 ctypedef fused real:
     float
@@ -67,6 +72,7 @@ cdef enum:
     GROUP = 4  # lanes that are loaded and stored together
     STRETCH = 64  # pixels that are gathered or scattered together
     CHUNK = 256  # numbers and pixels that are worked on in buffers
+    BLOCK = 1024  # gaps whose moves are found together
     SMALLEST_LOG = -708
 
 MAX_COLUMNS = 32
@@ -173,39 +179,108 @@ cdef inline int move_of(int moves, Py_ssize_t step) noexcept nogil:
     return moves & 3 if step > 0 else moves >> 2
 
 
+cdef struct Opened:
+    int64_t key
+    Py_ssize_t place
+
+
+cdef inline int64_t key_of(real gap) noexcept nogil:
+    """Return a number that orders gaps as their weights do; NaN counts as inf."""
+    cdef int32_t single
+    cdef int64_t both
+    if gap != gap:
+        gap = <real> INFINITY
+    gap += 0  # -0 becomes 0
+    if real is float:
+        memcpy(&single, &gap, sizeof(single))
+        return single ^ (single >> 31 & LARGEST32)
+    else:
+        memcpy(&both, &gap, sizeof(both))
+        return both ^ (both >> 63 & LARGEST64)
+
+
+cdef Py_ssize_t drop_minima(int64_t *keys, int32_t *places, uint8_t *on_left, Py_ssize_t n) noexcept nogil:
+    """Drop the gaps that are lighter than both neighbours, never the first and the last; return how many are left.
+
+    The parent of such a gap is the lighter one of the two. `on_left` says whether it is the left one, and is of no
+    meaning for gaps that stay.
+    """
+    cdef Py_ssize_t i, kept = 1
+    cdef int64_t left = keys[0], key = keys[1], right
+    cdef int32_t place
+    for i in range(1, n - 1):
+        right = keys[i + 1]
+        place = places[i]
+        on_left[place] = left <= right
+        keys[kept] = key  # written in any case, kept unless it is dropped: no branch
+        places[kept] = place
+        kept += (left <= key) | (right < key)
+        left = key
+        key = right
+    keys[kept] = key
+    places[kept] = places[n - 1]
+    return kept + 1
+
+
 def line_moves(const real[::1] gaps, uint8_t[::1] moves):
     """moves (N-1) <- what sweeps over a line do at its gaps: forward in the lower two bits, backward above.
 
     In the Cartesian tree of the gaps (ties: the later one is heavier), a sweep forward takes along what lies
     between a gap and its left child, and joins the slot of its parent where that is on the left. O(N).
+
+    A stack finds parents, but nobody can predict how many gaps the next one closes. Of a block of gaps, most are
+    therefore dropped before, in rounds without such a branch.
     """
-    cdef Py_ssize_t n = gaps.shape[0], g, top = 0, first
-    cdef Py_ssize_t *open_gaps  # those whose parents may still come, weights falling
-    cdef int move
+    cdef Py_ssize_t n = gaps.shape[0], start, count, left, last, i, top = 0, first
+    cdef Opened *opened  # the gaps whose parents may still come, weights falling
+    cdef int64_t[BLOCK + 2] keys  # those of a block, and one on either side
+    cdef int32_t[BLOCK] places
+    cdef uint8_t[BLOCK] on_left
+    cdef uint8_t *at
+    cdef int64_t key
     if n == 0:
         return
-    open_gaps = <Py_ssize_t *> malloc(n * sizeof(Py_ssize_t))
-    if open_gaps == NULL:
+    opened = <Opened *> malloc(n * sizeof(Opened))
+    if opened == NULL:
         raise MemoryError(f"no memory for the moves of sweeps over {n + 1} pixels")
     with nogil:
-        for g in range(n):
-            move = JOIN << 2
-            if g > 0 and gaps[g - 1] <= gaps[g]:
-                move |= TAKE
-            if g + 1 < n and gaps[g + 1] < gaps[g]:
-                move |= TAKE << 2
-            first = top
-            while top > 0 and gaps[open_gaps[top - 1]] <= gaps[g]:
-                top -= 1
-                moves[open_gaps[top]] ^= JOIN | JOIN << 2  # the parent is on the left ...
-            if top < first:  # ... but for the heaviest of them, whose parent is this gap
-                moves[open_gaps[top]] ^= JOIN | JOIN << 2
-            moves[g] = move
-            open_gaps[top] = g
-            top += 1
-        for g in range(1, top):
-            moves[open_gaps[g]] ^= JOIN | JOIN << 2
-        free(open_gaps)
+        keys[0] = LARGEST64
+        start = 0
+        while start < n:
+            count = min(<Py_ssize_t> BLOCK, n - start)
+            at = &moves[start]
+            for i in range(count):
+                keys[i + 1] = key_of(gaps[start + i])
+            keys[count + 1] = key_of(gaps[start + count]) if start + count < n else <int64_t> LARGEST64
+            last = keys[count]
+            for i in range(count):
+                at[i] = (keys[i] <= keys[i + 1]) * TAKE | (keys[i + 2] < keys[i + 1]) * (TAKE << 2)
+                places[i] = <int32_t> i
+            left = count
+            i = 2 * count
+            while left > 2 and 8 * left < 7 * i:  # rounds that drop little are left to the stack
+                i = left
+                left = drop_minima(keys + 1, places, on_left, left)
+            for i in range(left):
+                on_left[places[i]] = False
+            for i in range(count):
+                at[i] |= JOIN << 2 * (1 - on_left[i])
+            for i in range(left):
+                key = keys[i + 1]
+                first = top
+                while top > 0 and opened[top - 1].key <= key:
+                    top -= 1
+                    moves[opened[top].place] ^= JOIN | JOIN << 2  # the parent is on the left ...
+                if top < first:  # ... but for the heaviest of them, whose parent is this gap
+                    moves[opened[top].place] ^= JOIN | JOIN << 2
+                opened[top].key = key
+                opened[top].place = start + places[i]
+                top += 1
+            keys[0] = last
+            start += BLOCK
+        for i in range(1, top):
+            moves[opened[i].place] ^= JOIN | JOIN << 2
+        free(opened)
 
 
 cdef struct Side:

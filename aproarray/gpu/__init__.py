@@ -10,6 +10,7 @@ import cupy as xp
 
 from aproarray.gpu._global import affinities, global_propagate
 from aproarray.gpu._global_gradients import feature_gradients, global_gap_gradients
+from aproarray.gpu._line import lines
 from aproarray.gpu._local import local_propagate
 from aproarray.gpu._local_gradients import local_gradients
 from aproarray.gpu._minimax import distances_from, largest_between
@@ -29,6 +30,7 @@ __all__ = [
     "global_propagate",
     "grid_trees",
     "largest_between",
+    "lines",
     "linkage",
     "local_gradients",
     "local_propagate",
