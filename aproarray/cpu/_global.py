@@ -33,9 +33,8 @@ class Lines(NamedTuple):
 def lines(order: Array, gaps: Array, workers: int) -> Lines:
     """Return the lines of trees (B, N) and (B, N-1) for the functions below; 1 byte per pixel is new."""
     moves = np.empty(gaps.shape, np.uint8)
-    find = [functools.partial(_processor.sweeps.line_moves, gaps[b], moves[b]) for b in range(len(gaps))]
-    pixels = order.shape[1] * _workers.LINEAR
-    _workers.run(find, _workers.threads_for(pixels * len(order), workers))
+    find = [functools.partial(_workers.run_apart, _processor.sweeps.line_moves, gaps[b], moves[b], pixels=gaps.shape[1]) for b in range(len(gaps))]
+    _workers.run(find, workers)
     return Lines(order, gaps, moves)
 
 

@@ -26,33 +26,112 @@ ctypedef fused index_t:
     int32_t
     int64_t
 
-# The sums of a stack entry, in double: a sum over millions of float32 pixels keeps its digits. One
-# struct per vector width makes the width a constant of the compiled loops.
-cdef struct Lanes4:
-    double v[4]
+cdef extern from *:
+    """
+    /* Four doubles. Compilers do not make vector code of them by themselves where pointers may be the same. */
+    #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 9)
+    typedef double apro_quad __attribute__((vector_size(32)));
+    typedef float apro_singles __attribute__((vector_size(16), aligned(4), may_alias));
+    typedef double apro_doubles __attribute__((vector_size(32), aligned(8), may_alias));
+    #if defined(__AVX__)
+    #include <immintrin.h>
+    #define APRO_READ_FLOAT(x) ((apro_quad)_mm256_cvtps_pd(_mm_loadu_ps(x)))  /* gcc 12 converts by way of memory */
+    #else
+    #define APRO_READ_FLOAT(x) __builtin_convertvector(*(const apro_singles *)(x), apro_quad)
+    #endif
+    #define APRO_READ_DOUBLE(x) ((apro_quad)*(const apro_doubles *)(x))
+    #define APRO_WRITE_FLOAT(x, quad) (*(apro_singles *)(x) = __builtin_convertvector(quad, apro_singles))
+    #define APRO_WRITE_DOUBLE(x, quad) (*(apro_doubles *)(x) = (quad))
+    #define APRO_LANE(quad, c) ((quad)[c])
+    #define APRO_PLUS(a, b) ((a) + (b))
+    #define APRO_TIMES(quad, factor) ((quad) * (apro_quad){factor, factor, factor, factor})
+    #else
+    typedef struct { double v[4]; } apro_quad;
+    #define APRO_READ(name, type) \\
+        static __inline apro_quad name(const type *x) { \\
+            apro_quad quad; \\
+            for (int c = 0; c < 4; c++) quad.v[c] = x[c]; \\
+            return quad; \\
+        }
+    #define APRO_WRITE(name, type) \\
+        static __inline void name(type *x, apro_quad quad) { for (int c = 0; c < 4; c++) x[c] = (type)quad.v[c]; }
+    APRO_READ(APRO_READ_FLOAT, float)
+    APRO_READ(APRO_READ_DOUBLE, double)
+    APRO_WRITE(APRO_WRITE_FLOAT, float)
+    APRO_WRITE(APRO_WRITE_DOUBLE, double)
+    #define APRO_LANE(quad, c) ((quad).v[c])
+    static __inline apro_quad APRO_PLUS(apro_quad a, apro_quad b) {
+        for (int c = 0; c < 4; c++) a.v[c] += b.v[c];
+        return a;
+    }
+    static __inline apro_quad APRO_TIMES(apro_quad quad, double factor) {
+        for (int c = 0; c < 4; c++) quad.v[c] *= factor;
+        return quad;
+    }
+    #endif
+    """
+    ctypedef struct quad_t "apro_quad":
+        pass
+    quad_t read_float "APRO_READ_FLOAT"(const float *x) noexcept nogil
+    quad_t read_double "APRO_READ_DOUBLE"(const double *x) noexcept nogil
+    void write_float "APRO_WRITE_FLOAT"(float *x, quad_t quad) noexcept nogil
+    void write_double "APRO_WRITE_DOUBLE"(double *x, quad_t quad) noexcept nogil
+    double lane_of "APRO_LANE"(quad_t quad, int c) noexcept nogil
+    quad_t plus "APRO_PLUS"(quad_t a, quad_t b) noexcept nogil
+    quad_t times "APRO_TIMES"(quad_t quad, double factor) noexcept nogil
 
-cdef struct Lanes8:
-    double v[8]
+# A slot of the stack of a sweep over many columns: S, T, and the number of pixels as S and T. All in double: a
+# sum over millions of float32 pixels keeps its digits. One struct per vector width makes the width a constant of
+# the compiled loops.
+cdef struct Slot4:
+    quad_t sum[1]
+    quad_t seen[1]
+    double n
+    double n_seen
+    double unused[2]
 
-cdef struct Lanes12:
-    double v[12]
+cdef struct Slot8:
+    quad_t sum[2]
+    quad_t seen[2]
+    double n
+    double n_seen
+    double unused[2]
 
-cdef struct Lanes16:
-    double v[16]
+cdef struct Slot12:
+    quad_t sum[3]
+    quad_t seen[3]
+    double n
+    double n_seen
+    double unused[2]
 
-cdef struct Lanes24:
-    double v[24]
+cdef struct Slot16:
+    quad_t sum[4]
+    quad_t seen[4]
+    double n
+    double n_seen
+    double unused[2]
 
-cdef struct Lanes32:
-    double v[32]
+cdef struct Slot24:
+    quad_t sum[6]
+    quad_t seen[6]
+    double n
+    double n_seen
+    double unused[2]
 
-ctypedef fused lanes_t:
-    Lanes4
-    Lanes8
-    Lanes12
-    Lanes16
-    Lanes24
-    Lanes32
+cdef struct Slot32:
+    quad_t sum[8]
+    quad_t seen[8]
+    double n
+    double n_seen
+    double unused[2]
+
+ctypedef fused slot_t:
+    Slot4
+    Slot8
+    Slot12
+    Slot16
+    Slot24
+    Slot32
 
 # How a sweep uses the sums' weights z. These are types, so that the compiler makes a loop of each.
 cdef struct Averaging:  # divide results by z
@@ -68,7 +147,7 @@ ctypedef fused mode_t:
 cdef enum:
     FEW = 3
     LINE = 64  # bytes of a line of the cache
-    AHEAD = 12  # pixels that a gather is prefetched before its turn
+    AHEAD = 16  # pixels that a gather is prefetched before its turn
     GROUP = 4  # lanes that are loaded and stored together
     STRETCH = 64  # pixels that are gathered or scattered together
     CHUNK = 256  # numbers and pixels that are worked on in buffers
@@ -95,39 +174,35 @@ cdef struct Block:
     int columns[8]
 
 
-cdef struct Count:
-    # The number of pixels as S and T of a slot.
-    double n
-    double n_seen
-
-
 cdef struct Slots:
     # The stack of a sweep. Gaps that the same later gap outweighs share a slot. Slot 0 holds zeros and is only
     # read, slot 1 is there from the start.
     Py_ssize_t capacity
     Py_ssize_t top
-    size_t sum_bytes
+    size_t slot_bytes
     bint finite  # all means that the sweep has completed
-    Count *counts  # of many columns; of few, the number of pixels is a lane
-    void *sums  # lanes_t[2 * capacity] or few_t[2 * capacity]: S, then T, of every slot
+    void *memory
+    void *slots  # slot_t[capacity] or few_t[2 * capacity] (S, then T), from the start of a cache line on
 
 
 cdef bint reserve(Slots *stack, Py_ssize_t more) noexcept nogil:
     """Make room for so many slots more."""
-    cdef Py_ssize_t capacity = stack.capacity
-    cdef void *moved
-    if stack.top + more < capacity:
+    cdef Py_ssize_t capacity = max(stack.capacity, <Py_ssize_t> 64)
+    cdef void *memory
+    cdef void *slots
+    if stack.memory != NULL and stack.top + more < capacity:
         return True
     while stack.top + more >= capacity:
         capacity *= 2
-    moved = realloc(stack.sums, 2 * capacity * stack.sum_bytes)
-    if moved == NULL:
+    memory = calloc(capacity * stack.slot_bytes + LINE, 1)
+    if memory == NULL:
         return False
-    stack.sums = moved
-    moved = realloc(stack.counts, capacity * sizeof(Count))
-    if moved == NULL:
-        return False
-    stack.counts = <Count *> moved
+    slots = <char *> memory + (LINE - <size_t> memory % LINE)
+    if stack.memory != NULL:
+        memcpy(slots, stack.slots, stack.capacity * stack.slot_bytes)
+        free(stack.memory)
+    stack.memory = memory
+    stack.slots = slots
     stack.capacity = capacity
     return True
 
@@ -145,13 +220,10 @@ cdef class Stack:
     cdef Slots data
 
     def __cinit__(self, int columns):
-        self.data.capacity = 64
         self.data.top = 1
         self.data.finite = True
-        self.data.sum_bytes = lanes_for(columns) * sizeof(double)
-        self.data.sums = calloc(2 * self.data.capacity, self.data.sum_bytes)
-        self.data.counts = <Count *> calloc(self.data.capacity, sizeof(Count))
-        if self.data.sums == NULL or self.data.counts == NULL:
+        self.data.slot_bytes = (2 * lanes_for(columns) + (0 if columns <= FEW else 4)) * sizeof(double)
+        if not reserve(&self.data, 0):
             raise MemoryError("no memory for the stack of a sweep")
 
     @property
@@ -165,8 +237,7 @@ cdef class Stack:
         return self.data.capacity
 
     def __dealloc__(self):
-        free(self.data.sums)
-        free(self.data.counts)
+        free(self.data.memory)
 
 
 cdef enum:  # what a sweep does at a gap
@@ -300,64 +371,23 @@ cdef Side side_of(Slots *stack, Py_ssize_t first, Py_ssize_t last, bint backward
     return side
 
 
-cdef inline void load(const Block *block, const char *at, lanes_t *lanes, const real *_kind) noexcept nogil:
-    """lanes <- the columns that begin at an address."""
-    cdef int group, c
-    cdef const real *row
-    for group in range(<int> (sizeof(lanes_t) // sizeof(double) // GROUP)):
-        row = <const real *> at + block.columns[group]
-        for c in range(GROUP):
-            lanes.v[GROUP * group + c] = row[c]
+cdef inline quad_t read_four(const real *at) noexcept nogil:
+    if real is float:
+        return read_float(at)
+    else:
+        return read_double(at)
 
 
-cdef inline void store(const Block *block, char *at, const lanes_t *lanes, const real *_kind) noexcept nogil:
-    """The columns that begin at an address <- lanes."""
-    cdef int group, c
-    cdef real *row
-    for group in range(<int> (sizeof(lanes_t) // sizeof(double) // GROUP)):
-        row = <real *> at + block.columns[group]
-        for c in range(GROUP):
-            row[c] = <real> lanes.v[GROUP * group + c]
-
-
-cdef extern from *:
-    """
-    /* Four lanes of a move over a gap: sum = value + taken + joined, total = below + affinity (value + taken).
-       Pointers may be the same. Compilers do not make vector code of it for that reason. */
-    #if defined(__GNUC__) || defined(__clang__)
-    typedef double apro_quad __attribute__((vector_size(32), aligned(8), may_alias));
-    static inline __attribute__((always_inline)) void apro_move_four(
-        const double *value, const double *taken, const double *joined, const double *below, double affinity,
-        double *sum, double *total
-    ) {
-        const apro_quad acc = *(const apro_quad *)value + *(const apro_quad *)taken;
-        const apro_quad joint = acc + *(const apro_quad *)joined;
-        const apro_quad all = *(const apro_quad *)below + acc * affinity;
-        *(apro_quad *)sum = joint;
-        *(apro_quad *)total = all;
-    }
-    #else
-    static __inline void apro_move_four(
-        const double *value, const double *taken, const double *joined, const double *below, double affinity,
-        double *sum, double *total
-    ) {
-        for (int c = 0; c < 4; c++) {
-            const double acc = value[c] + taken[c], joint = acc + joined[c], all = below[c] + acc * affinity;
-            sum[c] = joint;
-            total[c] = all;
-        }
-    }
-    #endif
-    """
-    void move_four "apro_move_four"(
-        const double *value, const double *taken, const double *joined, const double *below, double affinity,
-        double *sum, double *total,
-    ) noexcept nogil
+cdef inline void write_four(real *at, quad_t lanes) noexcept nogil:
+    if real is float:
+        write_float(at, lanes)
+    else:
+        write_double(at, lanes)
 
 
 cdef bint sweep_many(
     const Block *given, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
-    real *counts, const Side *side, bint second, lanes_t *_width, const real *_kind, mode_t *_mode,
+    real *counts, const Side *side, bint second, slot_t *_width, const real *_kind, mode_t *_mode,
 ) noexcept nogil:
     """Move a sweep over its range of the line. False: out of memory.
 
@@ -372,21 +402,24 @@ cdef bint sweep_many(
     cdef Block own = given[0]  # which no store can change
     cdef const Block *block = &own
     cdef Slots *stack = side.stack
-    cdef Py_ssize_t p = side.place, step = side.step, pixel, top = stack.top, gap, taken, below, joined
+    cdef Py_ssize_t p = side.place, step = side.step, pixel, gap, take, join, column
     cdef Py_ssize_t last = 0 if step < 0 else n - 1
-    cdef int c, group, width = <int> (sizeof(lanes_t) // sizeof(double)), move
-    cdef lanes_t acc, result
-    cdef lanes_t *sums = <lanes_t *> stack.sums
-    cdef Count *passed = stack.counts
+    cdef int c, group, n_groups = <int> ((sizeof(slot_t) // sizeof(quad_t) - 1) // 2), move
+    cdef slot_t *zeros = <slot_t *> stack.slots
+    cdef slot_t *top = zeros + stack.top
+    cdef slot_t *end = zeros + stack.capacity - 1
+    cdef slot_t *taken
+    cdef slot_t *below
+    cdef slot_t *joined
+    cdef quad_t[8] values
+    cdef quad_t[8] results
+    cdef quad_t value, together, nothing = times(zeros.sum[0], 0)  # 0, or NaN from when a result is not finite
     cdef const char *source
-    cdef const char *target
+    cdef char *target
     cdef Py_ssize_t at
-    cdef double z, n_behind, n_acc, affinity, together
-    cdef double[GROUP] nothing  # 0, or NaN from when a result is not finite
+    cdef double z, n_behind = 0, n_acc, affinity
     if p == side.end:  # the stack may be another thread's
         return True
-    for c in range(GROUP):
-        nothing[c] = 0
     while p != side.end:
         if 0 <= p + AHEAD * step < n:
             pixel = order[p + AHEAD * step]
@@ -400,36 +433,48 @@ cdef bint sweep_many(
             prefetch(source + block.source_last)
             prefetch(target + block.target_last)
         pixel = order[p]
-        load(block, block.source + pixel * block.source_stride, &acc, _kind)
+        source = block.source + pixel * block.source_stride
+        target = block.target + pixel * block.target_stride
         if mode_t is Transposing:
             z = 1 / counts[p]
-            for c in range(width):
-                acc.v[c] *= z
-            if second:
-                load(block, block.target + pixel * block.target_stride, &result, _kind)
-                for c in range(width):
-                    result.v[c] = acc.v[c] + result.v[c] + sums[2 * top + 1].v[c]
-            else:
-                result = sums[2 * top + 1]
         elif second:
             n_behind = counts[p]
-            z = n_behind + passed[top].n_seen
+            z = n_behind + top.n_seen
             counts[p] = <real> z
             z = 1 / z
-            load(block, block.target + pixel * block.target_stride, &result, _kind)
-            for c in range(width):
-                result.v[c] = (acc.v[c] + result.v[c] * n_behind + sums[2 * top + 1].v[c]) * z
-            for c in range(GROUP):
-                together = result.v[c]
-                for group in range(1, width // GROUP):
-                    together += result.v[GROUP * group + c]
-                nothing[c] += together * 0
         else:
-            counts[p] = <real> (1 + passed[top].n_seen)
+            counts[p] = <real> (1 + top.n_seen)
             z = 1 / counts[p]
-            for c in range(width):
-                result.v[c] = sums[2 * top + 1].v[c] * z
-        store(block, block.target + pixel * block.target_stride, &result, _kind)
+        for group in range(n_groups):  # all are read before one is written, as the last two may overlap
+            column = GROUP * group if group < n_groups - 2 else own.columns[group]
+            value = read_four(<const real *> source + column)
+            if mode_t is Transposing:
+                value = times(value, z)
+                results[group] = top.seen[group]
+                if second:
+                    results[group] = plus(
+                        plus(value, read_four(<const real *> target + column)), results[group]
+                    )
+            elif second:
+                results[group] = times(
+                    plus(
+                        plus(value, times(read_four(<const real *> target + column), n_behind)),
+                        top.seen[group],
+                    ),
+                    z,
+                )
+            else:
+                results[group] = times(top.seen[group], z)
+            values[group] = value
+        for group in range(n_groups):
+            column = GROUP * group if group < n_groups - 2 else own.columns[group]
+            write_four(<real *> target + column, results[group])
+        if mode_t is Averaging:
+            if second:
+                together = results[0]
+                for group in range(1, n_groups):
+                    together = plus(together, results[group])
+                nothing = plus(nothing, times(together, 0))
 
         if p == last:
             break
@@ -437,33 +482,33 @@ cdef bint sweep_many(
         affinity = kappa[gap]
         move = move_of(moves[gap], step)
         p += step
-        if top + 1 == stack.capacity:
-            stack.top = top
+        if top == end:
+            stack.top = top - zeros
             if not reserve(stack, 1):
                 return False
-            sums = <lanes_t *> stack.sums
-            passed = stack.counts
-        below = top - (move & TAKE)
-        taken = top * (move & TAKE)  # slot 0, of zeros, where nothing is
-        joined = below * (move >> 1)
-        top = below + 1 - (move >> 1)
+            zeros = <slot_t *> stack.slots
+            top = zeros + stack.top
+            end = zeros + stack.capacity - 1
+        take = -<Py_ssize_t> (move & TAKE)  # all bits, or none
+        join = -<Py_ssize_t> (move >> 1)
+        below = <slot_t *> (<char *> top - (take & <Py_ssize_t> sizeof(slot_t)))
+        taken = <slot_t *> (<char *> zeros + (take & (<char *> top - <char *> zeros)))
+        joined = <slot_t *> (<char *> zeros + (join & (<char *> below - <char *> zeros)))
+        top = <slot_t *> (<char *> below + (~join & <Py_ssize_t> sizeof(slot_t)))
         if affinity == 0:  # nothing passed is seen from ahead, and heavier gaps let through no more
-            passed[top].n = 0
-            passed[top].n_seen = 0
-            memset(&sums[2 * top], 0, 2 * sizeof(lanes_t))
+            memset(top, 0, sizeof(slot_t))
             continue
-        n_acc = 1 + passed[taken].n
-        passed[top].n_seen = passed[below].n_seen + affinity * n_acc
-        passed[top].n = n_acc + passed[joined].n
-        for group in range(width // GROUP):
-            c = GROUP * group
-            move_four(
-                &acc.v[c], &sums[2 * taken].v[c], &sums[2 * joined].v[c], &sums[2 * below + 1].v[c], affinity,
-                &sums[2 * top].v[c], &sums[2 * top + 1].v[c],
-            )
-    stack.top = top
+        n_acc = 1 + taken.n
+        top.n_seen = below.n_seen + affinity * n_acc
+        top.n = n_acc + joined.n
+        for group in range(n_groups):
+            value = plus(values[group], taken.sum[group])
+            together = plus(below.seen[group], times(value, affinity))
+            top.sum[group] = plus(value, joined.sum[group])
+            top.seen[group] = together
+    stack.top = top - zeros
     for c in range(GROUP):
-        stack.finite = stack.finite and nothing[c] == 0
+        stack.finite = stack.finite and lane_of(nothing, c) == 0
     return True
 
 
@@ -569,7 +614,7 @@ cdef bint move_few(
 
 cdef bint move_many(
     const Block *block, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
-    real *counts, const Side *ahead, const Side *behind, bint second, bint transposed, lanes_t *width,
+    real *counts, const Side *ahead, const Side *behind, bint second, bint transposed, slot_t *width,
 ) noexcept nogil:
     if transposed:
         return sweep_many(
@@ -634,32 +679,32 @@ def sweep(
         elif width == 4:
             done = move_many(
                 &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
-                <Lanes4 *> NULL,
+                <Slot4 *> NULL,
             )
         elif width == 8:
             done = move_many(
                 &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
-                <Lanes8 *> NULL,
+                <Slot8 *> NULL,
             )
         elif width == 12:
             done = move_many(
                 &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
-                <Lanes12 *> NULL,
+                <Slot12 *> NULL,
             )
         elif width == 16:
             done = move_many(
                 &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
-                <Lanes16 *> NULL,
+                <Slot16 *> NULL,
             )
         elif width == 24:
             done = move_many(
                 &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
-                <Lanes24 *> NULL,
+                <Slot24 *> NULL,
             )
         else:
             done = move_many(
                 &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
-                <Lanes32 *> NULL,
+                <Slot32 *> NULL,
             )
     if not done:
         raise MemoryError(f"no memory for the stack of a sweep over {n} pixels and {count} channels")

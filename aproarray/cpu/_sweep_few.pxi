@@ -221,11 +221,11 @@ cdef bint sweep_few(
         chunks[side] = Chunk(sides[side].place, 0, 0)
         at[side] = 0
         if goes[side]:
-            tops[side] = <few_t *> sides[side].stack.sums + 2 * sides[side].stack.top
+            tops[side] = <few_t *> sides[side].stack.slots + 2 * sides[side].stack.top
     while True:
         for side in range(2):
             if goes[side] and at[side] == chunks[side].n_gaps:
-                sides[side].stack.top = (tops[side] - <few_t *> sides[side].stack.sums) // 2
+                sides[side].stack.top = (tops[side] - <few_t *> sides[side].stack.slots) // 2
                 if not next_chunk(
                     block, order, kappa, moves, n, counts, sides[side], &chunks[side], later,
                     values[side], gap_kappa[side], gap_moves[side], seen[side], mode,
@@ -233,7 +233,7 @@ cdef bint sweep_few(
                     return False
                 goes[side] = chunks[side].length > 0
                 at[side] = 0
-                tops[side] = <few_t *> sides[side].stack.sums + 2 * sides[side].stack.top
+                tops[side] = <few_t *> sides[side].stack.slots + 2 * sides[side].stack.top
                 seen[side][0] = tops[side][1]
         if not goes[0] and not goes[1]:
             return True
