@@ -259,12 +259,10 @@ cdef inline int64_t key_of(real gap) noexcept nogil:
     """Return a number that orders gaps as their weights do; NaN counts as inf."""
     cdef int32_t single
     cdef int64_t both
-    if gap != gap:
-        gap = <real> INFINITY
-    gap += 0  # -0 becomes 0
+    gap = (gap if gap == gap else <real> INFINITY) + 0  # -0 becomes 0
     if real is float:
         memcpy(&single, &gap, sizeof(single))
-        return single ^ (single >> 31 & LARGEST32)
+        return single ^ (single >> 31 & <int32_t> LARGEST32)
     else:
         memcpy(&both, &gap, sizeof(both))
         return both ^ (both >> 63 & LARGEST64)
@@ -325,7 +323,7 @@ def line_moves(const real[::1] gaps, uint8_t[::1] moves):
             keys[count + 1] = key_of(gaps[start + count]) if start + count < n else <int64_t> LARGEST64
             last = keys[count]
             for i in range(count):
-                at[i] = (keys[i] <= keys[i + 1]) * TAKE | (keys[i + 2] < keys[i + 1]) * (TAKE << 2)
+                at[i] = JOIN << 2 | (keys[i] <= keys[i + 1]) * TAKE | (keys[i + 2] < keys[i + 1]) * (TAKE << 2)
                 places[i] = <int32_t> i
             left = count
             i = 2 * count
@@ -335,7 +333,7 @@ def line_moves(const real[::1] gaps, uint8_t[::1] moves):
             for i in range(left):
                 on_left[places[i]] = False
             for i in range(count):
-                at[i] |= JOIN << 2 * (1 - on_left[i])
+                at[i] ^= on_left[i] * (JOIN | JOIN << 2)
             for i in range(left):
                 key = keys[i + 1]
                 first = top

@@ -5,7 +5,7 @@
 
 cdef extern from *:
     """
-    /* Two doubles. Compilers do not make vector code of `apro_select` by themselves. */
+    /* Two doubles. Compilers do not make vector code of `apro_masked` by themselves. */
     #if defined(__GNUC__) || defined(__clang__)
     typedef double apro_pair __attribute__((vector_size(16)));
     typedef long long apro_pair_bits __attribute__((vector_size(16)));
@@ -14,9 +14,9 @@ cdef extern from *:
     #define APRO_SECOND(pair) ((pair)[1])
     #define APRO_ADD(a, b) ((a) + (b))
     #define APRO_SCALE(pair, factor) ((pair) * (apro_pair){factor, factor})
-    static inline apro_pair apro_select(long long mask, apro_pair a, apro_pair b) {
+    static inline apro_pair apro_masked(long long mask, apro_pair pair) {
         apro_pair_bits both = {mask, mask};
-        return (apro_pair)(((apro_pair_bits)a & both) | ((apro_pair_bits)b & ~both));
+        return (apro_pair)((apro_pair_bits)pair & both);
     }
     #else
     typedef struct { double v[2]; } apro_pair;
@@ -34,8 +34,8 @@ cdef extern from *:
     static __inline apro_pair APRO_SCALE(apro_pair pair, double factor) {
         return APRO_PAIR(pair.v[0] * factor, pair.v[1] * factor);
     }
-    static __inline apro_pair apro_select(long long mask, apro_pair a, apro_pair b) {
-        return mask ? a : b;
+    static __inline apro_pair apro_masked(long long mask, apro_pair pair) {
+        return mask ? pair : APRO_PAIR(0, 0);
     }
     #endif
     """
@@ -46,7 +46,7 @@ cdef extern from *:
     double second_of "APRO_SECOND"(pair_t pair) noexcept nogil
     pair_t add "APRO_ADD"(pair_t a, pair_t b) noexcept nogil
     pair_t scale "APRO_SCALE"(pair_t pair, double factor) noexcept nogil
-    pair_t select "apro_select"(int64_t mask, pair_t a, pair_t b) noexcept nogil  # a for -1, b for 0
+    pair_t masked "apro_masked"(int64_t mask, pair_t pair) noexcept nogil  # the pair for -1, zeros for 0
 
 # The columns, and last the number of pixels.
 cdef struct Pairs1:
@@ -61,20 +61,25 @@ ctypedef fused few_t:
 
 
 cdef inline few_t *move_over(
-    double affinity, int move, const few_t *value, few_t *seen, few_t *top,
+    double affinity, int move, const few_t *value, few_t *seen, few_t *top, const few_t *zeros, bint may_cut,
 ) noexcept nogil:
     """Move over a gap from a pixel of some value, and return the new top: `seen` becomes its T."""
     cdef int c
-    cdef int64_t take = -<int64_t> (move & TAKE), join = -<int64_t> (move >> 1)
-    cdef int64_t through = -<int64_t> (affinity != 0)  # else nothing passed is seen from ahead
+    cdef Py_ssize_t take = -<Py_ssize_t> (move & TAKE), join = -<Py_ssize_t> (move >> 1)  # all bits, or none
+    cdef const few_t *taken = <const few_t *> (<const char *> zeros + (take & (<char *> top - <char *> zeros)))
     cdef few_t *below = top + 2 * take
+    cdef const few_t *joined = <const few_t *> (<const char *> zeros + (join & (<char *> below - <char *> zeros)))
     cdef few_t *slot = below + 2 + 2 * join
-    cdef pair_t acc, sum, total, zero = pair_of(0, 0)
+    cdef int64_t through = -<int64_t> (affinity != 0)  # else nothing passed is seen from ahead
+    cdef pair_t acc, sum, total
     for c in range(<int> (sizeof(few_t) // sizeof(pair_t))):
-        acc = add(value.v[c], select(take, top.v[c], zero))
-        sum = add(acc, select(join, below.v[c], zero))
-        total = select(through, add(below[1].v[c], scale(acc, affinity)), zero)
-        slot[0].v[c] = select(through, sum, zero)
+        acc = add(value.v[c], taken.v[c])
+        sum = add(acc, joined.v[c])
+        total = add(below[1].v[c], scale(acc, affinity))
+        if may_cut:
+            sum = masked(through, sum)
+            total = masked(through, total)
+        slot[0].v[c] = sum
         slot[1].v[c] = total
         seen.v[c] = total
     return slot
@@ -85,12 +90,12 @@ cdef struct Chunk:
     Py_ssize_t place
     Py_ssize_t length
     Py_ssize_t n_gaps
+    bint cut  # an affinity is 0
 
 
 cdef void read_chunk(
-    const Block *block, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
-    const real *counts, const Side *side, Chunk *chunk, few_t *values, double *gap_kappa, uint8_t *gap_moves,
-    mode_t *_mode,
+    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, const real *counts,
+    const Side *side, Chunk *chunk, few_t *values, mode_t *_mode,
 ) noexcept nogil:
     """Read the pixels of a chunk, and have the memory for their results ready."""
     cdef const char *source = block.source
@@ -125,11 +130,10 @@ cdef void read_chunk(
             values[i].v[0] = pair_of((<const real *> at)[0] * z, (<const real *> (at + second))[0] * z)
             values[i].v[1] = pair_of((<const real *> (at + third))[0] * z, 1)
         p += step
-    p = min(chunk.place, chunk.place + step)
-    for i in range(chunk.n_gaps):
-        gap_kappa[i] = kappa[p]
-        gap_moves[i] = move_of(moves[p], step)
-        p += step
+    p = chunk.place if step > 0 else chunk.place - chunk.n_gaps
+    chunk.cut = False
+    for i in range(p, p + chunk.n_gaps):
+        chunk.cut |= kappa[i] == 0
 
 
 cdef void write_chunk(
@@ -180,9 +184,8 @@ cdef void write_chunk(
 
 
 cdef bint next_chunk(
-    const Block *block, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
-    real *counts, const Side *side, Chunk *chunk, bint later, few_t *values, double *gap_kappa,
-    uint8_t *gap_moves, few_t *seen, mode_t *mode,
+    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
+    const Side *side, Chunk *chunk, bint later, few_t *values, few_t *seen, mode_t *mode,
 ) noexcept nogil:
     """Write a chunk and read the next one; its length is 0 if there is none. False: out of memory."""
     write_chunk(block, order, counts, side, chunk, later, values, seen, mode)
@@ -190,8 +193,46 @@ cdef bint next_chunk(
     chunk.length = min(<Py_ssize_t> CHUNK, (side.end - chunk.place) * side.step)
     # The last pixel of the line has no gap after it.
     chunk.n_gaps = min(chunk.length, n - 1 - chunk.place if side.step > 0 else chunk.place)
-    read_chunk(block, order, kappa, moves, n, counts, side, chunk, values, gap_kappa, gap_moves, mode)
+    read_chunk(block, order, kappa, n, counts, side, chunk, values, mode)
     return reserve(side.stack, CHUNK + 1)
+
+
+cdef inline void move_on(
+    const double *kappa, const uint8_t *moves, const Chunk *chunks, few_t[2][CHUNK + 1] values,
+    few_t[2][CHUNK + 1] seen, few_t **tops, const few_t **zeros, Py_ssize_t *at, const bint *goes, bint may_cut,
+) noexcept nogil:
+    """Move both sides on until one is through with its chunk; alone, if the other side has nowhere to go."""
+    cdef Py_ssize_t i = at[0], j = at[1]
+    cdef Py_ssize_t p = chunks[0].place + i, q = chunks[1].place - 1 - j
+    cdef few_t *ahead = tops[0]
+    cdef few_t *behind = tops[1]
+    while i < chunks[0].n_gaps and j < chunks[1].n_gaps:
+        ahead = move_over(
+            kappa[p], move_of(moves[p], 1), &values[0][i], &seen[0][i + 1], ahead, zeros[0], may_cut
+        )
+        behind = move_over(
+            kappa[q], move_of(moves[q], -1), &values[1][j], &seen[1][j + 1], behind, zeros[1], may_cut
+        )
+        i += 1
+        j += 1
+        p += 1
+        q -= 1
+    if not goes[1]:
+        while i < chunks[0].n_gaps:
+            ahead = move_over(
+                kappa[p], move_of(moves[p], 1), &values[0][i], &seen[0][i + 1], ahead, zeros[0], may_cut
+            )
+            i += 1
+            p += 1
+    if not goes[0]:
+        while j < chunks[1].n_gaps:
+            behind = move_over(
+                kappa[q], move_of(moves[q], -1), &values[1][j], &seen[1][j + 1], behind, zeros[1], may_cut
+            )
+            j += 1
+            q -= 1
+    at[0], at[1] = i, j
+    tops[0], tops[1] = ahead, behind
 
 
 cdef bint sweep_few(
@@ -204,55 +245,38 @@ cdef bint sweep_few(
     """
     cdef few_t[2][CHUNK + 1] values
     cdef few_t[2][CHUNK + 1] seen
-    cdef double[2][CHUNK] gap_kappa
-    cdef uint8_t[2][CHUNK] gap_moves
     cdef const Side *sides[2]
     cdef Chunk[2] chunks
     cdef Py_ssize_t[2] at
     cdef few_t *tops[2]
-    cdef few_t *ahead_top
-    cdef few_t *behind_top
+    cdef const few_t *zeros[2]
     cdef bint[2] goes
-    cdef Py_ssize_t i, j
     cdef int side
     sides[0], sides[1] = ahead, behind
     for side in range(2):
         goes[side] = sides[side].place != sides[side].end  # else the stack may be another thread's
-        chunks[side] = Chunk(sides[side].place, 0, 0)
+        chunks[side] = Chunk(sides[side].place, 0, 0, False)
         at[side] = 0
         if goes[side]:
+            zeros[side] = <few_t *> sides[side].stack.slots
             tops[side] = <few_t *> sides[side].stack.slots + 2 * sides[side].stack.top
     while True:
         for side in range(2):
             if goes[side] and at[side] == chunks[side].n_gaps:
-                sides[side].stack.top = (tops[side] - <few_t *> sides[side].stack.slots) // 2
+                sides[side].stack.top = (tops[side] - zeros[side]) // 2
                 if not next_chunk(
-                    block, order, kappa, moves, n, counts, sides[side], &chunks[side], later,
-                    values[side], gap_kappa[side], gap_moves[side], seen[side], mode,
+                    block, order, kappa, n, counts, sides[side], &chunks[side], later, values[side],
+                    seen[side], mode,
                 ):
                     return False
                 goes[side] = chunks[side].length > 0
                 at[side] = 0
+                zeros[side] = <few_t *> sides[side].stack.slots
                 tops[side] = <few_t *> sides[side].stack.slots + 2 * sides[side].stack.top
                 seen[side][0] = tops[side][1]
         if not goes[0] and not goes[1]:
             return True
-        i, j = at[0], at[1]
-        ahead_top, behind_top = tops[0], tops[1]
-        while i < chunks[0].n_gaps and j < chunks[1].n_gaps:
-            ahead_top = move_over(gap_kappa[0][i], gap_moves[0][i], &values[0][i], &seen[0][i + 1], ahead_top)
-            behind_top = move_over(gap_kappa[1][j], gap_moves[1][j], &values[1][j], &seen[1][j + 1], behind_top)
-            i += 1
-            j += 1
-        if not goes[1]:
-            while i < chunks[0].n_gaps:
-                ahead_top = move_over(gap_kappa[0][i], gap_moves[0][i], &values[0][i], &seen[0][i + 1], ahead_top)
-                i += 1
-        if not goes[0]:
-            while j < chunks[1].n_gaps:
-                behind_top = move_over(
-                    gap_kappa[1][j], gap_moves[1][j], &values[1][j], &seen[1][j + 1], behind_top
-                )
-                j += 1
-        at[0], at[1] = i, j
-        tops[0], tops[1] = ahead_top, behind_top
+        if (goes[0] and chunks[0].cut) or (goes[1] and chunks[1].cut):
+            move_on(kappa, moves, chunks, values, seen, tops, zeros, at, goes, True)
+        else:
+            move_on(kappa, moves, chunks, values, seen, tops, zeros, at, goes, False)
