@@ -3,7 +3,7 @@
 Sizes: B trees over N nodes, I items of N pixels and C channels, G images of Ci channels, F sets of features.
 Arrays are of the backend's own library (`xp`), contiguous unless they hold values or results. ``tree_index``
 (I) and ``image_index`` (I) name the tree or image of each item, and are NumPy arrays. ``lines`` are what the
-backend's own `lines` returns: all that propagation needs of B trees, whose form is its own business. A flag that says
+backend's own `lines` returns: all that propagation needs of B trees. `edges` are as opaque. A flag that says
 whether numbers are finite is a bool, or a scalar on the device, which need not be waited for.
 """
 
@@ -52,8 +52,9 @@ class Backend(Protocol):
         self, images: Array, shape: tuple[int, ...], connectivity: int, masks: Array | None, workers: int
     ) -> tuple[TreeArrays, Any]: ...
     def edge_list_tree(self, ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArrays, Any]: ...
+    def edges(self, gap_edges: Array) -> Any: ...
     def reweighed_trees(
-        self, gap_edges: Array, tree_index: Array, features: Array, workers: int
+        self, edges: Any, tree_index: Array, features: Array, workers: int
     ) -> tuple[TreeArrays, Any]: ...
     def sorted_edges(self, gap_edges: Array, gaps: Array, n_nodes: int) -> tuple[Array, Array]: ...
     def linkage(self, edges: Array, weights: Array) -> Array: ...

@@ -51,8 +51,8 @@ def test_trees_are_the_cpus_bit_for_bit(gpu, shape, levels, dtype):
     trees = [(ours, theirs)]
     trees += [
         (
-            gpu.reweighed_trees(ours.gap_edges, np.array([1, 0]), to_device(features), 1)[0],
-            cpu.reweighed_trees(theirs.gap_edges, np.array([1, 0]), features, 1)[0],
+            gpu.reweighed_trees(gpu.edges(ours.gap_edges), np.array([1, 0]), to_device(features), 1)[0],
+            cpu.reweighed_trees(cpu.edges(theirs.gap_edges), np.array([1, 0]), features, 1)[0],
         )
     ]
     for one, other in trees:

@@ -22,7 +22,7 @@ from aproarray.cpu._global import (
 from aproarray.cpu._labels import flood, vote
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._tree_filter import edge_distances, rooted_trees, tree_filter, tree_filter_gradients
-from aproarray.cpu._trees import edge_list_tree, grid_trees, linkage, reweighed_trees, sorted_edges
+from aproarray.cpu._trees import edge_list_tree, edges, grid_trees, linkage, reweighed_trees, sorted_edges
 from aproarray.cpu._workers import available_workers, run_apart
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ __all__ = [
     "distances_from",
     "edge_distances",
     "edge_list_tree",
+    "edges",
     "feature_gradients",
     "flood",
     "global_gap_gradients",

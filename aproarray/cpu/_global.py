@@ -33,7 +33,12 @@ class Lines(NamedTuple):
 def lines(order: Array, gaps: Array, workers: int) -> Lines:
     """Return the lines of trees (B, N) and (B, N-1) for the functions below; 1 byte per pixel is new."""
     moves = np.empty(gaps.shape, np.uint8)
-    find = [functools.partial(_workers.run_apart, _processor.sweeps.line_moves, gaps[b], moves[b], pixels=gaps.shape[1]) for b in range(len(gaps))]
+    find = [
+        functools.partial(
+            _workers.run_apart, _processor.sweeps.line_moves, gaps[b], moves[b], pixels=gaps.shape[1]
+        )
+        for b in range(len(gaps))
+    ]
     _workers.run(find, workers)
     return Lines(order, gaps, moves)
 
@@ -186,8 +191,8 @@ def _both_sweeps(
     for second in (False, True):
         ahead, behind = steps(*halves[second]), steps(*halves[not second])[::-1]
         if workers > 1:
-            moves = [functools.partial(move, second, ahead, []), functools.partial(move, second, [], behind)]
-            _workers.run(moves, workers)
+            both = [functools.partial(move, second, ahead, []), functools.partial(move, second, [], behind)]
+            _workers.run(both, workers)
         else:
             move(second, ahead, behind)
     return all(stack.finite for stack in stacks)

@@ -16,7 +16,7 @@ from aproarray.gpu._local_gradients import local_gradients
 from aproarray.gpu._minimax import distances_from, largest_between
 from aproarray.gpu._neighbours import pairwise_affinities, pamr
 from aproarray.gpu._tree_filter import edge_distances, rooted_trees, tree_filter, tree_filter_gradients
-from aproarray.gpu._trees import edge_list_tree, grid_trees, linkage, reweighed_trees, sorted_edges
+from aproarray.gpu._trees import edge_list_tree, edges, grid_trees, linkage, reweighed_trees, sorted_edges
 from aproarray.gpu._workers import available_workers
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "distances_from",
     "edge_distances",
     "edge_list_tree",
+    "edges",
     "feature_gradients",
     "global_gap_gradients",
     "global_propagate",

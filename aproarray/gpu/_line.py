@@ -22,8 +22,8 @@ _LINE = struct_of_pointers(
 class Lines(NamedTuple):
     """The lines of B trees: order (B, N) and gaps (B, N-1).
 
-    Chains are found anew for as many trees at a time as a call works on. They take more memory than the trees,
-    and a stream that did not find them would have to wait for them.
+    Chains are found anew for as many trees at a time as a call works on. They take more memory than the
+    trees, and a stream that did not find them would have to wait for them.
     """
 
     order: Any

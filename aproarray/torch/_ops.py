@@ -237,7 +237,9 @@ def reweigh(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> tuple[Te
     flat = features.transpose(1, 2).contiguous()
     _known_edges(gap_edges, features.shape[2])
     with _backend(features) as (backend, workers):
-        trees, _ = backend.reweighed_trees(_array(gap_edges), _index(tree_index), _array(flat), workers)
+        trees, _ = backend.reweighed_trees(
+            backend.edges(_array(gap_edges)), _index(tree_index), _array(flat), workers
+        )
         order, gaps, new_edges = _tensors(trees)
     if new_edges.device.type == "cpu":
         given, kept = ((edges[..., 0] >= 0).sum(1) for edges in (gap_edges, new_edges))
