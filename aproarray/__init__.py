@@ -4,8 +4,8 @@ Carry sparse evidence (points, scribbles, coarse scores) to the other pixels of 
 along its minimum spanning tree, and locally, over a small window.
 
 Arrays are NumPy's, or of any library that speaks DLPack (torch, JAX): results come back as the same kind.
-CuPy arrays and CUDA tensors are computed with on their device, but for labels, `refine` and `affinity_map` of
-an image. `aproarray.torch` has the same for training code, with gradients.
+CuPy arrays and CUDA tensors are computed with on their device, but for labels, `refine` and `affinity_map`.
+`aproarray.torch` has the same for training code, with gradients.
 """
 
 from aproarray import _built  # noqa: F401 (first: the others need the compiled modules)

@@ -255,9 +255,12 @@ def _propagate(options: argparse.Namespace) -> int:
             if not (strokes.numbers > 0).any():
                 raise _files.FileError(f"{paths[0]} holds no labels: all of its pixels are unlabelled")
             mask = _mask(options, raster, image, len(shape), paths[1:])
+            # A file that says how large its voxels are (NIfTI) says it for three axes.
+            spacing = raster.spacing if raster.spacing and len(raster.spacing) == len(shape) else None
             found = propagate_labels(
-                image, strokes.numbers, channel_axis=None if image.ndim == len(shape) else -1, mask=mask
-            )
+                image, strokes.numbers, channel_axis=None if image.ndim == len(shape) else -1, mask=mask,
+                spacing=spacing,
+            )  # fmt: skip
             labels = strokes.as_in_file(found)
             if options.overlay:
                 painted = _paint.overlay(image, found, strokes.colours, mask)
@@ -297,8 +300,6 @@ def _colours_of_all(options: argparse.Namespace, companion: Any, images: list[Pa
 
 
 def _refine(options: argparse.Namespace) -> int:
-    import numpy as np
-
     from aproarray import _batch, _files, refine
 
     companion = _batch.Companion(options.scores, (".npy",))
@@ -315,36 +316,18 @@ def _refine(options: argparse.Namespace) -> int:
             )
         n_spatial = len(raster.spatial_shapes[-1])
         mask = _mask(options, raster, image, n_spatial, paths[1:])
-        if scores.ndim > n_spatial:
-            if not -scores.ndim <= options.class_axis < scores.ndim:
-                raise _files.FileError(f"{paths[0]} of shape {scores.shape} has no axis {options.class_axis}")
-            scores = np.moveaxis(scores, options.class_axis, -1)
-        _check_scores(paths[0], scores.shape[:n_spatial], image.shape[:n_spatial])
-        refined = refine(image=image, scores=scores, mode=options.mode, spatial_ndim=n_spatial, mask=mask)
-        with_classes = refined.ndim > n_spatial
+        refined = refine(
+            image, scores, mode=options.mode, class_axis=options.class_axis, spatial_ndim=n_spatial,
+            channel_axis=-1 if image.ndim > n_spatial else None, mask=mask,
+        )  # fmt: skip
         if _files.suffix(out) == ".npy":
-            _files.write(out, np.moveaxis(refined, -1, options.class_axis) if with_classes else refined)
+            _files.write(out, refined)
         else:
-            _files.write_labels(out, refined.argmax(-1) if with_classes else refined > 0.5, like=raster)
+            best = refined.argmax(options.class_axis) if refined.ndim > n_spatial else refined > 0.5
+            _files.write_labels(out, best, like=raster)
         return {"shape": list(refined.shape)}
 
     return _batch.run(options, [companion, *_mask_companion(options)], lambda _: work)
-
-
-def _check_scores(path: Path, shape: tuple[int, ...], image_shape: tuple[int, ...]) -> None:
-    """Refuse scores that are no patches of the image: square ones, of which the last may be cut off."""
-    import numpy as np
-
-    from aproarray import _files
-
-    extents = list(zip(image_shape, shape, strict=False))
-    least = max((extent / (n + 1) for extent, n in extents), default=0)
-    most = min((extent / (n - 1) for extent, n in extents if n > 1), default=np.inf)
-    if least >= most or any(n > extent for extent, n in extents):
-        raise _files.FileError(
-            f"{path} holds scores of {shape} pixels, which are no patches of an image of {image_shape}: is "
-            "it the image, or are the classes on another axis (--class-axis 0)?"
-        )
 
 
 def _affinity(options: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Required, TypedDict, Unpack, overload
+from typing import Any, Literal, Required, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 def mst(
     image: ArrayLike,
     *,
-    channel_axis: int | None = -1,
+    channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
     connectivity: int = 1,
     mask: ArrayLike | None = None,
@@ -36,8 +36,10 @@ def mst(
     image : array_like
         Bool, integer or float16/32/64, never rescaled: spatial axes, optionally channels, optionally
         leading batch axes. An image of just `spatial_ndim` axes is grey.
-    channel_axis : int or None
-        Axis of the channels; None: all axes are spatial or leading.
+    channel_axis : int, None or "auto"
+        Axis of the channels; None: all axes are spatial or leading. "auto": the last one, where there are
+        more axes than `spatial_ndim`. An axis of more than 4 is not taken for channels unasked: the error
+        names the readings.
     spatial_ndim : int
         Number of spatial axes (2: images, 3: volumes), the last ones beside the channels.
     connectivity : int
@@ -54,7 +56,8 @@ def mst(
     -------
     SpanningTree
         Of the image's spatial shape, its `batch_shape` the leading axes. Its weights are float32 for
-        images of up to 16 bits and float32, float64 above.
+        images of up to 16 bits and float32, float64 above. Those of 64-bit integers come from exact
+        differences, if a channel's range is at most 2^53; integers of a wider range are rounded to float64.
 
     Raises
     ------
@@ -89,10 +92,10 @@ def mst(
     image = _validate.real_array(image, "image", xp)
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     connectivity = _validate.integer(connectivity, "connectivity", 1, spatial_ndim)
-    layout = _validate.layout(image.shape, spatial_ndim, channel_axis, "image")
+    layout = _validate.image_layout(image.shape, spatial_ndim, channel_axis)
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}", xp)
     threads = _validate.workers(workers, backend.available_workers())
-    flat = xp.ascontiguousarray(layout.flatten(image), _validate.compute_dtype(image.dtype))
+    flat = xp.ascontiguousarray(_validate.as_floats(layout.flatten(image), takes_part, xp))
     if check_finite:
         _validate.finite(flat, "image", takes_part)
     trees, weights_finite = backend.grid_trees(flat, layout.spatial, connectivity, takes_part, threads)
@@ -243,7 +246,8 @@ class _LocalOptions(TypedDict, total=False):
     kernel_size: int
     iterations: int
     mask: ArrayLike | None
-    channel_axis: int | None
+    channel_axis: int | Literal["auto"] | None
+    image_channel_axis: int | Literal["auto"] | None
     spatial_ndim: int
     workers: int | None
     out: Any
@@ -270,7 +274,8 @@ def local_propagate(
     kernel_size: int = 5,
     iterations: int = 20,
     mask: ArrayLike | None = None,
-    channel_axis: int | None = -1,
+    channel_axis: int | Literal["auto"] | None = "auto",
+    image_channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
     workers: int | None = None,
     out: Any = None,
@@ -298,8 +303,11 @@ def local_propagate(
         Number of steps (paper: 20); 0 returns the values.
     mask : array_like of bool, optional
         True where a pixel takes part: of the spatial shape, or with the image's leading axes.
-    channel_axis : int or None
-        Axis of the channels of `values`, and of `image`; None: there is none.
+    channel_axis : int, None or "auto"
+        Axis of the channels of `values`; None: there is none. "auto": the last one.
+    image_channel_axis : int, None or "auto"
+        Axis of the channels of `image`. "auto": the same as `channel_axis`; where that is "auto" too, the
+        last one, as in `mst`.
     spatial_ndim : int
         Number of spatial axes (2: images, 3: volumes).
     workers : int or None
@@ -346,7 +354,9 @@ def local_propagate(
     zeta = _validate.positive(zeta, "zeta")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
-    over = _calls.over_windows(values, image, mask, channel_axis, spatial_ndim, workers, out)
+    over = _calls.over_windows(
+        values, image, mask, (channel_axis, image_channel_axis), spatial_ndim, workers, out
+    )
     backend, threads, takes_part = over.backend, over.threads, over.takes_part
     result = _calls.Result(backend.xp, over.values, over.layout, over.flat.dtype, None, out, over.image, mask)
     if check_finite:

@@ -6,17 +6,25 @@ for soft scores, `affinity_map` to look at what a pixel sees.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from typing import Any, Literal, overload
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aproarray import _arrays, _dispatch, _edges, _relief, _validate
 from aproarray._api import global_propagate, local_propagate, mst
+from aproarray._arrays import ForeignArray
 from aproarray._tree import SpanningTree
 
 Array = NDArray[Any]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # One set of choices for all images and kinds of seeds; docs/quality.md has what each of them brings.
 _RADIUS = 2  # of the window that votes: 5 x 5
@@ -34,15 +42,25 @@ class LabelPropagator:
     Parameters
     ----------
     image : array_like
-        Bool, integer or float, at any scale: spatial axes, and channels.
-    channel_axis : int or None
-        Axis of the channels; None: there is none.
-    spatial_ndim : int
-        Number of spatial axes (2: images, 3: volumes).
+        Bool, integer or float, at any scale: spatial axes, optionally channels, optionally leading axes.
+    channel_axis : int, None or "auto"
+        Axis of the channels; None: there is none. "auto": the last one of three or more axes. An axis of
+        more than 4 is not taken for channels unasked: the error names the readings.
+    spatial_ndim : int, optional
+        Number of spatial axes (2: images, 3: volumes), the last ones beside the channels. Those before are
+        a batch. None: all axes beside the channels are spatial.
     mask : array_like of bool, optional
-        True where a pixel takes part, of the spatial shape. NaN is allowed elsewhere.
-    convert2lab : bool or None
-        Whether the channels are sRGB, to be compared as CIE L*a*b*. None: if there are three.
+        True where a pixel takes part: of the spatial shape, or with the image's leading axes. NaN is allowed
+        elsewhere.
+    convert2lab, spacing
+        As for `propagate_labels`.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The shape of labels: the image's leading and spatial axes.
+    spatial_ndim : int
+        The number of spatial axes.
 
     Raises
     ------
@@ -51,10 +69,12 @@ class LabelPropagator:
 
     Notes
     -----
-    O(N C) time. Holds 4 (C + 3) + 1 bytes per pixel.
+    O(N C) time. Holds the image, and 4 (C + 3) + 1 bytes per pixel. Labels below 0 leave pixels out of all
+    that is computed of the image, as `mask` does. It is computed again for them, and held once more; the next
+    call uses it again if it leaves out the same pixels. NaN is allowed where `mask` is False alone.
 
-    This is what stands in for a `SpanningTree` between strokes: labels follow three forests, whose edges
-    weigh reliefs rather than differences of colours, and whose roots are the seeds, which a tree cannot know.
+    A `SpanningTree` would not do in its place. Labels follow three forests: their edges weigh reliefs rather
+    than differences of colours, and their roots are the seeds, which a tree cannot know.
 
     Examples
     --------
@@ -74,158 +94,289 @@ class LabelPropagator:
         self,
         image: ArrayLike,
         *,
-        channel_axis: int | None = -1,
-        spatial_ndim: int = 2,
+        channel_axis: int | Literal["auto"] | None = "auto",
+        spatial_ndim: int | None = None,
         mask: ArrayLike | None = None,
         convert2lab: bool | None = None,
+        spacing: Sequence[float] | None = None,
     ):
         """Smooth the image and compute its relief."""
         _dispatch.cpu_backend("LabelPropagator", image=image, mask=mask)
-        pixels, takes_part = _image_and_mask(image, channel_axis, spatial_ndim, mask)
-        self.shape: tuple[int, ...] = pixels.shape[:-1]
+        images = _images(image, channel_axis, spatial_ndim, mask)
+        self.shape: tuple[int, ...] = images.leading + images.spatial
+        self.spatial_ndim = len(images.spatial)
+        self._like_seeds = _look_like_seeds(images.pixels)
+        spacing = _units(spacing, self.spatial_ndim)
+        self._prepared = [_Image(*one, convert2lab, spacing) for one in images.each() if 0 not in self.shape]
+
+    def __repr__(self) -> str:
+        """Say what it is made for."""
+        return f"LabelPropagator(shape={self.shape}, spatial_ndim={self.spatial_ndim})"
+
+    @overload
+    def propagate(
+        self, labels: Array, *, return_full_prob: Literal[False] = False, workers: int | None = None
+    ) -> Array: ...
+    @overload
+    def propagate(
+        self, labels: Array, *, return_full_prob: Literal[True], workers: int | None = None
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def propagate(
+        self, labels: ForeignArray, *, return_full_prob: bool = False, workers: int | None = None
+    ) -> ForeignArray: ...
+    @overload
+    def propagate(
+        self, labels: ArrayLike, *, return_full_prob: bool = False, workers: int | None = None
+    ) -> Array: ...
+
+    @_arrays.takes_dlpack  # type: ignore[misc]  # which brings arrays of other libraries in and out
+    def propagate(
+        self, labels: ArrayLike, *, return_full_prob: bool = False, workers: int | None = None
+    ) -> Any:
+        """Return the labels of all pixels; see `propagate_labels`."""
+        backend = _dispatch.cpu_backend("propagate", labels=labels)
+        with_shares = _validate.flag(return_full_prob, "return_full_prob")
+        threads = _validate.workers(workers, backend.available_workers())
+        seeds = _seeds(labels, self.shape, self._like_seeds)
+        result = seeds.copy()
+        if not self._prepared:  # no pixels, or no images
+            return np.zeros((0, *self.shape), np.float32) if with_shares else result
+        spatial = self.shape[len(self.shape) - self.spatial_ndim :]
+        each = [
+            image.prepared(one).propagate(backend, one, with_shares, threads)
+            for image, one in zip(self._prepared, result.reshape(-1, *spatial), strict=True)
+        ]
+        _warn_of_missing_seeds([len(values) for values, _ in each])
+        if not with_shares:
+            return result
+        values = np.unique(np.concatenate([values for values, _ in each]))
+        shares = np.zeros((len(values), len(each), *spatial), np.float32)
+        for item, (own, own_shares) in enumerate(each):
+            shares[np.searchsorted(values, own), item] = own_shares
+        return shares.reshape(len(values), *self.shape)
+
+
+class _PreparedImage:
+    """Everything that depends on one image alone."""
+
+    def __init__(
+        self,
+        pixels: Array,
+        takes_part: NDArray[np.bool_] | None,
+        convert2lab: bool | None,
+        spacing: tuple[float, ...] | None,
+    ):
+        self._shape = pixels.shape[:-1]
         self._mask = takes_part
-        colours = _relief.colours(pixels, takes_part, _is_rgb(convert2lab, pixels))
-        features = _relief.features(colours, takes_part)
-        step = _relief.typical_step(features, takes_part)
-        # On a plain image every neighbour has the same vote, whatever the scale.
+        self._spacing = spacing
+        features, outliers = _features(pixels, takes_part, convert2lab, spacing)
+        step = _relief.typical_step(features, takes_part, outliers, spacing)
+        # On a plain image every neighbour has the same vote, whatever the scale. They would round off regions
+        # that are shared out by distance.
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
+        self._votes = 0 if spacing is not None and not step > 0 else _VOTES
         # Padded by pixels that take no part, so that a window is the same steps from every pixel.
-        self._inner = tuple(slice(_RADIUS, _RADIUS + extent) for extent in self.shape)
-        padded = tuple(extent + 2 * _RADIUS for extent in self.shape)
+        self._inner = tuple(slice(_RADIUS, _RADIUS + extent) for extent in self._shape)
+        padded = tuple(extent + 2 * _RADIUS for extent in self._shape)
         if np.prod(padded, dtype=float) >= 2**31:
-            raise ValueError(f"labels are propagated over at most 2^31 pixels, got an image of {self.shape}")
+            raise ValueError(f"labels are propagated over at most 2^31 pixels, got an image of {self._shape}")
         self._padded_shape = padded
         self._features = np.zeros((*padded, features.shape[-1]), np.float32)
         self._features[self._inner] = features
         self._features = self._features.reshape(math.prod(padded), features.shape[-1])
-        reliefs = _relief.reliefs(features, takes_part)
+        reliefs = _relief.reliefs(features, takes_part, outliers, spacing)
         self._reliefs = np.zeros((len(reliefs), *padded), np.float32)
         self._reliefs[(slice(None), *self._inner)] = reliefs
         self._reliefs = self._reliefs.reshape(len(reliefs), -1)
         self._neighbours = _steps(padded, 1)
-        self._window = _steps(padded, _RADIUS)
+        self._window = _steps(padded, _RADIUS, spacing)
 
-    def __repr__(self) -> str:
-        """Say what it is made for."""
-        return f"LabelPropagator(shape={self.shape})"
-
-    @overload
     def propagate(
-        self, labels: ArrayLike, *, return_prob: Literal[False] = False, workers: int | None = None
-    ) -> Array: ...
-    @overload
-    def propagate(
-        self, labels: ArrayLike, *, return_prob: Literal[True], workers: int | None = None
-    ) -> NDArray[np.float32]: ...
-    @overload
-    def propagate(self, labels: ArrayLike, *, return_prob: bool, workers: int | None = None) -> Array: ...
-
-    @_arrays.takes_dlpack
-    def propagate(self, labels: ArrayLike, *, return_prob: bool = False, workers: int | None = None) -> Array:
-        """Return the labels of all pixels; see `propagate_labels`."""
-        backend = _dispatch.cpu_backend("propagate", labels=labels)
-        seeds = np.asarray(labels)
-        if seeds.dtype.kind not in "iu":
-            raise TypeError(f"labels must hold integers (0: unlabelled), got dtype {seeds.dtype}")
-        if seeds.shape != self.shape:
-            raise ValueError(f"labels must have the image's spatial shape {self.shape}, got {seeds.shape}")
+        self, backend: ModuleType, seeds: Array, with_shares: bool, workers: int
+    ) -> tuple[Array, NDArray[np.float32]]:
+        """Put the labels of all pixels in place of the seeds; return the distinct ones and their shares."""
+        takes_part = self._mask
         seeded = seeds > 0
-        if self._mask is not None:
-            seeded &= self._mask
+        if takes_part is not None:
+            seeded &= takes_part
         values, numbers = np.unique(seeds[seeded], return_inverse=True)
-        excluded = seeds < 0
-        if self._mask is not None:
-            excluded |= ~self._mask
 
         padded = np.full(self._padded_shape, -1, np.int32)
         inner = padded[self._inner]
-        inner[...] = 0
-        inner[excluded] = -1
+        inner[() if takes_part is None else takes_part] = 0
         inner[seeded] = numbers + 1
         flat = padded.reshape(-1)
         held = (flat > 0).view(np.uint8)
         zones = np.empty(0, np.int32)
-        if excluded.any():  # a window may reach across walls that labels must not cross
+        if (
+            takes_part is not None and not takes_part.all()
+        ):  # a window may reach across walls that labels must not cross
             zones = np.zeros(self._padded_shape, np.int32)
-            graph = mst(np.zeros(self.shape, np.uint8), mask=~excluded, spatial_ndim=len(self.shape))
+            graph = mst(np.zeros(self._shape, np.uint8), mask=takes_part, spatial_ndim=len(self._shape))
             zones[self._inner] = graph.cut(0)
             zones = zones.reshape(-1)
         maps = np.repeat(flat[None], len(self._reliefs), axis=0)
-        workers = _validate.workers(workers, backend.available_workers())
-        backend.flood(self._reliefs, maps, self._neighbours, workers)
+        backend.flood(self._reliefs, maps, self._neighbours, workers, self._padded_shape, self._spacing)
         # What two of the three scales say; the middle one, where each says something else.
         flat = np.where(maps[1] == maps[2], maps[1], maps[0])
-        shares = np.zeros((flat.size if return_prob else 0, len(values)), np.float32)
+        shares = np.zeros((flat.size if with_shares else 0, len(values)), np.float32)
         backend.vote(
-            self._features, flat, zones, held, self._window, self._scale, _VOTES, len(values), shares
+            self._features, flat, zones, held, self._window, self._scale, self._votes, shares, workers
         )
-        if return_prob:
-            return np.ascontiguousarray(
-                np.moveaxis(shares.reshape(*self._padded_shape, len(values))[self._inner], -1, 0)
-            )
-        result = seeds.copy()
-        found = ~excluded
         chosen = flat.reshape(self._padded_shape)[self._inner]
-        result[found] = np.concatenate([np.zeros(1, seeds.dtype), values])[chosen[found]]
-        return result
+        found = np.ones(self._shape, bool) if takes_part is None else takes_part
+        seeds[found] = np.concatenate([np.zeros(1, seeds.dtype), values])[chosen[found]]
+        if with_shares:
+            shares = np.moveaxis(shares.reshape(*self._padded_shape, len(values))[self._inner], -1, 0)
+        return values, shares
+
+
+class _Image:
+    """One image, prepared with and without the pixels of a void: those that labels below 0 leave out."""
+
+    def __init__(
+        self,
+        pixels: Array,
+        takes_part: NDArray[np.bool_] | None,
+        convert2lab: bool | None,
+        spacing: tuple[float, ...] | None,
+    ):
+        self._pixels = pixels.copy()  # what the caller does with theirs between strokes is no part of this
+        self._mask = None if takes_part is None else takes_part.copy()
+        self._options = convert2lab, spacing
+        self._whole = _PreparedImage(self._pixels, self._mask, *self._options)
+        self._beside: tuple[NDArray[np.uint8], _PreparedImage] | None = None  # the last void, as bits
+
+    def prepared(self, seeds: Array) -> _PreparedImage:
+        """Return what depends on the pixels alone that seeds do not leave out."""
+        void = seeds < 0
+        if self._mask is not None:
+            void &= self._mask
+        if not void.any():
+            return self._whole
+        bits = np.packbits(void)
+        beside = self._beside
+        if beside is None or not np.array_equal(beside[0], bits):
+            takes_part = ~void if self._mask is None else self._mask & ~void
+            beside = self._beside = bits, _PreparedImage(self._pixels, takes_part, *self._options)
+        return beside[1]
+
+
+class _LabelOptions(TypedDict, total=False):
+    """The options of `propagate_labels`, for its overloads."""
+
+    channel_axis: int | Literal["auto"] | None
+    spatial_ndim: int | None
+    mask: ArrayLike | None
+    convert2lab: bool | None
+    spacing: Sequence[float] | None
+    workers: int | None
+
+
+# Options of `skimage.segmentation.random_walker`, in the order of its signature. None here does their job.
+_OF_RANDOM_WALKER = {
+    "beta": "edges are weighed by what is usual around them, so that there is no penalty to choose",
+    "mode": "no system of equations is solved",
+    "tol": "no system of equations is solved, so that there is no tolerance",
+    "copy": "labels are never written to",
+    "prob_tol": "shares are exact, so that there is no tolerance",
+    "rng": "nothing is random",
+}
+
+
+def _refuse_options_of_random_walker(function: Callable[P, R]) -> Callable[P, R]:
+    """Let `propagate_labels` say of each option of `random_walker` why there is none."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = [*zip(_OF_RANDOM_WALKER, args[2:], strict=False)]
+        given += [(name, kwargs[name]) for name in _OF_RANDOM_WALKER if name in kwargs]
+        if given:
+            name, value = given[0]
+            shown = value if isinstance(value, bool | float | int | str) else type(value).__name__
+            raise TypeError(
+                f"propagate_labels has no {name} as random_walker has (got {shown!r}): "
+                f"{_OF_RANDOM_WALKER[name]}. Leave it out; other options are passed by name"
+            )
+        return function(*args, **kwargs)
+
+    return call
 
 
 @overload
 def propagate_labels(
     image: ArrayLike,
-    labels: ArrayLike,
+    labels: Array,
     *,
-    return_prob: Literal[False] = False,
-    channel_axis: int | None = -1,
-    mask: ArrayLike | None = None,
-    convert2lab: bool | None = None,
-    workers: int | None = None,
+    return_full_prob: Literal[False] = False,
+    **options: Unpack[_LabelOptions],
 ) -> Array: ...
 @overload
 def propagate_labels(
-    image: ArrayLike,
-    labels: ArrayLike,
-    *,
-    return_prob: Literal[True],
-    channel_axis: int | None = -1,
-    mask: ArrayLike | None = None,
-    convert2lab: bool | None = None,
-    workers: int | None = None,
+    image: ArrayLike, labels: Array, *, return_full_prob: Literal[True], **options: Unpack[_LabelOptions]
 ) -> NDArray[np.float32]: ...
+@overload
+def propagate_labels(
+    image: ArrayLike,
+    labels: ForeignArray,
+    *,
+    return_full_prob: bool = False,
+    **options: Unpack[_LabelOptions],
+) -> ForeignArray: ...
+@overload
+def propagate_labels(
+    image: ArrayLike, labels: ArrayLike, *, return_full_prob: bool = False, **options: Unpack[_LabelOptions]
+) -> Array: ...
 
 
+@_refuse_options_of_random_walker  # type: ignore[misc]  # below, arrays of other libraries come in and go out
 @_arrays.takes_dlpack
 def propagate_labels(
     image: ArrayLike,
     labels: ArrayLike,
     *,
-    return_prob: bool = False,
-    channel_axis: int | None = -1,
+    return_full_prob: bool = False,
+    channel_axis: int | Literal["auto"] | None = "auto",
+    spatial_ndim: int | None = None,
     mask: ArrayLike | None = None,
     convert2lab: bool | None = None,
+    spacing: Sequence[float] | None = None,
     workers: int | None = None,
-) -> Array:
+) -> Any:
     """Segment an image from a few labelled pixels: scribbles, points, boxes.
 
-    Takes what `skimage.segmentation.random_walker` takes, and needs no parameter. To propagate again on
-    the same image, keep a `LabelPropagator`.
+    The image and the labels are those that `skimage.segmentation.random_walker` takes, and there is nothing
+    to tune. To propagate again on the same image, keep a `LabelPropagator`.
 
     Parameters
     ----------
     image : array_like
         Bool, integer or float, at any scale (it is mapped from its own range to [0, 1]): the axes of
-        `labels`, and channels. An image of the shape of `labels` has no channels.
+        `labels`, and optionally channels. An image of the shape of `labels` has no channels.
     labels : array_like of int
-        Seeds: above 0 a label, 0 unlabelled, below 0 a pixel that takes no part. Any number of axes.
-    return_prob : bool
+        Seeds: above 0 a label, 0 unlabelled, below 0 a pixel that takes no part, as if `mask` left it out:
+        NaN is allowed there in the image. Any number of axes. Floats that are whole numbers are taken, too.
+    return_full_prob : bool
         Whether to return shares of the vote for each label rather than labels.
-    channel_axis : int or None
-        Axis of the channels of `image`; None: there is none.
+    channel_axis : int, None or "auto"
+        Axis of the channels of `image`; None: there is none. "auto": the last one, where the image has one
+        more axis than `labels`.
+    spatial_ndim : int, optional
+        Number of spatial axes, the last ones of `labels`. Those before are a batch of images, each of which
+        is treated as if it came alone. None: all axes of `labels` are spatial. Labels of three axes are a
+        volume then.
     mask : array_like of bool, optional
-        True where a pixel takes part, of the shape of `labels`. NaN is allowed elsewhere in the image,
-        and seeds are ignored there.
+        True where a pixel takes part: of the shape of `labels`, or of its spatial axes. NaN is allowed
+        elsewhere in the image, and seeds are ignored there.
     convert2lab : bool or None
-        Whether the channels are sRGB, to be compared as CIE L*a*b*. None: if there are three.
+        Whether the channels are sRGB, to be compared as CIE L*a*b*. None: if there are three. A constant last
+        one of two or four channels (opaque alpha) is left out first. Where it varies, it is a channel like
+        the others; True makes a fourth channel alpha, which is left out.
+    spacing : sequence of float, optional
+        Distance of neighbouring pixels along each spatial axis, above 0, in any unit. None: all are equal.
+        Gradients are per unit then, smoothing and the window that votes reach as far along each axis, and of
+        equal edges the one nearest to its seed goes first: a plain volume is shared out by distance.
     workers : int or None
         Threads (None: the CPUs this process may use). The result does not depend on it.
 
@@ -234,16 +385,23 @@ def propagate_labels(
     array of labels' shape and dtype
         Seeds keep their label. A pixel that no seed can reach (a region that the mask or negative labels
         cut off, or no seed at all) stays 0; pixels that take no part come back as they went in.
-    or, with return_prob, float32 array (n_labels, *labels.shape)
+    or, with return_full_prob, float32 array (n_labels, *labels.shape)
         In ascending order of labels: the share of a pixel's window that votes for each. Sums to 1, or is
-        0 where no label is. The labels are where it is largest.
+        0 where no label is. The labels are where it is largest. A batch has the labels of all its images.
+
+    Warns
+    -----
+    UserWarning
+        An image has no seed: its labels come back as they went in.
 
     Raises
     ------
     TypeError
-        Labels that are not integers, an image or mask of the wrong kind, arrays of more than one library.
+        Labels that are not numbers, or boolean ones; an image or mask of the wrong kind; arrays of more than
+        one library; an option of `random_walker` that means nothing here.
     ValueError
-        Shapes that do not fit, NaN or inf in the image.
+        Shapes that do not fit, labels that are not whole numbers or look like an image, NaN or inf in the
+        image.
 
     Notes
     -----
@@ -251,12 +409,18 @@ def propagate_labels(
     docs/quality.md). At each, labels follow the minimum spanning forest rooted at the seeds, edges weighing
     the relief of their two pixels: every pixel gets the label of a seed at the smallest minimax distance, as
     in `global_propagate` when zeta goes to 0, and whatever its distance from all seeds. Plain areas are
-    shared out by the number of steps. Pixels take the label of two of the scales, or of the middle one where
-    all differ; then that of the largest vote over a 5 x 5 window, weighted by likeness as in
-    `local_propagate`, with the seeds held.
+    shared out by the number of steps, or with `spacing` by distance. Pixels take the label of two of the
+    scales, or of the middle one where all differ. Then they take that of the largest vote over a 5 x 5
+    window, weighted by likeness as in `local_propagate`, with the seeds held.
 
-    O(N C) time and 30 C + 50 bytes per pixel at most, 50 more with a mask or negative labels, whatever the
-    number of labels, but for return_prob.
+    The image's own range leaves outliers out, such as hot and dead pixels, or -9999 for no data. They are at
+    most one number in twenty at either end, past a gap of three times the range of the others. They keep
+    their order beyond the range, on a logarithmic scale. Single ones are moved to its end. No mean counts
+    them.
+
+    O(N C) time, or O(N (C + log N)) with `spacing`. At most 30 C + 50 bytes per pixel, and 50 more with a
+    mask or negative labels. Neither depends on the number of labels, but for return_full_prob.
+    docs/random_walker.md compares it with `random_walker`.
 
     References
     ----------
@@ -276,52 +440,259 @@ def propagate_labels(
     [1, 1, 1, 2, 2, 2, 2, 2]
     """
     _dispatch.cpu_backend("propagate_labels", image=image, labels=labels, mask=mask)
-    shape = np.shape(labels)
-    if np.shape(image) == shape:
-        channel_axis = None
-    propagator = LabelPropagator(
-        image, channel_axis=channel_axis, spatial_ndim=max(len(shape), 1), mask=mask, convert2lab=convert2lab
-    )
-    return propagator.propagate(labels, return_prob=return_prob, workers=workers)
-
-
-def _image_and_mask(
-    image: ArrayLike, channel_axis: int | None, spatial_ndim: int, mask: ArrayLike | None
-) -> tuple[Array, NDArray[np.bool_] | None]:
-    """Return one image with its channels last, and its mask."""
     pixels = _validate.real_array(image, "image")
-    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
-    layout = _validate.layout(pixels.shape, spatial_ndim, channel_axis, "image")
-    if layout.leading:
-        raise ValueError(
-            f"image of shape {pixels.shape} has more than {spatial_ndim} spatial axes beside "
-            f"channel_axis={channel_axis}: expected one image, not a batch"
+    seeds = _validate.as_array(labels, "labels")
+    spatial_ndim, channel_axis = _axes_beside_labels(pixels.shape, seeds.shape, channel_axis, spatial_ndim)
+    propagator = LabelPropagator(
+        pixels, channel_axis=channel_axis, spatial_ndim=spatial_ndim, convert2lab=convert2lab,
+        spacing=spacing, mask=_without_void(mask, seeds, spatial_ndim),
+    )  # fmt: skip
+    return propagator.propagate(labels, return_full_prob=return_full_prob, workers=workers)
+
+
+def _without_void(mask: ArrayLike | None, seeds: Array, spatial_ndim: int) -> ArrayLike | None:
+    """Return the mask without the pixels of labels below 0. A mask that does not fit comes back as it is."""
+    if seeds.dtype.kind not in "if" or not (seeds < 0).any():
+        return mask
+    takes_part: Array = seeds >= 0
+    if mask is None:
+        return takes_part
+    inside = np.asarray(mask)
+    if inside.dtype != np.bool_ or inside.shape not in (seeds.shape, seeds.shape[-spatial_ndim:]):
+        return mask
+    beside: Array = takes_part & inside
+    return beside
+
+
+def _units(spacing: Any, ndim: int) -> tuple[float, ...] | None:
+    """Return spacing in units of its smallest number, or None where all are equal."""
+    if spacing is None:
+        return None
+    if isinstance(spacing, str | bytes) or not np.iterable(spacing):
+        raise TypeError(f"spacing must be a sequence of numbers, one for each spatial axis, got {spacing!r}")
+    units = [_validate.positive(one, f"spacing[{axis}]") for axis, one in enumerate(spacing)]
+    if len(units) != ndim:
+        raise ValueError(f"spacing must have one number for each of {ndim} spatial axes, got {len(units)}")
+    if not all(map(math.isfinite, units)):
+        raise ValueError(f"spacing must be finite, got {units}")
+    if min(units) == max(units):
+        return None
+    return tuple(one / min(units) for one in units)
+
+
+def _axes_beside_labels(
+    shape: tuple[int, ...], labels_shape: tuple[int, ...], channel_axis: Any, spatial_ndim: Any
+) -> tuple[int, int | None]:
+    """Return how many axes of an image are spatial, and which holds channels, as its labels tell."""
+    told = spatial_ndim is not None
+    ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM) if told else len(labels_shape)
+    if len(labels_shape) < max(ndim, 1):
+        raise ValueError(f"labels of shape {labels_shape} must have at least {max(ndim, 1)} axes")
+    if shape == labels_shape:
+        if not told and channel_axis is not None and _is_pictures_shape(shape):
+            raise ValueError(
+                f"labels of shape {shape} look like an RGB picture, as the image is: expected shape "
+                f"{shape[:-1]}, one number for each pixel. {_HOW_TO_NUMBER_COLOURS}, or spatial_ndim="
+                f"{len(shape)} if image and labels are volumes"
+            )
+        return ndim, None
+    if _validate.is_auto(channel_axis):
+        grey = len(shape) == len(labels_shape) - 1 or len(shape) == 1
+        channel_axis = None if grey else -1
+    if channel_axis is None:
+        expected = shape
+    else:
+        channel_axis = _validate.integer(channel_axis, "channel_axis")
+        if not -len(shape) <= channel_axis < len(shape):
+            raise ValueError(f"channel_axis={channel_axis} is not an axis of image of shape {shape}")
+        expected = _without(shape, channel_axis)
+    if expected != labels_shape:
+        fitting = [axis for axis in range(len(shape)) if _without(shape, axis) == labels_shape]
+        hint = (
+            f"pass channel_axis={fitting[0]} if that is the axis of the image's channels" if fitting else ""
         )
-    takes_part = _validate.mask(mask, (), layout.spatial, f"an image of shape {pixels.shape}")
+        raise ValueError(_misfit(labels_shape, expected, f"an image of shape {shape}", hint))
+    return ndim, channel_axis
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    axis %= len(shape)
+    return shape[:axis] + shape[axis + 1 :]
+
+
+_HOW_TO_NUMBER_COLOURS = (
+    "Pass np.unique(labels.reshape(-1, labels.shape[-1]), axis=0, return_inverse=True)[1]"
+    ".reshape(labels.shape[:-1]) to number colours, black being 0"
+)
+
+
+def _is_pictures_shape(shape: tuple[int, ...]) -> bool:
+    """Return whether an array of more than two axes may well be a picture with colours."""
+    return len(shape) > 2 and shape[-1] in (3, 4) and min(shape[:-1]) >= 16
+
+
+def _misfit(shape: tuple[int, ...], expected: tuple[int, ...], owner: str, hint: str = "") -> str:
+    """Say what labels came and what was expected, and what to write where that can be told."""
+    if shape[:-1] == expected and shape[-1] == 1:
+        hint = "pass labels[..., 0]"
+    elif shape[:-1] == expected and shape[-1] in (3, 4):
+        hint = f"they look like an RGB picture; is the image given second? {_HOW_TO_NUMBER_COLOURS}"
+    said = f"labels of shape {shape} do not fit {owner}: expected shape {expected}"
+    return f"{said}; {hint}" if hint else said
+
+
+def _seeds(labels: ArrayLike, shape: tuple[int, ...], beside_seeds: bool) -> Array:
+    """Return labels that are whole numbers of a shape; `beside_seeds`: the image looks like seeds itself."""
+    seeds = _validate.as_array(labels, "labels")
+    if seeds.dtype == np.bool_:
+        raise TypeError(
+            "labels must hold integers (0: unlabelled), got booleans, which know one class alone: of two "
+            "boolean arrays of seeds, pass np.where(background, 2, foreground)"
+        )
+    if seeds.dtype.kind not in "iuf" or seeds.dtype.itemsize > 8:
+        raise TypeError(f"labels must hold integers (0: unlabelled), got dtype {seeds.dtype}")
+    if seeds.shape != shape:
+        raise ValueError(_misfit(seeds.shape, shape, "the image"))
+    if beside_seeds and _look_like_an_image(seeds):
+        raise ValueError(
+            "labels and image look swapped: neighbours in labels differ, and most of the image is 0. The "
+            "image comes first"
+        )
+    if seeds.dtype.kind == "f":
+        broken = seeds[~(np.isfinite(seeds) & (seeds == np.rint(seeds)))]
+        if broken.size:
+            if beside_seeds:
+                hint = "Are image and labels swapped? The image comes first"
+            elif np.isnan(broken).all():
+                hint = "Pass np.nan_to_num(labels).astype(int) if NaN means unlabelled"
+            else:
+                hint = "Pass np.rint(labels).astype(int) if they were meant to be"
+            raise ValueError(
+                f"labels must be whole numbers (0: unlabelled), but {broken.size} of {seeds.size} are not, "
+                f"such as {broken[0]}. {hint}"
+            )
+    return seeds
+
+
+def _look_like_seeds(pixels: Array) -> bool:
+    """Return whether an image may be seeds: integers, most of them 0."""
+    return pixels.dtype.kind in "iu" and 2 * int(np.count_nonzero(pixels)) < pixels.size
+
+
+def _look_like_an_image(labels: Array) -> bool:
+    """Return whether labels may be an image: many numbers, and neighbours that differ."""
+    if 2 * np.count_nonzero(labels) < labels.size or labels.shape[-1] < 2:
+        return False
+    same = int(np.count_nonzero(labels[..., 1:] == labels[..., :-1]))
+    return 4 * same < 3 * labels[..., 1:].size and len(np.unique(labels)) > 32
+
+
+def _warn_of_missing_seeds(numbers: list[int]) -> None:
+    """Warn of images whose number of distinct labels is 0, where the caller of the package is."""
+    missing = [item for item, n in enumerate(numbers) if n == 0]
+    if not missing:
+        return
+    which = f" for {len(missing)} of {len(numbers)} images (number {missing[0]} first)" if numbers[1:] else ""
+    depth, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "aproarray":
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(
+        f"labels hold no seed{which}, a number above 0 that takes part: they come back as they went in",
+        stacklevel=depth,
+    )
+
+
+class _Images(NamedTuple):
+    """An image or a batch of them, channels last, and what takes part of each."""
+
+    leading: tuple[int, ...]
+    spatial: tuple[int, ...]
+    pixels: Array
+    """(images, *spatial, channels)."""
+    masks: NDArray[np.bool_] | None
+    """(1 or images, *spatial)."""
+
+    def each(self) -> Iterator[tuple[Array, NDArray[np.bool_] | None]]:
+        """Yield each image with its mask."""
+        for item, one in enumerate(self.pixels):
+            yield one, None if self.masks is None else self.masks[item % len(self.masks)]
+
+
+def _images(
+    image: ArrayLike,
+    channel_axis: Any,
+    spatial_ndim: int | None,
+    mask: ArrayLike | None,
+    batches: bool = True,
+) -> _Images:
+    """Check one image or a batch of them, and lay it out."""
+    pixels = _validate.real_array(image, "image")
+    batches = batches and spatial_ndim is not None
+    if spatial_ndim is None:
+        spatial_ndim = max(pixels.ndim - (channel_axis is not None and pixels.ndim > 2), 1)
+    spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
+    layout = _validate.image_layout(pixels.shape, spatial_ndim, channel_axis, batches)
+    takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {pixels.shape}")
     flat = layout.flatten(pixels)
     _validate.finite(flat, "image", takes_part)
-    inside = None if takes_part is None else takes_part.reshape(layout.spatial)
-    return flat[0].reshape(*layout.spatial, layout.n_channels), inside
+    n_images, masks = math.prod(layout.leading), None
+    if takes_part is not None:
+        masks = takes_part.reshape(len(takes_part), *layout.spatial)
+    return _Images(
+        layout.leading, layout.spatial, flat.reshape(n_images, *layout.spatial, layout.n_channels), masks
+    )
 
 
-def _is_rgb(convert2lab: bool | None, pixels: Array) -> bool:
-    """Return whether to compare channels as L*a*b*."""
-    if convert2lab is None:
-        return int(pixels.shape[-1]) == 3
-    if convert2lab and pixels.shape[-1] != 3:
-        raise ValueError(f"convert2lab needs an image of 3 channels, got {pixels.shape[-1]}")
-    return bool(convert2lab)
+def _one_image(
+    image: ArrayLike, channel_axis: Any, spatial_ndim: int, mask: ArrayLike | None
+) -> tuple[Array, NDArray[np.bool_] | None]:
+    """Check one image, and return it with its channels last, and its mask."""
+    images = _images(image, channel_axis, spatial_ndim, mask, batches=False)
+    if images.leading:
+        raise ValueError(
+            f"image of shape {np.shape(image)} has more than {spatial_ndim} spatial axes beside its "
+            "channels: expected one image, not a batch"
+        )
+    return next(images.each())
 
 
-def _steps(shape: tuple[int, ...], reach: int) -> NDArray[np.intp]:
-    """Return the flat steps in an array to a pixel's neighbours: reach 1, one hop; more, a whole window."""
-    strides = [int(np.prod(shape[axis + 1 :], dtype=np.intp)) for axis in range(len(shape))]
+def _features(
+    pixels: Array,
+    takes_part: NDArray[np.bool_] | None,
+    convert2lab: bool | None,
+    spacing: tuple[float, ...] | None = None,
+) -> tuple[Array, NDArray[np.bool_] | None]:
+    """Return the smoothed colours of an image (..., C), without an alpha channel, and its outliers."""
+    is_rgb = None if convert2lab is None else _validate.flag(convert2lab, "convert2lab")
+    n_channels = pixels.shape[-1]
+    if (is_rgb and n_channels == 4) or (n_channels in (2, 4) and _is_constant(pixels[..., -1], takes_part)):
+        pixels = pixels[..., :-1]
+    if is_rgb is None:
+        is_rgb = pixels.shape[-1] == 3
+    if is_rgb and pixels.shape[-1] != 3:
+        raise ValueError(f"convert2lab needs an image of 3 channels, or 4 with alpha, got {n_channels}")
+    colours, outliers = _relief.colours(pixels, takes_part, is_rgb)
+    return _relief.features(colours, takes_part, spacing), outliers
+
+
+def _is_constant(band: Array, takes_part: NDArray[np.bool_] | None) -> bool:
+    """Return whether a channel is one number wherever pixels take part: it says nothing then."""
+    inside = band if takes_part is None else band[takes_part]
+    return bool(inside.size == 0 or inside.min() == inside.max())
+
+
+def _steps(shape: tuple[int, ...], reach: int, spacing: tuple[float, ...] | None = None) -> NDArray[np.intp]:
+    """Return the flat steps in an array to a pixel's neighbours: reach 1, one hop; more, a whole window.
+
+    With a spacing, a window reaches so many of its units along each axis.
+    """
     steps = [
-        sum(a * b for a, b in zip(step, strides, strict=True))
+        step
         for step in _edges.window_steps(len(shape), 2 * reach + 1)
         if reach > 1 or sum(map(abs, step)) == 1
+        if spacing is None or all(abs(a) * unit <= reach for a, unit in zip(step, spacing, strict=True))
     ]
-    return np.array(steps, np.intp)
+    return _edges.flat_steps(shape, steps)
 
 
 _MODES = ("local", "global", "global-local", "local-global", "parallel")
@@ -329,12 +700,13 @@ _MODES = ("local", "global", "global-local", "local-global", "parallel")
 
 @_arrays.takes_dlpack
 def refine(
-    scores: ArrayLike,
     image: ArrayLike,
+    scores: ArrayLike,
     *,
     mode: Literal["local", "global", "global-local", "local-global", "parallel"] = "local",
     iterations: int = 60,
-    channel_axis: int | None = -1,
+    class_axis: int | None = -1,
+    channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
     mask: ArrayLike | None = None,
     convert2lab: bool | None = None,
@@ -344,32 +716,38 @@ def refine(
 
     Parameters
     ----------
-    scores : array_like of real numbers
-        Spatial axes, and channels (classes). Scores of fewer pixels than the image are resampled to its
-        shape first (linearly, pixels being areas): 14 x 14 or 32 x 32 for a photograph, say.
     image : array_like
-        Bool, integer or float, at any scale (it is mapped from its own range to [0, 1]): spatial axes, and
-        channels.
+        Bool, integer or float, at any scale (it is mapped from its own range to [0, 1]): spatial axes,
+        optionally channels, optionally leading axes.
+    scores : array_like of real numbers
+        The image's leading axes, spatial axes, optionally classes. Scores of fewer pixels than the image are
+        resampled to its shape first (linearly, pixels being areas): 14 x 14 or 32 x 32 for a square
+        photograph, say. Their height to width is the image's, but for rounding to whole patches.
     mode : str
         Which propagation, as in the paper's Table 7: "local", "global", one after the other
         ("global-local", "local-global"), or the mean of both ("parallel").
     iterations : int
         Number of local steps, 5 x 5 each.
-    channel_axis : int or None
-        Axis of the channels of `scores`, and of `image`; None: there is none. An array of just
-        `spatial_ndim` axes has no channels.
+    class_axis : int or None
+        Axis of the classes of `scores`; None: there is none. Scores without an axis for them have none.
+    channel_axis : int, None or "auto"
+        Axis of the channels of `image`; None: there is none. "auto": the last one, where there are more axes
+        than `spatial_ndim`. An axis of more than 4 is not taken for channels unasked: the error names the
+        readings.
     spatial_ndim : int
-        Number of spatial axes (2: images, 3: volumes).
+        Number of spatial axes (2: images, 3: volumes). Axes before them are a batch, each image of which is
+        treated as if it came alone.
     mask : array_like of bool, optional
-        True where a pixel takes part, of the image's spatial shape.
+        True where a pixel takes part: of the image's spatial shape, or with its leading axes. NaN is allowed
+        elsewhere, in the image and in the scores.
     convert2lab : bool or None
-        Whether the image is sRGB, to be compared as CIE L*a*b*. None: if it has three channels.
+        As for `propagate_labels`.
     workers : int or None
         Threads (None: the CPUs this process may use). The result does not depend on it.
 
     Returns
     -------
-    array of the image's spatial shape and the scores' channels
+    array of the image's spatial shape and the scores' classes, at `class_axis`
         float32 for scores of up to 16 bits and float32, float64 above. Propagation averages: scores that
         sum to 1 still do. Pixels that the mask leaves out keep their (resampled) scores.
 
@@ -378,13 +756,17 @@ def refine(
     TypeError
         An argument of the wrong kind, or arrays of more than one library.
     ValueError
-        Shapes that do not fit, an unknown mode, NaN or inf.
+        Shapes that do not fit: scores of more pixels than the image, or of other proportions; an unknown
+        mode; NaN or inf.
 
     Notes
     -----
     zeta is chosen from the smoothed image: 1.5 root mean square steps between neighbours for the local part,
     a quarter of the median step of the spanning tree for the global one. With global propagation,
     wrong scores spread as far as right ones: it pays where scores are sparse, or errors small.
+
+    Scores that a network made of an image resized to other proportions (to a square, often) do not lie over
+    the image as they are. Resize the scores to the image's shape first, or refine them on the resized image.
 
     References
     ----------
@@ -397,52 +779,137 @@ def refine(
     >>> image = np.zeros((8, 8))
     >>> image[:, 3:] = 1
     >>> coarse = np.array([[1.0, 0.0], [1.0, 0.0]])
-    >>> (aproarray.refine(coarse, image)[0] > 0.5).tolist()
+    >>> (aproarray.refine(image, coarse)[0] > 0.5).tolist()
     [True, True, True, False, False, False, False, False]
     """
-    _dispatch.cpu_backend("refine", scores=scores, image=image, mask=mask)
-    if mode not in _MODES:
-        raise ValueError(f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
+    _dispatch.cpu_backend("refine", image=image, scores=scores, mask=mask)
+    _validate.choice(mode, "mode", _MODES)
     iterations = _validate.integer(iterations, "iterations", 0)
+    images = _images(image, channel_axis, spatial_ndim, mask)
     values = _validate.real_array(scores, "scores")
-    values = values.astype(_validate.compute_dtype(values.dtype), copy=False)
-    pixels, takes_part = _image_and_mask(image, channel_axis, spatial_ndim, mask)
-    layout = _validate.layout(values.shape, spatial_ndim, channel_axis, "scores")
-    if layout.leading:
-        raise ValueError(
-            f"scores of shape {values.shape} have more than {spatial_ndim} spatial axes beside "
-            f"channel_axis={channel_axis}: expected those of one image, not of a batch"
-        )
-    if values.size == 0 and 0 in layout.spatial:
-        raise ValueError(f"scores of shape {values.shape} hold no pixels to resample")
-    _validate.finite(layout.flatten(values), "scores")
-    last = values[..., None] if layout.channel_axis is None else np.moveaxis(values, layout.channel_axis, -1)
-    last = _resampled(last, pixels.shape[:-1])
-    colours = _relief.colours(pixels, takes_part, _is_rgb(convert2lab, pixels))
-    features = _relief.features(colours, takes_part)
+    layout = _scores_layout(values.shape, images, class_axis)
+    flat = layout.flatten(values.astype(_validate.compute_dtype(values.dtype), copy=False))
+    stack = flat.reshape(len(flat), *layout.spatial, layout.n_channels)
+    if images.masks is None:
+        _validate.finite(flat, "scores")
+    shape = (*images.leading, *images.spatial, layout.n_channels)
+    if 0 in shape:
+        results = np.empty(shape, flat.dtype)
+    else:
+        each = []
+        for one, (pixels, takes_part) in zip(stack, images.each(), strict=True):
+            resampled = _resampled(one, images.spatial, takes_part)
+            features, outliers = _features(pixels, takes_part, convert2lab)
+            each.append(_refined(resampled, features, outliers, mode, iterations, takes_part, workers))
+        results = (each[0] if len(each) == 1 else np.stack(each)).reshape(shape)
+    return results[..., 0] if layout.channel_axis is None else np.moveaxis(results, -1, layout.channel_axis)
+
+
+def _refined(
+    scores: Array,
+    features: Array,
+    outliers: NDArray[np.bool_] | None,
+    mode: str,
+    iterations: int,
+    takes_part: NDArray[np.bool_] | None,
+    workers: int | None,
+) -> Array:
+    """Return scores (..., C) of one image, propagated over its features."""
+    ndim = features.ndim - 1
 
     def local_part(scores: Array) -> Array:
-        step = _relief.typical_step(features, takes_part)
+        step = _relief.typical_step(features, takes_part, outliers)
         return local_propagate(
-            scores, features, zeta=_REFINE_STEPS * step if step > 0 else 1.0, iterations=iterations,
-            mask=takes_part, spatial_ndim=spatial_ndim, workers=workers,
+            scores, features, zeta=_REFINE_STEPS * step if step > 0 else 1.0, kernel_size=2 * _RADIUS + 1,
+            iterations=iterations, mask=takes_part, channel_axis=-1, spatial_ndim=ndim, workers=workers,
         )  # fmt: skip
 
     def global_part(scores: Array) -> Array:
-        tree = mst(features, mask=takes_part, spatial_ndim=spatial_ndim, workers=workers)
+        tree = mst(features, channel_axis=-1, mask=takes_part, spatial_ndim=ndim, workers=workers)
         return global_propagate(scores, tree, zeta=_tree_zeta(tree), workers=workers)
 
     if mode == "local":
-        result = local_part(last)
-    elif mode == "global":
-        result = global_part(last)
-    elif mode == "global-local":
-        result = local_part(global_part(last))
-    elif mode == "local-global":
-        result = global_part(local_part(last))
-    else:
-        result = (local_part(last) + global_part(last)) / 2
-    return result[..., 0] if layout.channel_axis is None else np.moveaxis(result, -1, layout.channel_axis)
+        return local_part(scores)
+    if mode == "global":
+        return global_part(scores)
+    if mode == "global-local":
+        return local_part(global_part(scores))
+    if mode == "local-global":
+        return global_part(local_part(scores))
+    return local_part(scores) / 2 + global_part(scores) / 2  # the sum of two numbers may overflow
+
+
+def _scores_layout(shape: tuple[int, ...], images: _Images, class_axis: Any) -> _validate.Layout:
+    """Return where the axes of scores are; refuse those that do not lie over the images."""
+    ndim = len(images.leading) + len(images.spatial)
+    if class_axis is not None:
+        class_axis = _validate.integer(class_axis, "class_axis")
+        if not -len(shape) <= class_axis < max(len(shape), 1):
+            raise ValueError(f"class_axis={class_axis} is not an axis of scores of shape {shape}")
+    if len(shape) == ndim:
+        class_axis = None
+    if len(shape) != ndim + (class_axis is not None):
+        raise ValueError(
+            f"scores of shape {shape} do not fit an image of {_by(images.leading + images.spatial)} pixels: "
+            f"expected {ndim} axes, and one of classes at class_axis"
+        )
+    layout = _validate.layout(shape, len(images.spatial), class_axis, "scores")
+    if layout.leading != images.leading:
+        raise ValueError(
+            f"scores of shape {shape} with class_axis={class_axis} have leading axes {layout.leading}, "
+            f"expected the image's {images.leading}{_other_class_axis(shape, images)}"
+        )
+    if (wrong := _wrong_extents(layout.spatial, images.spatial)) is not None:
+        raise ValueError(
+            f"scores of shape {shape} with class_axis={class_axis} are over {_by(layout.spatial)} pixels, "
+            f"{wrong} the image's {_by(images.spatial)}"
+            + (_other_class_axis(shape, images) or _how_to_resize(layout, images))
+        )
+    return layout
+
+
+def _by(extents: tuple[int, ...]) -> str:
+    return " x ".join(map(str, extents))
+
+
+def _wrong_extents(extents: tuple[int, ...], image: tuple[int, ...]) -> str | None:
+    """Return what is wrong with the extents of scores over an image; None: nothing is.
+
+    A network sees whole patches of one size. The extents are those of the image over that size, give or take
+    one.
+    """
+    if any(mine > its for mine, its in zip(extents, image, strict=True)):
+        return "more than"
+    if 0 in extents:
+        return None if 0 in image else "too few for"
+    smallest = max(its / (mine + 1) for mine, its in zip(extents, image, strict=True))
+    largest = min(
+        its / (mine - 1) if mine > 1 else math.inf for mine, its in zip(extents, image, strict=True)
+    )
+    return None if smallest <= largest else "and have another height to width than"
+
+
+def _other_class_axis(shape: tuple[int, ...], images: _Images) -> str:
+    """Return a hint, where scores would fit with another class_axis."""
+    if len(shape) == len(images.leading) + len(images.spatial) + 1:
+        for axis in range(len(shape)):
+            rest = _without(shape, axis)
+            leading, extents = rest[: len(images.leading)], rest[len(images.leading) :]
+            if leading == images.leading and _wrong_extents(extents, images.spatial) is None:
+                return f"; pass class_axis={axis} if that is the axis of classes"
+    return ""
+
+
+def _how_to_resize(layout: _validate.Layout, images: _Images) -> str:
+    if any(mine > its for mine, its in zip(layout.spatial, images.spatial, strict=True)):
+        return ". The image comes first, then scores of as many pixels or fewer"
+    target = list(images.leading + images.spatial)
+    if layout.channel_axis is not None:
+        target.insert(layout.channel_axis, layout.n_channels)
+    return (
+        ". If a network saw the image in other proportions, resize its scores first: "
+        f"skimage.transform.resize(scores, {tuple(target)})"
+    )
 
 
 def _tree_zeta(tree: SpanningTree) -> float:
@@ -465,12 +932,42 @@ def _map_zeta(tree: SpanningTree) -> float:
     return 2 * float(np.sqrt(largest * (weights / largest).mean(dtype=np.float64))) if largest > 0 else 1.0
 
 
-def _resampled(scores: Array, shape: tuple[int, ...]) -> Array:
-    """Return scores (..., C) on a grid of another shape, linearly, where pixels are areas."""
+def _resampled(scores: Array, shape: tuple[int, ...], takes_part: NDArray[np.bool_] | None) -> Array:
+    """Return scores (..., C) on a grid of another shape, linearly, where pixels are areas.
+
+    Scores that are NaN or inf take no part. They may only lie where the mask is False.
+    """
+    finite = np.asarray(np.isfinite(scores).all(-1))
+    if takes_part is None or finite.all():
+        return _interpolated(scores, shape)
+    nearest = np.ix_(
+        *(_positions(n, m).round().astype(np.intp) for n, m in zip(finite.shape, shape, strict=True))
+    )
+    bad = ~finite[nearest] & takes_part
+    if bad.any():
+        raise ValueError(
+            f"scores must be finite where mask is True, but {np.count_nonzero(bad)} of "
+            f"{np.count_nonzero(takes_part)} pixels there have NaN or inf"
+        )
+    if finite.shape == shape:
+        return scores
+    known = np.where(finite[..., None], scores, 0)
+    weight = _interpolated(finite[..., None].astype(scores.dtype), shape)
+    filled = np.full((*shape, scores.shape[-1]), np.nan, scores.dtype)
+    return np.divide(_interpolated(known, shape), weight, where=weight > 0, out=filled)
+
+
+def _positions(extent: int, wanted: int) -> NDArray[np.float64]:
+    """Return where the centres of `wanted` pixels lie among `extent` ones, along an axis of equal length."""
+    at = (np.arange(wanted) + 0.5) * (extent / wanted) - 0.5
+    return np.asarray(np.clip(at, 0, extent - 1), np.float64)
+
+
+def _interpolated(scores: Array, shape: tuple[int, ...]) -> Array:
     for axis, (extent, wanted) in enumerate(zip(scores.shape[:-1], shape, strict=True)):
         if extent == wanted:
             continue
-        at = np.clip((np.arange(wanted) + 0.5) * (extent / max(wanted, 1)) - 0.5, 0, extent - 1)
+        at = _positions(extent, wanted)
         below = at.astype(np.intp)
         above = np.minimum(below + 1, extent - 1)
         weight = (at - below).astype(scores.dtype).reshape(-1, *(1,) * (scores.ndim - axis - 1))
@@ -480,55 +977,60 @@ def _resampled(scores: Array, shape: tuple[int, ...]) -> Array:
 
 @_arrays.takes_dlpack
 def affinity_map(
-    image: ArrayLike | SpanningTree,
-    pixel: int | tuple[int, ...],
+    image: ArrayLike,
+    pixel: int | Sequence[int] | NDArray[np.integer[Any]],
     *,
     kind: Literal["global", "local"] = "global",
     zeta: float | None = None,
     iterations: int = 60,
-    channel_axis: int | None = -1,
+    channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
     mask: ArrayLike | None = None,
     convert2lab: bool | None = None,
 ) -> Array:
     """Return how alike all pixels are to one pixel, as propagation sees it (the paper's Figure 3).
 
+    `SpanningTree.affinity` does the same for a tree that is already there.
+
     Parameters
     ----------
-    image : array_like or SpanningTree
-        An image, at any scale; or, for global affinity, its tree, which is kept for the next pixel.
-    pixel : int or tuple of int
+    image : array_like
+        One image, at any scale: spatial axes, optionally channels.
+    pixel : int or sequence of int
         The pixel: its flat index, or its coordinates.
     kind : str
         "global": ``exp(-d / zeta^2)``, d being the largest edge weight on the tree's path to the pixel.
         "local": what reaches the others of a 1 at the pixel in `iterations` steps over 5 x 5 windows.
     zeta : float, optional
-        Scale, above 0: of the tree's steps; for an image, of steps of its smoothed colours (L*a*b* / 100,
-        or channels mapped to [0, 1]). None: chosen from the image: twice the root mean square step of the
-        tree's edges (global), or 1.5 times that between neighbours (local).
+        Scale, above 0, of steps of the image's smoothed colours (L*a*b* / 100, or channels mapped to [0, 1]).
+        None: chosen from the image: twice the root mean square step of the tree's edges (global), or 1.5
+        times that between neighbours (local).
     iterations : int
         Number of local steps.
-    channel_axis : int or None
-        Axis of the channels of `image`; None: there is none.
+    channel_axis : int, None or "auto"
+        Axis of the channels of `image`; None: there is none. "auto": the last one, where there are more axes
+        than `spatial_ndim`. An axis of more than 4 is not taken for channels unasked: the error names the
+        readings.
     spatial_ndim : int
         Number of spatial axes (2: images, 3: volumes).
     mask : array_like of bool, optional
         True where a pixel takes part, of the spatial shape.
     convert2lab : bool or None
-        Whether the channels are sRGB, to be compared as CIE L*a*b*. None: if there are three.
+        As for `propagate_labels`.
 
     Returns
     -------
-    array of the spatial shape
-        From 0 to 1; float32, or the tree's dtype. Global affinity is 1 at the pixel itself. A local map is
-        divided by its largest number, which is near the pixel, where most neighbours are like it.
+    float32 array of the spatial shape
+        From 0 to 1. Global affinity is 1 at the pixel itself. A local map is divided by its largest number,
+        which is near the pixel, where most neighbours are like it.
 
     Raises
     ------
     TypeError
-        An argument of the wrong kind; a tree for a local map, which needs the image, or with a mask.
+        An argument of the wrong kind, a `SpanningTree` among them.
     ValueError
-        A pixel outside the image or the mask, an unknown kind, zeta not above 0, NaN or inf.
+        An image without pixels, a pixel outside the image or the mask, an unknown kind, zeta not above 0,
+        NaN or inf.
 
     Examples
     --------
@@ -539,41 +1041,44 @@ def affinity_map(
     >>> aproarray.affinity_map(image, (1, 0), zeta=0.4)[1].round().tolist()
     [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
     """
-    if kind not in ("global", "local"):
-        raise ValueError(f"kind must be 'global' or 'local', got {kind!r}")
+    _validate.choice(kind, "kind", ("global", "local"))
     if zeta is not None:
         zeta = _validate.positive(zeta, "zeta")
     iterations = _validate.integer(iterations, "iterations", 0)
     if isinstance(image, SpanningTree):
-        if kind == "local":
-            raise TypeError("a local affinity map needs the image, got a SpanningTree")
-        if mask is not None:
-            raise TypeError("mask goes with an image: a SpanningTree has its own")
-        return image.affinity(pixel, _map_zeta(image) if zeta is None else zeta)
-    _dispatch.cpu_backend("affinity_map of an image", image=image, mask=mask)
-    pixels, takes_part = _image_and_mask(image, channel_axis, spatial_ndim, mask)
-    shape = pixels.shape[:-1]
-    index = pixel if isinstance(pixel, tuple) else (pixel,)
-    extents = shape if isinstance(pixel, tuple) else (math.prod(shape),)
-    if len(index) != len(extents):
-        raise ValueError(f"pixel must have one coordinate for each axis of {shape}, got {pixel}")
-    for axis, (coordinate, extent) in enumerate(zip(index, extents, strict=True)):
-        _validate.integer(coordinate, f"pixel[{axis}]" if len(index) > 1 else "pixel", 0, extent - 1)
-    one = np.zeros(extents, np.float32)
-    one[index] = 1
-    one = one.reshape(shape)
-    if takes_part is not None and not one[takes_part].any():
-        raise ValueError(f"pixel {pixel} is not in the mask")
-    colours = _relief.colours(pixels, takes_part, _is_rgb(convert2lab, pixels))
-    features = _relief.features(colours, takes_part)
+        raise TypeError("image must be an array, got a SpanningTree, which has affinity(pixel, zeta) itself")
+    _dispatch.cpu_backend("affinity_map", image=image, mask=mask)
+    pixels, takes_part = _one_image(image, channel_axis, spatial_ndim, mask)
+    index = _pixel(pixel, pixels.shape[:-1])
+    if takes_part is not None and not takes_part[index]:
+        raise ValueError(f"pixel {index} is not in the mask")
+    features, outliers = _features(pixels, takes_part, convert2lab)
     if kind == "global":
-        tree = mst(features, mask=takes_part, spatial_ndim=spatial_ndim)
-        return tree.affinity(pixel, _map_zeta(tree) if zeta is None else zeta)
+        tree = mst(features, channel_axis=-1, mask=takes_part, spatial_ndim=spatial_ndim)
+        return tree.affinity(index, _map_zeta(tree) if zeta is None else zeta)
     if zeta is None:
-        step = _relief.typical_step(features, takes_part)
+        step = _relief.typical_step(features, takes_part, outliers)
         zeta = _REFINE_STEPS * step if step > 0 else 1.0
+    one = np.zeros(features.shape[:-1], np.float32)
+    one[index] = 1
     spread = local_propagate(
-        one, features, zeta=zeta, iterations=iterations, mask=takes_part, spatial_ndim=spatial_ndim
-    )
+        one, features, zeta=zeta, iterations=iterations, mask=takes_part, channel_axis=-1,
+        spatial_ndim=spatial_ndim,
+    )  # fmt: skip
     largest = spread.max()
     return spread / largest if largest > 0 else one
+
+
+def _pixel(pixel: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the coordinates of a pixel, which is given by them or by its flat index."""
+    if 0 in shape:
+        raise ValueError(f"image must have pixels to choose one of, got {_by(shape)}")
+    if _validate.as_array(pixel, "pixel").ndim == 0:
+        flat = _validate.integer(pixel, "pixel", 0, math.prod(shape) - 1)
+        return tuple(map(int, np.unravel_index(flat, shape)))
+    if len(pixel) != len(shape):
+        raise ValueError(f"pixel must have one coordinate for each axis of {shape}, got {pixel}")
+    return tuple(
+        _validate.integer(coordinate, f"pixel[{axis}]", 0, extent - 1)
+        for axis, (coordinate, extent) in enumerate(zip(pixel, shape, strict=True))
+    )

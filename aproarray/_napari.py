@@ -27,7 +27,7 @@ class PropagateLabels(Container):  # type: ignore[misc]  # magicgui is not there
     """A widget that turns the strokes of a Labels layer into the labels of all pixels of an Image layer.
 
     The labels are in a layer of their own, which follows every stroke, undo included, while `live` is
-    ticked. What depends on the image alone is computed once (`LabelPropagator`).
+    ticked. Everything that depends on the image alone is computed once (`LabelPropagator`).
 
     Parameters
     ----------
@@ -97,7 +97,8 @@ class PropagateLabels(Container):  # type: ignore[misc]  # magicgui is not there
         marks = np.asarray(strokes.data)
         start = time.perf_counter()
         try:
-            labels = self._propagator(image).propagate(marks)
+            propagator = self._propagator(image)
+            labels = propagator.propagate(marks) if (marks > 0).any() else marks.copy()
         except (TypeError, ValueError) as problem:
             self.status.value = str(problem)
             return

@@ -21,7 +21,7 @@ Shape = tuple[int, ...]
 
 def real_array(array: ArrayLike, name: str, xp: Any = np) -> Array:
     """Return `array` as an `xp` array of real numbers in native byte order, without a copy where possible."""
-    result = xp.asarray(array)
+    result = as_array(array, name, xp)
     if result.dtype.kind not in "biuf" or result.dtype.itemsize > 8:
         raise TypeError(
             f"{name} must hold bool, integer, float16, float32 or float64 numbers, got dtype {result.dtype}"
@@ -30,9 +30,50 @@ def real_array(array: ArrayLike, name: str, xp: Any = np) -> Array:
     return np.require(result, result.dtype.newbyteorder("="), "A") if xp is np else result
 
 
+def as_array(array: Any, name: str, xp: Any = np) -> Array:
+    """Return `array` as an `xp` array of any kind; an error that its conversion raises names the argument."""
+    try:
+        result: Array = xp.asarray(array)
+    except (KeyboardInterrupt, MemoryError):
+        raise
+    except Exception as error:  # an object's own __array__ may raise anything
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name} cannot be made an array: {error}") from error
+    return result
+
+
 def compute_dtype(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
     """Return the float type to compute in: float32, or float64 where that is needed to hold a dtype."""
     return np.result_type(np.float32, *dtypes)
+
+
+def as_floats(array: Array, takes_part: Array | None, xp: Any = np) -> Array:
+    """Return features (I, N, C) in the float type to compute in, without a copy where possible.
+
+    Only differences within an item count. 64-bit integers that float64 does not hold are therefore taken less
+    the smallest number of their channel, over the pixels that take part (1 or I, N; None: all), where that
+    makes differences exact: up to a range of 2^53. Those of a wider range are rounded as they are.
+    """
+    dtype = compute_dtype(array.dtype)
+    if array.dtype.kind not in "iu" or array.dtype.itemsize < 8 or array.size == 0:
+        return array.astype(dtype, copy=False)
+    low = high = array
+    if takes_part is not None:
+        limits = np.iinfo(array.dtype)
+        low = xp.where(takes_part[..., None], array, array.dtype.type(limits.max))
+        high = xp.where(takes_part[..., None], array, array.dtype.type(limits.min))
+    low, high = low.min(1, keepdims=True), high.max(1, keepdims=True)
+    as_they_are = array.astype(dtype)
+    range_ = high.astype(np.uint64) - low.astype(np.uint64)  # modulo 2^64
+    beyond = high > 2**53
+    if array.dtype.kind == "i":
+        beyond |= low < -(2**53)
+    shifted = beyond & (range_ <= 2**53)
+    if not shifted.any():
+        return as_they_are
+    less_the_smallest = (array.astype(np.uint64) - low.astype(np.uint64)).astype(dtype)
+    result: Array = xp.where(shifted, less_the_smallest, as_they_are)
+    return result
 
 
 def _not_finite(array: Array, takes_part: Array | None) -> int:
@@ -123,6 +164,27 @@ def positives(value: Any, name: str) -> tuple[list[float], bool]:
     return [positive(value, name)], False
 
 
+def flag(value: Any, name: str) -> bool:
+    """Return `value` as a bool, which it must be."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {_shown(value)}")
+    return bool(value)
+
+
+def choice(value: Any, name: str, choices: tuple[str, ...]) -> None:
+    """Check that `value` is one of several words."""
+    expected = f"{name} must be one of {', '.join(map(repr, choices))}"
+    if not isinstance(value, str):
+        raise TypeError(f"{expected}, got {_shown(value)}")
+    if value not in choices:
+        raise ValueError(f"{expected}, got {value!r}")
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message: a number or a word as it is, and the type of anything else."""
+    return repr(value) if isinstance(value, numbers.Number | str) else f"a {type(value).__name__}"
+
+
 def workers(value: Any, available: int) -> int:
     """Return how many threads to use."""
     return available if value is None else integer(value, "workers", 1)
@@ -147,32 +209,84 @@ class Layout(NamedTuple):
 
 
 def layout(
-    shape: Shape, spatial_ndim: int, channel_axis: Any, name: str, one_channel: Shape | None = None
+    shape: Shape,
+    spatial_ndim: int,
+    channel_axis: Any,
+    name: str,
+    one_channel: Shape | None = None,
+    option: str = "channel_axis",
 ) -> Layout:
-    """Return where the axes are of an array of `shape`.
+    """Return where the axes are of an array of `shape`; `option` is what callers know channel_axis by.
 
     It has no channels if channel_axis is None, if there are only spatial axes, or if the shape is
     `one_channel`. The last `spatial_ndim` axes that remain are spatial, those before are leading.
     """
     ndim = len(shape)
     if channel_axis is not None:
-        channel_axis = integer(channel_axis, "channel_axis")
+        channel_axis = integer(channel_axis, option)
     if ndim == spatial_ndim or shape == one_channel:
         channel_axis = None
     if channel_axis is None:
         rest, n_channels = shape, 1
     elif not -ndim <= channel_axis < ndim:
-        raise ValueError(f"channel_axis={channel_axis} is not an axis of {name} of shape {shape}")
+        raise ValueError(f"{option}={channel_axis} is not an axis of {name} of shape {shape}")
     else:
         channel_axis %= ndim
         rest, n_channels = shape[:channel_axis] + shape[channel_axis + 1 :], shape[channel_axis]
     if len(rest) < spatial_ndim:
         raise ValueError(
             f"{name} of shape {shape} has too few axes: expected {spatial_ndim} spatial ones"
-            + (f" beside channel_axis={channel_axis}" if channel_axis is not None else "")
+            + (f" beside {option}={channel_axis}" if channel_axis is not None else "")
         )
     split = len(rest) - spatial_ndim
     return Layout(rest[:split], rest[split:], channel_axis, n_channels)
+
+
+# A last axis of more is not taken for channels without being told so: it may be a volume's, or a batch's.
+_MOST_CHANNELS = 4
+
+
+def image_layout(
+    shape: Shape, spatial_ndim: int, channel_axis: Any, batches: bool = True, option: str = "channel_axis"
+) -> Layout:
+    """Return where the axes are of an image; with channel_axis="auto", its last axis may be channels.
+
+    An error that asks offers a batch as one of the readings, if `batches` are taken.
+    """
+    if not is_auto(channel_axis):
+        return layout(shape, spatial_ndim, channel_axis, "image", option=option)
+    if len(shape) > spatial_ndim and not 1 <= shape[-1] <= _MOST_CHANNELS:
+        raise ValueError(
+            f"image of shape {shape} can be read in several ways. Pass "
+            + ", or ".join(_readings(shape, spatial_ndim, batches))
+        )
+    return layout(shape, spatial_ndim, -1, "image")
+
+
+def is_auto(channel_axis: Any) -> bool:
+    """Return whether an image itself is to say which of its axes are channels."""
+    return isinstance(channel_axis, str) and channel_axis == "auto"
+
+
+def _readings(shape: Shape, spatial_ndim: int, batches: bool) -> list[str]:
+    """Return the arguments that say what the axes of an image are, and what each of them makes of it."""
+
+    def pixels(extents: Shape) -> str:
+        before = (
+            f"{' x '.join(map(str, extents[:-spatial_ndim]))} images of " if extents[:-spatial_ndim] else ""
+        )
+        return f"{before}{' x '.join(map(str, extents[-spatial_ndim:]))} pixels"
+
+    first = len(shape) - spatial_ndim - 1
+    readings = [f"channel_axis=-1 ({pixels(shape[:-1])} with {shape[-1]} channels)"]
+    if 1 <= shape[first] <= _MOST_CHANNELS:
+        rest = shape[:first] + shape[first + 1 :]
+        readings.append(f"channel_axis={first} ({pixels(rest)} with {shape[first]} channels)")
+    if len(shape) == spatial_ndim + 1:
+        readings.append(f"spatial_ndim={len(shape)} ({' x '.join(map(str, shape))} pixels, no channels)")
+    if batches:
+        readings.append(f"channel_axis=None ({pixels(shape)}, no channels)")
+    return readings
 
 
 def layout_over(
@@ -195,7 +309,7 @@ def mask(value: Any, leading: Shape, spatial: Shape, owner: str, xp: Any = np) -
     """Return a boolean mask as (1 or items, pixels), or None."""
     if value is None:
         return None
-    result = xp.asarray(value)
+    result = as_array(value, "mask", xp)
     if result.dtype != np.bool_:
         raise TypeError(f"mask must be boolean (True: the pixel takes part), got dtype {result.dtype}")
     if result.shape not in (spatial, leading + spatial):
@@ -227,7 +341,7 @@ def output(out: Any, shape: Shape, dtype: np.dtype[Any], xp: Any = np) -> None:
 
 def integer_array(value: ArrayLike, name: str, shape: Sequence[int | None], xp: Any = np) -> Array:
     """Return `value` as an `xp` array of integers whose shape matches (None: any length)."""
-    result: Array = xp.asarray(value)
+    result = as_array(value, name, xp)
     if result.size == 0 and result.dtype.kind == "f" and not isinstance(value, np.ndarray | xp.ndarray):
         # An empty list, which has neither a dtype nor all of its axes.
         result = xp.empty([n or 0 for n in shape] if result.ndim == 1 else result.shape, np.intp)

@@ -75,7 +75,7 @@ def stages(image: Array, scores: Array, keys: Array) -> dict[str, Array]:
         "the model's scores": scores,
         "prompt denoising": denoised,
         "key smoothing": smoothed,
-        "propagated": aproarray.refine(smoothed, image),
+        "propagated": aproarray.refine(image, smoothed),
     }
 
 

@@ -181,7 +181,7 @@ def coarse() -> Drawn:
     share = cat.reshape(15, 20, 22, 20).mean((1, 3))
     wrong = np.random.default_rng(1).random(share.shape) < 0.1
     scores = np.where(wrong, 1 - share, share)
-    refined = aproarray.refine(scores, image)
+    refined = aproarray.refine(image, scores)
     pictures = [
         ("scores of 15 x 22 patches", scores.repeat(20, 0).repeat(20, 1)),
         ("refined", refined),

@@ -111,9 +111,9 @@ STROKES[0, 0], STROKES[4, 3] = 1, 2
     "act",
     [
         lambda make: aproarray.propagate_labels(make(IMAGE[0]), make(STROKES), mask=make(MASK)),
-        lambda make: aproarray.propagate_labels(make(IMAGE[0]), make(STROKES), return_prob=True),
+        lambda make: aproarray.propagate_labels(make(IMAGE[0]), make(STROKES), return_full_prob=True),
         lambda make: aproarray.LabelPropagator(make(IMAGE[0])).propagate(make(STROKES)),
-        lambda make: aproarray.refine(make(VALUES[0, :3, :2]), make(IMAGE[0]), mask=make(MASK)),
+        lambda make: aproarray.refine(make(IMAGE[0]), make(VALUES[0, :3, :2]), mask=make(MASK)),
         lambda make: aproarray.affinity_map(make(IMAGE[0]), (1, 2), kind="local", iterations=2),
     ],
 )

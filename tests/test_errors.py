@@ -253,8 +253,9 @@ def test_inf_of_both_signs_is_found():
 @pytest.mark.parametrize("verb", [mst, lambda values: gp(values, zeta=1e-3), lp])
 def test_largest_numbers_are_finite_and_pass_the_check(verb):
     # The sum by which the check looks for NaN overflows; the numbers do not.
-    verb(np.full((3, 4), 1.7e308))
-    verb(np.full((3, 4), 3e38, np.float32))
+    for largest in (np.full((3, 4), 1.7e308), np.full((3, 4), 3e38, np.float32)):
+        result = verb(largest)
+        assert np.isfinite(result.weights if verb is mst else result).all()
 
 
 def test_nan_is_accepted_where_the_mask_is_false():
@@ -467,3 +468,73 @@ def test_too_large_is_a_memory_error_at_once(act):
     # More than 2^47 bytes each, which no process can have.
     with pytest.raises(MemoryError):
         act()
+
+
+ASKS = {
+    "mst": aproarray.mst,
+    "local_propagate": lambda image, **options: aproarray.local_propagate(
+        np.zeros((8, 64, 64)), image, zeta=1, iterations=0, **options
+    ),
+    "mean_field": lambda image, **options: related.mean_field(
+        np.zeros((8, 64, 64)), image, zeta=1, iterations=0, **options
+    ),
+    "pamr": lambda image, **options: related.pamr(np.zeros((8, 64, 64)), image, iterations=0, **options),
+    "pairwise_affinity": lambda image, **options: related.pairwise_affinity(
+        image, theta=1.0, dilation=1, **options
+    ),
+    "LabelPropagator": aproarray.LabelPropagator,
+    "affinity_map": lambda image, **options: aproarray.affinity_map(
+        image, (0,) * options.get("spatial_ndim", 2), **options
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ASKS)
+def test_an_image_whose_axes_can_be_read_in_several_ways_asks(name):
+    act = ASKS[name]
+    volume = np.zeros((8, 64, 64))
+    message = (
+        r"image of shape \(8, 64, 64\) can be read in several ways. Pass channel_axis=-1 \(8 x 64 pixels "
+        r"with 64 channels\), or spatial_ndim=3 \(8 x 64 x 64 pixels, no channels\)"
+    )
+    takes_batches = name not in ("LabelPropagator", "affinity_map")
+    message += (
+        r", or channel_axis=None \(8 images of 64 x 64 pixels, no channels\)$" if takes_batches else "$"
+    )
+    expect(ValueError, message, act, volume)
+    for told in ({"channel_axis": -1}, {"spatial_ndim": 3}):
+        act(volume, **told)
+
+
+def test_the_readings_of_an_image():
+    message = r"channel_axis=0 \(9 x 64 pixels with 3 channels\), or spatial_ndim=3"
+    expect(ValueError, message, mst, np.zeros((3, 9, 64)))
+    message = (
+        r"channel_axis=1 \(2 images of 9 x 64 pixels with 3 channels\), or channel_axis=None \(2 x 3 images"
+    )
+    expect(ValueError, message, mst, np.zeros((2, 3, 9, 64)))
+    expect(ValueError, r"channel_axis=-1 \(5 pixels with 0 channels\)", mst, np.zeros((5, 0)), spatial_ndim=1)
+    for channels in (1, 2, 3, 4):
+        image = np.random.default_rng(0).random((5, 6, channels))
+        assert mst(image) == mst(image, channel_axis=-1)
+    assert mst(np.stack([image, image])).batch_shape == (2,)
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, RuntimeError, ZeroDivisionError])
+@pytest.mark.parametrize("name", ["image", "values", "mask", "labels", "scores", "pixel"])
+def test_an_array_that_cannot_be_made_is_named(name, error):
+    class Broken:
+        def __array__(self, *args, **options):
+            raise error("no numbers today")
+
+    labels, image = np.eye(8, dtype=int), np.zeros((8, 8))
+    calls = {
+        "image": lambda: aproarray.propagate_labels(Broken(), labels),
+        "values": lambda: lp(Broken()),
+        "mask": lambda: aproarray.propagate_labels(image, labels, mask=Broken()),
+        "labels": lambda: aproarray.propagate_labels(image, Broken()),
+        "scores": lambda: aproarray.refine(image, Broken()),
+        "pixel": lambda: aproarray.affinity_map(image, Broken()),
+    }
+    kind = ValueError if error is ValueError else TypeError
+    expect(kind, f"{name} cannot be made an array: no numbers today", calls[name])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aproarray
-from aproarray import LabelPropagator, SpanningTree, cpu, propagate_labels, reference
+from aproarray import LabelPropagator, SpanningTree, _relief, cpu, propagate_labels, reference
 from aproarray._labels import _steps
 
 
@@ -14,13 +14,13 @@ def padded(array, fill, pad):
     return np.pad(array, pad, constant_values=fill)
 
 
-def flooded(relief, labels):
+def flooded(relief, labels, spacing=None):
     """Flood a relief with labels (-1: takes no part)."""
     inner = (slice(1, -1),) * relief.ndim
     full = padded(labels, -1, 1).astype(np.int32)
     one_map = full.reshape(1, -1)
     relief = padded(relief, 0, 1).astype(np.float32).reshape(1, -1)
-    cpu.flood(relief, one_map, _steps(full.shape, 1), workers=1)
+    cpu.flood(relief, one_map, _steps(full.shape, 1), workers=1, shape=full.shape, spacing=spacing)
     return full[inner]
 
 
@@ -33,10 +33,10 @@ def seeded_reliefs(draw):
     return relief, labels
 
 
-@given(seeded_reliefs())
-def test_flood_takes_the_label_of_a_nearest_seed_by_minimax_distance(drawn):
+@given(seeded_reliefs(), st.sampled_from([None, (1.0, 2.5, 7.0)]))
+def test_flood_takes_the_label_of_a_nearest_seed_by_minimax_distance(drawn, spacing):
     relief, labels = drawn
-    result = flooded(relief, labels)
+    result = flooded(relief, labels, spacing and spacing[: relief.ndim])
     n = relief.size
     edges = reference.pixel_graph(relief.shape, 1, labels != -1)
     weights = relief.reshape(-1)[edges].sum(-1)
@@ -99,7 +99,9 @@ def test_votes_by_definition(seed, ndim, iterations):
     for with_shares in (False, True):
         flat = full.copy().reshape(-1)
         shares = np.zeros((flat.size if with_shares else 0, 3), np.float32)
-        cpu.vote(full_features, flat, np.empty(0, np.int32), full_held, window, 3.0, iterations, 3, shares)
+        cpu.vote(
+            full_features, flat, np.empty(0, np.int32), full_held, window, 3.0, iterations, shares, workers=2
+        )
         assert np.array_equal(flat.reshape(full.shape)[inner], expected)
     np.testing.assert_allclose(shares.reshape(*full.shape, 3)[inner], expected_shares, atol=1e-6)
 
@@ -164,7 +166,8 @@ def test_layout_of_the_image_does_not_matter(scene):
     assert np.array_equal(propagate_labels(np.moveaxis(image, -1, 0), seeds, channel_axis=0), expected)
     image.setflags(write=False)
     seeds.setflags(write=False)
-    assert np.array_equal(propagate_labels(image[::-1], seeds[::-1]).shape, expected.shape)
+    flipped = image[::-1], seeds[::-1]
+    assert np.array_equal(propagate_labels(*flipped), propagate_labels(*(x.copy() for x in flipped)))
     assert np.array_equal(propagate_labels(np.asfortranarray(image), seeds.astype(">i4")), expected)
 
 
@@ -199,6 +202,7 @@ SCALES = {  # of images of integers from 0 to 3
 }
 
 
+@pytest.mark.filterwarnings("ignore:labels hold no seed")
 @pytest.mark.parametrize("scale", SCALES)
 @given(st.integers(0, 2**32))
 @settings(max_examples=20)
@@ -241,7 +245,7 @@ def test_shares_of_the_vote(scene):
     renamed = np.array([0, 30, 10, 20])[seeds]
     renamed[-1] = -1
     labels = propagate_labels(image, renamed)
-    shares = propagate_labels(image, renamed, return_prob=True)
+    shares = propagate_labels(image, renamed, return_full_prob=True)
     assert shares.shape == (3, 60, 80)
     assert shares.dtype == np.float32
     np.testing.assert_allclose(shares[:, :-1].sum(0), 1, rtol=1e-5)
@@ -259,6 +263,145 @@ def test_plain_area_is_shared_out_by_steps():
     assert (result[:, 11:] == 2).all()
 
 
+def nearest(seeds, spacing):
+    """Return the distance of each pixel to each label's pixels, in units, and which label is nearest."""
+    units = np.stack(np.indices(seeds.shape), -1) * np.array(spacing)
+    distances = np.stack(
+        [
+            np.linalg.norm(units[..., None, :] - units[seeds == label], axis=-1).min(-1)
+            for label in range(1, seeds.max() + 1)
+        ]
+    )
+    return distances, distances.argmin(0) + 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "n_seeds"),
+    [
+        ((8, 40, 40), (10, 1, 1), 3),
+        ((8, 40, 40), (10, 1, 1), 12),
+        ((12, 30, 30), (2.5, 1, 2), 8),
+        ((60, 90), (1, 4), 6),
+    ],
+)
+def test_plain_volume_is_shared_out_by_distance(shape, spacing, n_seeds):
+    rng = np.random.default_rng(0)
+    seeds = np.zeros(shape, int)
+    seeds.reshape(-1)[rng.choice(seeds.size, n_seeds, replace=False)] = np.arange(n_seeds) + 1
+    flat = np.full(shape, 7, np.uint8)
+    result = propagate_labels(flat, seeds, spacing=spacing)
+    distances, _ = nearest(seeds, spacing)
+    own = np.take_along_axis(distances, result[None] - 1, 0)[0]
+    assert np.isclose(own, distances.min(0)).mean() > 0.998
+    in_steps = propagate_labels(flat, seeds)
+    own = np.take_along_axis(distances, in_steps[None] - 1, 0)[0]
+    assert np.isclose(own, distances.min(0)).mean() < 0.95  # the spacing is what does it
+    shares = propagate_labels(flat, seeds, spacing=spacing, return_full_prob=True)
+    assert np.array_equal(shares.argmax(0) + 1, result)
+    for unit in (0.001, 25.4):  # in any unit
+        assert np.array_equal(propagate_labels(flat, seeds, spacing=np.array(spacing) * unit), result)
+
+
+def test_equal_spacing_is_none(scene):
+    image, seeds, _ = scene
+    expected = propagate_labels(image, seeds, return_full_prob=True)
+    for spacing in ((1, 1), [0.3, 0.3], np.array([7.0, 7.0])):
+        shares = propagate_labels(image, seeds, spacing=spacing, return_full_prob=True)
+        assert np.array_equal(shares, expected)
+
+
+def test_spacing_of_an_image_that_was_sampled_coarsely(scene):
+    image, seeds, truth = scene
+    image, seeds, truth = image[1::3], seeds.reshape(20, 3, 80).max(1), truth[1::3]
+    result = propagate_labels(image, seeds, spacing=(3, 1))
+    assert (result == truth).mean() > 0.97
+    assert np.array_equal(result, LabelPropagator(image, spacing=(0.3, 0.1)).propagate(seeds))
+    turned = propagate_labels(image.swapaxes(0, 1), seeds.T, spacing=(1, 3)).T
+    assert (turned == result).mean() > 0.995
+
+
+@pytest.mark.parametrize(
+    ("spacing", "error", "message"),
+    [
+        (2.0, TypeError, "sequence of numbers, one for each spatial axis, got 2.0"),
+        ("12", TypeError, "sequence of numbers"),
+        ((1, "2"), TypeError, r"spacing\[1\] must be a real number"),
+        ((1, 0), ValueError, r"spacing\[1\] must be above 0"),
+        ((1, np.inf), ValueError, "finite"),
+        ((1, np.nan), ValueError, "above 0"),
+        ((1, 2, 3), ValueError, "each of 2 spatial axes, got 3"),
+        ((), ValueError, "each of 2 spatial axes, got 0"),
+    ],
+)
+def test_spacing_that_does_not_fit_says_so(spacing, error, message):
+    with pytest.raises(error, match=message):
+        propagate_labels(np.zeros((4, 5, 3)), np.eye(4, 5, dtype=int), spacing=spacing)
+
+
+@pytest.fixture
+def void_scene():
+    """A comb on a noisy ground; in the last rows there is nothing, which says -9999."""
+    rng = np.random.default_rng(0)
+    comb = np.zeros((80, 80), bool)
+    for row in range(5, 55, 10):
+        comb[row : row + 4, 5:75] = True
+    comb[5:55, 5:8] = True
+    image = 50 + rng.normal(0, 0.5, (80, 80)) + 20 * comb
+    void = np.zeros((80, 80), bool)
+    void[62:] = True
+    image[void] = -9999
+    seeds = np.zeros((80, 80), int)
+    seeds[5:7, 5:8] = 1
+    seeds[[0, 58, 10, 20, 30, 40, 50], 40] = 2
+    return image, seeds, void, comb
+
+
+@pytest.mark.parametrize("nothing", [-9999, np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("shares", [False, True])
+def test_labels_below_0_leave_out_what_a_mask_leaves_out(void_scene, nothing, shares):
+    image, seeds, void, comb = void_scene
+    image[void] = nothing
+    expected = propagate_labels(image, seeds, mask=~void, return_full_prob=shares)
+    result = propagate_labels(image, np.where(void, -3, seeds), return_full_prob=shares)
+    if not shares:
+        assert ((result == 1) & comb).sum() / ((result == 1) | comb).sum() > 0.95
+        assert (result[void] == -3).all()
+        result, expected = result[~void], expected[~void]
+    assert np.array_equal(result, expected)
+    half = void & (np.arange(80) < 40)  # some by labels, some by a mask
+    result = propagate_labels(image, np.where(half, -1, seeds), mask=~(void & ~half), return_full_prob=shares)
+    assert np.array_equal(result if shares else result[~void], expected)
+
+
+def test_labels_below_0_of_a_batch(void_scene):
+    image, seeds, void, _ = void_scene
+    marks = np.stack([np.where(void, -1, seeds), np.maximum(seeds, 0)])
+    images = np.stack([image, np.where(void, 50.0, image)])
+    result = propagate_labels(images, marks, spatial_ndim=2)
+    for item in range(2):
+        assert np.array_equal(result[item], propagate_labels(images[item], marks[item]))
+
+
+def test_stroke_after_stroke_beside_a_void(void_scene, monkeypatch):
+    image, seeds, void, _ = void_scene
+    mask = np.ones((80, 80), bool)
+    mask[:3] = False
+    other = void & (np.arange(80) < 50)
+    voids = [np.zeros_like(void), void, void, other, void, np.zeros_like(void)]
+    expected = [propagate_labels(image, np.where(one, -1, seeds), mask=mask) for one in voids]
+    prepared = []
+    reliefs = _relief.reliefs
+    monkeypatch.setattr(_relief, "reliefs", lambda *args: prepared.append(1) or reliefs(*args))
+    data = image.copy()
+    propagator = LabelPropagator(data, mask=mask)
+    data[...] = 0  # the caller's array may change between strokes
+    made = []
+    for one, labels in zip(voids, expected, strict=True):
+        assert np.array_equal(propagator.propagate(np.where(one, -1, seeds)), labels)
+        made.append(len(prepared))
+    assert made == [1, 2, 2, 3, 4, 4]  # a stroke with the void of the one before costs nothing
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3, None])
 def test_workers_change_nothing(scene, workers):
     image, seeds, _ = scene
@@ -266,20 +409,36 @@ def test_workers_change_nothing(scene, workers):
     assert np.array_equal(propagate_labels(image, seeds, workers=workers), expected)
 
 
-def test_no_seed_and_no_pixels():
+def test_an_image_without_seed_is_warned_of():
     image = np.random.default_rng(0).random((5, 6, 3))
     nothing = np.zeros((5, 6), int)
-    assert not propagate_labels(image, nothing).any()
-    assert propagate_labels(image, nothing, return_prob=True).shape == (0, 5, 6)
-    assert propagate_labels(np.zeros((0, 4, 3)), np.zeros((0, 4), int)).shape == (0, 4)
+    nothing[0] = -2
+    seeded = np.eye(5, 6, dtype=int)
+    labels = [(nothing, None), (seeded, np.zeros((5, 6), bool))]
+    for given_labels, mask in labels:
+        with pytest.warns(UserWarning, match="labels hold no seed, a number above 0 that takes") as caught:
+            result = propagate_labels(image, given_labels, mask=mask)
+        assert caught[0].filename == __file__  # where the caller can see which call it was
+        assert np.array_equal(result, given_labels)
+    with pytest.warns(UserWarning, match="labels hold no seed") as caught:
+        assert propagate_labels(image, nothing, return_full_prob=True).shape == (0, 5, 6)
+    with pytest.warns(UserWarning, match=r"for 2 of 3 images \(number 0 first\)") as caught:
+        LabelPropagator(np.stack([image] * 3), spatial_ndim=2).propagate([nothing, seeded, nothing])
+    assert caught[0].filename == __file__
     assert propagate_labels(np.zeros((1, 1)), np.ones((1, 1), int)).tolist() == [[1]]
-    assert not propagate_labels(image, nothing, mask=np.zeros((5, 6), bool)).any()
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (2**31, 0), (2**28, 0), (0,), (3, 0, 2**40)])
+def test_images_without_pixels_take_nothing(shape):
+    image, labels = np.broadcast_to(np.float32(0), (*shape, 3)), np.broadcast_to(np.int8(0), shape)
+    assert propagate_labels(image, labels).shape == shape
+    assert propagate_labels(image, labels, return_full_prob=True).shape == (0, *shape)
 
 
 def test_stroke_after_stroke(scene):
     image, seeds, _ = scene
     propagator = LabelPropagator(image)
-    assert repr(propagator) == "LabelPropagator(shape=(60, 80))"
+    assert repr(propagator) == "LabelPropagator(shape=(60, 80), spatial_ndim=2)"
     first = np.where(seeds == 3, 0, seeds)
     for strokes in (first, seeds, first):
         assert np.array_equal(propagator.propagate(strokes), propagate_labels(image, strokes))
@@ -295,17 +454,46 @@ def test_many_labels():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"labels": np.zeros((4, 5))}, TypeError, "integers"),
-        ({"labels": np.zeros((4, 5), bool)}, TypeError, "integers"),
-        ({"labels": np.zeros((5, 4), int)}, ValueError, r"\(4, 5\), got \(5, 4\)"),
-        ({"labels": np.zeros(4, int)}, ValueError, "not a batch"),
+        ({"labels": np.zeros((4, 5), complex)}, TypeError, "integers .*, got dtype complex128"),
+        ({"labels": np.full((4, 5), "a")}, TypeError, "integers .*, got dtype <U1"),
+        ({"labels": [[1], [2, 3]]}, ValueError, "labels cannot be made an array"),
+        (
+            {"labels": np.zeros((5, 4), int)},
+            ValueError,
+            r"labels of shape \(5, 4\) .*: expected shape \(4, 5\)$",
+        ),
+        (
+            {"labels": np.zeros(4, int)},
+            ValueError,
+            r"labels of shape \(4,\) do not fit an image of shape \(4, 5, 3\)",
+        ),
+        ({"labels": 1}, ValueError, r"labels of shape \(\) must have at least 1 axes"),
         ({"image": np.full((4, 5, 3), np.nan)}, ValueError, "finite"),
         ({"image": np.zeros((4, 5, 3), complex)}, TypeError, "complex"),
-        ({"image": np.zeros((2, 4, 5, 3))}, ValueError, "not a batch"),
+        ({"image": np.zeros((2, 4, 5, 3))}, ValueError, r"expected shape \(2, 4, 5\)"),
+        ({"image": np.zeros((3, 4, 5))}, ValueError, "pass channel_axis=0 if that is the axis"),
+        ({"channel_axis": 3}, ValueError, "channel_axis=3 is not an axis of image"),
+        ({"channel_axis": "last"}, TypeError, "channel_axis must be an integer"),
+        ({"spatial_ndim": 3}, ValueError, "at least 3 axes"),
+        (
+            {"return_full_prob": np.ones(2)},
+            TypeError,
+            "return_full_prob must be True or False, got a ndarray",
+        ),
+        ({"convert2lab": np.ones(2, bool)}, TypeError, "convert2lab must be True or False, got a ndarray"),
         ({"mask": np.ones((4, 5))}, TypeError, "boolean"),
         ({"workers": 0}, ValueError, "workers"),
         ({"mask": np.ones((4, 4), bool)}, ValueError, r"expected \(4, 5\)"),
-        ({"image": np.zeros((4, 5, 4)), "convert2lab": True}, ValueError, "3 channels, got 4"),
+        (
+            {"image": np.zeros((4, 5, 5)), "convert2lab": True},
+            ValueError,
+            "3 channels, or 4 with alpha, got 5",
+        ),
+        (
+            {"image": np.zeros((4, 5, 2)), "convert2lab": True},
+            ValueError,
+            "3 channels, or 4 with alpha, got 2",
+        ),
         ({"image": SpanningTree.from_edges([[0, 1]], [1.0], 2)}, TypeError, "SpanningTree"),
         ({"labels": np.ma.zeros((4, 5), int)}, TypeError, "MaskedArray"),
     ],
@@ -314,3 +502,243 @@ def test_what_does_not_fit_says_so(arguments, error, message):
     given_all = {"image": np.zeros((4, 5, 3)), "labels": np.zeros((4, 5), int)} | arguments
     with pytest.raises(error, match=message):
         propagate_labels(**given_all)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f8"])
+def test_float_labels_that_are_whole_numbers_are_taken(scene, dtype):
+    image, seeds, _ = scene
+    labels = seeds - (seeds == 3) * 5.0
+    result = propagate_labels(image, labels.astype(dtype))
+    assert result.dtype == dtype
+    assert np.array_equal(result, propagate_labels(image, labels.astype(int)))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (0.5, r"1 of 4800 are not, such as 0.5. Pass np.rint\(labels\).astype\(int\)"),
+        (np.nan, r"1 of 4800 are not, such as nan. Pass np.nan_to_num\(labels\).astype\(int\) if NaN means"),
+        (np.inf, "such as inf"),
+    ],
+)
+def test_other_float_labels_are_refused_with_what_to_write(scene, bad, message):
+    image, seeds, _ = scene
+    labels = seeds.astype(float)
+    labels[7, 7] = bad
+    with pytest.raises(ValueError, match="labels must be whole numbers .*" + message):
+        propagate_labels(image, labels)
+
+
+def test_boolean_labels_are_refused_with_what_to_write(scene):
+    image, seeds, _ = scene
+    with pytest.raises(TypeError, match=r"one class alone.* pass np.where\(background, 2, foreground\)"):
+        propagate_labels(image, seeds == 1)
+    foreground, background = seeds == 1, seeds == 2
+    labels = np.where(background, 2, foreground)
+    assert np.array_equal(np.unique(propagate_labels(image, labels)), [1, 2])
+
+
+def test_pictures_are_no_labels(scene):
+    image, seeds, _ = scene
+    painted = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [9, 9, 200]], np.uint8)[seeds]
+    numbered = np.unique(painted.reshape(-1, painted.shape[-1]), axis=0, return_inverse=True)[1]
+    numbered = numbered.reshape(painted.shape[:-1])
+    for marks in (painted, np.dstack([painted, painted[..., :1]])):
+        for given_image in (image, image.mean(-1), np.dstack([image, seeds == 0])):
+            said = "labels of shape .* look like an RGB picture.*expected shape"
+            if marks.shape != given_image.shape:
+                said = "labels of shape .*expected shape .*look like an RGB picture"
+            with pytest.raises(ValueError, match=said) as caught:
+                propagate_labels(given_image, marks)
+            # It says how to number the colours.
+            assert "np.unique(labels.reshape(-1, labels.shape[-1]), axis=0, return_inverse=True)[1]" in str(
+                caught.value
+            )
+        with pytest.raises(ValueError, match="look like an RGB picture"):
+            LabelPropagator(image).propagate(marks)
+    assert numbered[0, 0] == 0
+    assert len(np.unique(propagate_labels(image, numbered))) == 3
+    with pytest.raises(ValueError, match="as the image is"):  # marks drawn into a copy of the image
+        propagate_labels(image, np.zeros_like(image))
+    with pytest.raises(ValueError, match="is the image given second"):
+        propagate_labels(seeds, image)
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_an_axis_too_many_is_said(scene, channels):
+    image, seeds, _ = scene
+    image = image if channels else image[..., 0]
+    message = r"labels of shape \(60, 80, 1\) .*: expected shape \(60, 80\); pass labels\[..., 0\]"
+    with pytest.raises(ValueError, match=message):
+        propagate_labels(image, seeds[..., None])
+    with pytest.raises(ValueError, match=message):
+        LabelPropagator(image).propagate(seeds[..., None])
+
+
+def test_swapped_image_and_labels_are_refused(scene):
+    image, seeds, _ = scene
+    for grey in ((image[..., 0] * 255).astype(np.uint8), (image[..., 2] * 30000).astype(np.int32)):
+        expected = propagate_labels(grey, seeds)
+        with pytest.raises(ValueError, match=r"labels and image look swapped.*The image comes first"):
+            propagate_labels(seeds, grey)
+        with pytest.raises(ValueError, match="labels and image look swapped"):
+            LabelPropagator(seeds).propagate(grey)
+        with pytest.raises(ValueError, match="labels and image look swapped"):
+            propagate_labels(seeds, grey / 3)
+        with pytest.raises(ValueError, match=r"whole numbers .* Are image and labels swapped"):
+            propagate_labels(seeds, np.full((60, 80), 0.5))
+        # What is alike, and is meant: labels everywhere, on an image that is mostly 0.
+        sparse = np.where(image[..., 0] > 0.6, 1, 0)
+        assert np.array_equal(propagate_labels(sparse, expected), expected)
+        cells = np.arange(4800).reshape(60, 80) // 5 + 1
+        assert np.array_equal(propagate_labels(sparse, cells), cells)
+        assert np.array_equal(propagate_labels(grey, np.arange(1, 4801).reshape(60, 80))[:1, :2], [[1, 2]])
+
+
+SAYS_WHAT_AN_IMAGE_IS = r"can be read in several ways. Pass channel_axis=-1 .* spatial_ndim=3"
+
+
+def test_a_propagator_reads_an_image_as_its_labels_would(scene):
+    image, seeds, _ = scene
+    grey = image[..., 0]
+    volume, marks = np.stack([grey] * 7), np.stack([seeds] * 7)
+    for same, labels in ((grey, seeds), (image, seeds), (grey[..., None], seeds), (grey[4], seeds[4])):
+        assert np.array_equal(LabelPropagator(same).propagate(labels), propagate_labels(same, labels))
+    colours = np.stack([image] * 7)  # a volume, as labels of three axes say
+    assert np.array_equal(LabelPropagator(colours).propagate(marks), propagate_labels(colours, marks))
+    with pytest.raises(ValueError, match=SAYS_WHAT_AN_IMAGE_IS):
+        LabelPropagator(volume)
+    expected = propagate_labels(volume, marks)
+    for told in ({"channel_axis": None}, {"spatial_ndim": 3}):
+        assert np.array_equal(LabelPropagator(volume, **told).propagate(marks), expected)
+    bands = np.concatenate([image, image**2], axis=-1)
+    with pytest.raises(ValueError, match=SAYS_WHAT_AN_IMAGE_IS):
+        LabelPropagator(bands)
+    assert np.array_equal(
+        LabelPropagator(bands, channel_axis=-1).propagate(seeds), propagate_labels(bands, seeds)
+    )
+    for axis in (0, 1, 2, -2):
+        moved = np.moveaxis(bands, -1, axis)
+        assert np.array_equal(
+            LabelPropagator(moved, channel_axis=axis).propagate(seeds), propagate_labels(bands, seeds)
+        )
+    row = LabelPropagator(bands[0], spatial_ndim=1, channel_axis=-1).propagate(seeds[4])
+    assert np.array_equal(row, propagate_labels(bands[0], seeds[4]))
+
+
+@pytest.mark.parametrize("with_shares", [False, True])
+def test_a_batch_is_its_images(scene, with_shares):
+    image, seeds, truth = scene
+    images = np.stack([image, image[::-1], 1 - image])
+    labels = np.stack([seeds, seeds[::-1] * 10, np.where(seeds == 1, 0, seeds)])
+    masks = np.stack([truth > 0, truth < 3, truth > 1])
+    for mask in (None, masks[1], masks):
+        options = {"spatial_ndim": 2, "mask": mask}
+        result = propagate_labels(images, labels, return_full_prob=with_shares, **options)
+        propagator = LabelPropagator(images, **options)
+        again = propagator.propagate(labels, return_full_prob=with_shares)
+        assert np.array_equal(again, result)
+        assert propagator.shape == labels.shape
+        for k in range(3):
+            one = masks[k] if mask is masks else mask
+            alone = propagate_labels(images[k], labels[k], return_full_prob=with_shares, mask=one)
+            if with_shares:  # of the labels of all images
+                seeded = labels if mask is None else np.where(mask, labels, 0)
+                of_all = np.unique(seeded[seeded > 0])
+                of_one = np.isin(of_all, seeded[k])
+                assert np.array_equal(result[of_one, k], alone)
+                assert not result[~of_one, k].any()
+            else:
+                assert np.array_equal(result[k], alone)
+
+
+def test_batches_of_grey_images_and_of_volumes(scene):
+    image, seeds, _ = scene
+    grey, marks = image[..., 0], np.stack([seeds, seeds[::-1]])
+    stack = np.stack([grey, grey[::-1]])
+    both = propagate_labels(stack, marks, spatial_ndim=2)
+    assert np.array_equal(both[1], propagate_labels(grey[::-1], seeds[::-1]))
+    assert not np.array_equal(both, propagate_labels(stack, marks))  # a volume of two slices
+    volumes, volume_marks = stack[:, None, None], marks[:, None, None]
+    result = propagate_labels(volumes, volume_marks, spatial_ndim=3)
+    assert np.array_equal(result[:, 0, 0], both)
+    first = propagate_labels(
+        np.stack([image, 1 - image]).transpose(0, 3, 1, 2), marks, channel_axis=1, spatial_ndim=2
+    )
+    assert np.array_equal(first[0], propagate_labels(image, seeds))
+    assert propagate_labels(stack[:0], marks[:0], spatial_ndim=2).shape == (0, 60, 80)
+    assert propagate_labels(stack[:0], marks[:0], spatial_ndim=2, return_full_prob=True).shape == (
+        0,
+        0,
+        60,
+        80,
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_opaque_alpha_changes_no_label(scene, dtype):
+    image, seeds, _ = scene
+    most = 1.0 if dtype is np.float32 else np.iinfo(dtype).max
+    image = (image * most * 0.7).astype(dtype)
+    for opaque in (most, 0, most // 2):  # what is the same everywhere tells nothing
+        alpha = np.full((60, 80, 1), opaque, dtype)
+        for picture in (image, image[..., :1]):
+            expected = propagate_labels(picture, seeds)
+            with_alpha = np.concatenate([picture, alpha], axis=-1)
+            assert np.array_equal(propagate_labels(with_alpha, seeds), expected)
+            assert np.array_equal(LabelPropagator(with_alpha).propagate(seeds), expected)
+            last = propagate_labels(with_alpha, seeds, convert2lab=False)
+            assert np.array_equal(last, propagate_labels(picture, seeds, convert2lab=False))
+
+
+def test_alpha_that_varies_is_a_channel_unless_said_otherwise(scene):
+    image, seeds, truth = scene
+    expected = propagate_labels(image, seeds)
+    rgba = np.dstack([image, np.random.default_rng(0).random(truth.shape)])
+    assert np.array_equal(propagate_labels(rgba, seeds, convert2lab=True), expected)
+    bands = np.dstack([np.zeros((60, 80, 3)), truth])  # near infrared alone tells regions apart
+    assert (propagate_labels(bands, seeds) == truth).mean() > 0.98
+    mask = np.ones((60, 80), bool)
+    mask[:, 75:] = False
+    where_it_counts = np.dstack([image, mask])
+    assert np.array_equal(
+        propagate_labels(where_it_counts, seeds, mask=mask), propagate_labels(image, seeds, mask=mask)
+    )
+
+
+OPTIONS_OF_RANDOM_WALKER = {
+    "beta": (130, "no penalty to choose"),
+    "mode": ("cg_j", "no system of equations is solved"),
+    "tol": (1e-3, "no system of equations is solved"),
+    "copy": (True, "never written to"),
+    "prob_tol": (1e-3, "shares are exact"),
+    "rng": (None, "nothing is random"),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS_OF_RANDOM_WALKER)
+def test_options_of_random_walker_that_mean_nothing_say_so(scene, name):
+    image, seeds, _ = scene
+    value, why = OPTIONS_OF_RANDOM_WALKER[name]
+    with pytest.raises(TypeError, match=f"has no {name} as random_walker has .*{why}.*Leave it out"):
+        propagate_labels(image, seeds, **{name: value})
+
+
+def test_positional_options_of_random_walker_say_so(scene):
+    image, seeds, _ = scene
+    for given_options in ((130,), (130, "cg_j", 1e-3, True, False)):
+        with pytest.raises(TypeError, match=r"has no beta as random_walker has \(got 130\)"):
+            propagate_labels(image, seeds, *given_options)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'return_prob'"):
+        propagate_labels(image, seeds, return_prob=True)
+
+
+@pytest.mark.filterwarnings("ignore:The probability range is outside")
+def test_takes_what_random_walker_takes(scene):
+    segmentation = pytest.importorskip("skimage.segmentation")
+    image, seeds, truth = scene
+    shares = segmentation.random_walker(image, seeds, channel_axis=-1, return_full_prob=True)
+    ours = propagate_labels(image, seeds, channel_axis=-1, return_full_prob=True)
+    assert ours.shape == shares.shape
+    assert (ours.argmax(0) == shares.argmax(0)).mean() > 0.95
+    assert (ours.argmax(0) + 1 == truth).mean() > 0.98

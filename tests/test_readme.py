@@ -1,4 +1,4 @@
-"""The Python of the README and of docs/related.md runs, in one go, as a reader would type it."""
+"""The Python of the README and of pages of the docs runs, in one go, as a reader would type it."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-RELATED = README.parent / "docs" / "related.md"
+DOCS = README.parent / "docs"
+RELATED = DOCS / "related.md"
 
 
 @pytest.mark.skipif(not README.is_file(), reason="needs a checkout: the README is not installed")
@@ -43,3 +44,13 @@ def test_python_of_the_related_methods_runs():
         exec(compile(block, str(RELATED), "exec"), names)
     assert names["soft"].shape == (60, 80, 4)
     assert names["alike"].shape == (60, 80, 8)
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="needs a checkout: the documentation is not installed")
+def test_python_beside_random_walker_runs():
+    names = {}
+    page = DOCS / "random_walker.md"
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S):
+        exec(compile(block, str(page), "exec"), names)
+    assert set(np.unique(names["found"])) == {1, 2}
+    assert np.array_equal(names["shares"].argmax(0) + 1, names["found"])
