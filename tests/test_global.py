@@ -160,8 +160,8 @@ def test_what_is_kept_with_a_tree_changes_no_result():
     fresh = [aproarray.mst(image[b]) for b in range(3)]
     trees = aproarray.mst(image[..., None])
     index = [2, 0, 2]
-    for given in (features, features.astype(np.float32), features):  # indices of two widths
-        for options in ({}, {"features": given[index]}):
+    for read in (features, features.astype(np.float32), features):  # indices of two widths
+        for options in ({}, {"features": read[index]}):
             result = aproarray.global_propagate(
                 values[index], trees, zeta=0.2, tree_index=index, channel_axis=None, **options
             )

@@ -28,14 +28,15 @@ ctypedef fused index_t:
 
 cdef extern from *:
     """
-    /* Four doubles. Compilers do not make vector code of them by themselves where pointers may be the same. */
+    /* Four doubles. Compilers make no vector code of them by themselves where pointers may be the same. */
     #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 9)
     typedef double apro_quad __attribute__((vector_size(32)));
     typedef float apro_singles __attribute__((vector_size(16), aligned(4), may_alias));
     typedef double apro_doubles __attribute__((vector_size(32), aligned(8), may_alias));
     #if defined(__AVX__)
     #include <immintrin.h>
-    #define APRO_READ_FLOAT(x) ((apro_quad)_mm256_cvtps_pd(_mm_loadu_ps(x)))  /* gcc 12 converts by way of memory */
+    /* What gcc 12 makes of __builtin_convertvector here goes by way of memory. */
+    #define APRO_READ_FLOAT(x) ((apro_quad)_mm256_cvtps_pd(_mm_loadu_ps(x)))
     #else
     #define APRO_READ_FLOAT(x) __builtin_convertvector(*(const apro_singles *)(x), apro_quad)
     #endif
@@ -54,7 +55,9 @@ cdef extern from *:
             return quad; \\
         }
     #define APRO_WRITE(name, type) \\
-        static __inline void name(type *x, apro_quad quad) { for (int c = 0; c < 4; c++) x[c] = (type)quad.v[c]; }
+        static __inline void name(type *x, apro_quad quad) { \\
+            for (int c = 0; c < 4; c++) x[c] = (type)quad.v[c]; \\
+        }
     APRO_READ(APRO_READ_FLOAT, float)
     APRO_READ(APRO_READ_DOUBLE, double)
     APRO_WRITE(APRO_WRITE_FLOAT, float)
@@ -80,9 +83,9 @@ cdef extern from *:
     quad_t plus "APRO_PLUS"(quad_t a, quad_t b) noexcept nogil
     quad_t times "APRO_TIMES"(quad_t quad, double factor) noexcept nogil
 
-# A slot of the stack of a sweep over many columns: S, T, and the number of pixels as S and T. All in double: a
-# sum over millions of float32 pixels keeps its digits. One struct per vector width makes the width a constant of
-# the compiled loops.
+# A slot of the stack of a sweep over many columns: S, T, and the number of pixels as S and T. All in double:
+# a sum over millions of float32 pixels keeps its digits. One struct per vector width makes the width a
+# constant of the compiled loops.
 cdef struct Slot4:
     quad_t sum[1]
     quad_t seen[1]
@@ -175,8 +178,8 @@ cdef struct Block:
 
 
 cdef struct Slots:
-    # The stack of a sweep. Gaps that the same later gap outweighs share a slot. Slot 0 holds zeros and is only
-    # read, slot 1 is there from the start.
+    # The stack of a sweep. Gaps that the same later gap outweighs share a slot. Slot 0 holds zeros and is
+    # only read, slot 1 is there from the start.
     Py_ssize_t capacity
     Py_ssize_t top
     size_t slot_bytes
@@ -269,10 +272,10 @@ cdef inline int64_t key_of(real gap) noexcept nogil:
 
 
 cdef Py_ssize_t drop_minima(int64_t *keys, int32_t *places, uint8_t *on_left, Py_ssize_t n) noexcept nogil:
-    """Drop the gaps that are lighter than both neighbours, never the first and the last; return how many are left.
+    """Drop the gaps that are lighter than both neighbours, but for the ends; return how many are left.
 
-    The parent of such a gap is the lighter one of the two. `on_left` says whether it is the left one, and is of no
-    meaning for gaps that stay.
+    The parent of such a gap is the lighter one of the two. `on_left` says whether it is the left one, and is
+    of no meaning for gaps that stay.
     """
     cdef Py_ssize_t i, kept = 1
     cdef int64_t left = keys[0], key = keys[1], right
@@ -297,8 +300,8 @@ def line_moves(const real[::1] gaps, uint8_t[::1] moves):
     In the Cartesian tree of the gaps (ties: the later one is heavier), a sweep forward takes along what lies
     between a gap and its left child, and joins the slot of its parent where that is on the left. O(N).
 
-    A stack finds parents, but nobody can predict how many gaps the next one closes. Of a block of gaps, most are
-    therefore dropped before, in rounds without such a branch.
+    A stack finds parents, but nobody can predict how many gaps the next one closes. Of a block of gaps, most
+    are therefore dropped before, in rounds without such a branch.
     """
     cdef Py_ssize_t n = gaps.shape[0], start, count, left, last, i, top = 0, first
     cdef Opened *opened  # the gaps whose parents may still come, weights falling
@@ -323,7 +326,9 @@ def line_moves(const real[::1] gaps, uint8_t[::1] moves):
             keys[count + 1] = key_of(gaps[start + count]) if start + count < n else <int64_t> LARGEST64
             last = keys[count]
             for i in range(count):
-                at[i] = JOIN << 2 | (keys[i] <= keys[i + 1]) * TAKE | (keys[i + 2] < keys[i + 1]) * (TAKE << 2)
+                at[i] = (
+                    JOIN << 2 | (keys[i] <= keys[i + 1]) * TAKE | (keys[i + 2] < keys[i + 1]) * (TAKE << 2)
+                )
                 places[i] = <int32_t> i
             left = count
             i = 2 * count
@@ -403,21 +408,25 @@ cdef bint sweep_many(
     cdef Py_ssize_t p = side.place, step = side.step, pixel, gap, take, join, column
     cdef Py_ssize_t last = 0 if step < 0 else n - 1
     cdef int c, group, n_groups = <int> ((sizeof(slot_t) // sizeof(quad_t) - 1) // 2), move
-    cdef slot_t *zeros = <slot_t *> stack.slots
-    cdef slot_t *top = zeros + stack.top
-    cdef slot_t *end = zeros + stack.capacity - 1
+    cdef slot_t *zeros
+    cdef slot_t *top
+    cdef slot_t *end
     cdef slot_t *taken
     cdef slot_t *below
     cdef slot_t *joined
     cdef quad_t[8] values
     cdef quad_t[8] results
-    cdef quad_t value, together, nothing = times(zeros.sum[0], 0)  # 0, or NaN from when a result is not finite
+    cdef quad_t value, together, nothing  # 0, or NaN from when a result is not finite
     cdef const char *source
     cdef char *target
     cdef Py_ssize_t at
     cdef double z, n_behind = 0, n_acc, affinity
     if p == side.end:  # the stack may be another thread's
         return True
+    zeros = <slot_t *> stack.slots
+    top = zeros + stack.top
+    end = zeros + stack.capacity - 1
+    nothing = zeros.sum[0]
     while p != side.end:
         if 0 <= p + AHEAD * step < n:
             pixel = order[p + AHEAD * step]
@@ -629,8 +638,8 @@ cdef bint move_many(
 
 def sweep(
     const real[:, :] values, real[:, :] out, const index_t[::1] order, const double[::1] kappa,
-    const uint8_t[::1] moves, real[::1] counts, Stack ahead_stack, Stack behind_stack, bint second, bint transposed,
-    Py_ssize_t first, Py_ssize_t last, Py_ssize_t behind_first, Py_ssize_t behind_last,
+    const uint8_t[::1] moves, real[::1] counts, Stack ahead_stack, Stack behind_stack,
+    bint second, bint transposed, Py_ssize_t first, Py_ssize_t last, Py_ssize_t behind_first, Py_ssize_t behind_last,
 ):
     """Move two sweeps over N pixels of C columns (at most 32): `ahead`, forward over pixels [first, last) of
     the line, and `behind`, backward over pixels [behind_first, behind_last). Either range may be empty.

@@ -1,7 +1,7 @@
 # Sweeps over one to three columns.
 #
 # Each step waits for the one before, through the top of the stack. So a sweep forward and one backward take
-# turns: one is computed while the other waits. Pixels are read and written apart from that, a chunk at a time.
+# turns: one is computed while the other waits. Pixels are read and written apart from that, in chunks.
 
 cdef extern from *:
     """
@@ -66,9 +66,10 @@ cdef inline few_t *move_over(
     """Move over a gap from a pixel of some value, and return the new top: `seen` becomes its T."""
     cdef int c
     cdef Py_ssize_t take = -<Py_ssize_t> (move & TAKE), join = -<Py_ssize_t> (move >> 1)  # all bits, or none
-    cdef const few_t *taken = <const few_t *> (<const char *> zeros + (take & (<char *> top - <char *> zeros)))
     cdef few_t *below = top + 2 * take
-    cdef const few_t *joined = <const few_t *> (<const char *> zeros + (join & (<char *> below - <char *> zeros)))
+    cdef const char *base = <const char *> zeros
+    cdef const few_t *taken = <const few_t *> (base + (take & (<const char *> top - base)))
+    cdef const few_t *joined = <const few_t *> (base + (join & (<const char *> below - base)))
     cdef few_t *slot = below + 2 + 2 * join
     cdef int64_t through = -<int64_t> (affinity != 0)  # else nothing passed is seen from ahead
     cdef pair_t acc, sum, total
@@ -199,7 +200,8 @@ cdef bint next_chunk(
 
 cdef inline void move_on(
     const double *kappa, const uint8_t *moves, const Chunk *chunks, few_t[2][CHUNK + 1] values,
-    few_t[2][CHUNK + 1] seen, few_t **tops, const few_t **zeros, Py_ssize_t *at, const bint *goes, bint may_cut,
+    few_t[2][CHUNK + 1] seen, few_t **tops, const few_t **zeros, Py_ssize_t *at, const bint *goes,
+    bint may_cut,
 ) noexcept nogil:
     """Move both sides on until one is through with its chunk; alone, if the other side has nowhere to go."""
     cdef Py_ssize_t i = at[0], j = at[1]
