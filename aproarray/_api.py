@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from aproarray import _arrays, _calls, _dispatch, _edges, _validate
 from aproarray._arrays import ForeignArray
-from aproarray._tree import SpanningTree, masks_of, reweigh, trusted_tree
+from aproarray._tree import SpanningTree, lines_of, masks_of, reweigh, trusted_tree
 
 Array = NDArray[Any]
 
@@ -216,14 +216,11 @@ def global_propagate(
     backend, xp, values, layout, leading, tree_index = over
     zetas, several = _validate.positives(zeta, "zeta")
     threads = _validate.workers(workers, backend.available_workers())
-    n_trees, n_nodes = math.prod(tree.batch_shape), tree.order.shape[-1]
     if features is not None:
         tree = reweigh(tree, features, leading, channel_axis, workers, check_finite, tree_index)
         _calls.check_features_lead(tree.batch_shape, layout)
-        n_trees = math.prod(tree.batch_shape)
-        leading, tree_index = tree.batch_shape, np.arange(n_trees)
+        leading, tree_index = tree.batch_shape, np.arange(math.prod(tree.batch_shape))
     tree_index = np.repeat(tree_index, math.prod(layout.leading[len(leading) :]))
-    order, gaps = tree.order.reshape(n_trees, n_nodes), tree.gaps.reshape(n_trees, max(n_nodes - 1, 0))
 
     dtype = _validate.compute_dtype(values.dtype)
     flat = layout.flatten(values).astype(dtype, copy=False)
@@ -231,11 +228,9 @@ def global_propagate(
     result = _calls.Result(xp, values, layout, dtype, len(zetas) if several else None, out)
     if check_finite and out is not None:  # a call that fails leaves that as it was
         _validate.finite(flat, "values", masks_of(tree, tree_index))
-    all_finite = len(zetas) > 0
+    lines, all_finite = lines_of(tree, threads), len(zetas) > 0
     for k, one_zeta in enumerate(zetas):
-        means_finite = backend.global_propagate(
-            flat, result.flat[k], order, gaps, tree_index, one_zeta, threads
-        )
+        means_finite = backend.global_propagate(flat, result.flat[k], lines, tree_index, one_zeta, threads)
         all_finite = all_finite and means_finite
     if check_finite and not all_finite:  # every value is part of a mean: where means are finite, values are
         masks = masks_of(tree, tree_index)

@@ -2,7 +2,8 @@
 
 Sizes: B trees over N nodes, I items of N pixels and C channels, G images of Ci channels, F sets of features.
 Arrays are of the backend's own library (`xp`), contiguous unless they hold values or results. ``tree_index``
-(I) and ``image_index`` (I) name the tree or image of each item, and are NumPy arrays. A flag that says
+(I) and ``image_index`` (I) name the tree or image of each item, and are NumPy arrays. ``lines`` are what the
+backend's own `lines` returns: all that propagation needs of B trees. `edges` are as opaque. A flag that says
 whether numbers are finite is a bool, or a scalar on the device, which need not be waited for.
 """
 
@@ -51,8 +52,9 @@ class Backend(Protocol):
         self, images: Array, shape: tuple[int, ...], connectivity: int, masks: Array | None, workers: int
     ) -> tuple[TreeArrays, Any]: ...
     def edge_list_tree(self, ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArrays, Any]: ...
+    def edges(self, gap_edges: Array) -> Any: ...
     def reweighed_trees(
-        self, gap_edges: Array, tree_index: Array, features: Array, workers: int
+        self, edges: Any, tree_index: Array, features: Array, workers: int
     ) -> tuple[TreeArrays, Any]: ...
     def are_trees(self, trees: TreeArrays, masks: Array | None, workers: int) -> bool: ...
     def sorted_edges(self, gap_edges: Array, gaps: Array, n_nodes: int) -> tuple[Array, Array]: ...
@@ -63,12 +65,12 @@ class Backend(Protocol):
     def affinities(self, distances: Array, zeta: float) -> Array: ...
 
     # Global propagation
+    def lines(self, order: Array, gaps: Array, workers: int) -> Any: ...
     def global_propagate(
         self,
         values: Array,
         out: Array,
-        order: Array,
-        gaps: Array,
+        lines: Any,
         tree_index: Array,
         zeta: float,
         workers: int,

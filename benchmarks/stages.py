@@ -27,6 +27,7 @@ STAGES: dict[str, tuple[ModuleType, str]] = {
     "line of pixels": (_mst, "lay_out_nodes"),
     "chain of runs": (_mst, "chain_runs"),
     "line of runs": (_mst, "write_runs"),
+    "moves of sweeps": (_processor.sweeps, "line_moves"),
     "exp": (_processor.sweeps, "affinities"),
     "gather": (_processor.sweeps, "gather"),
     "both sweeps": (_processor.sweeps, "sweep"),

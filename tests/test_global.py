@@ -83,6 +83,96 @@ def test_deep_dendrograms(descending):
     np.testing.assert_allclose(result, definition(values, tree, 1.0), rtol=1e-12)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 21])
+@pytest.mark.parametrize("backward", [False, True])
+def test_gaps_that_close_from_the_middle_outwards_need_as_many_slots(backward, channels):
+    # On either side of a gap, all others are lighter, and the heaviest of them is at the far end.
+    n = 1201
+    weights = np.arange(n - 1, 0, -1.0)
+    weights = np.concatenate([weights[::2], weights[1::2][::-1]])[:: -1 if backward else 1] / n
+    tree = SpanningTree.from_edges(np.stack([np.arange(n - 1), np.arange(1, n)], axis=1), weights, n)
+    np.testing.assert_array_equal(tree.gaps, weights)
+    values = np.random.default_rng(6).random((n, channels))
+    result = aproarray.global_propagate(values, tree, zeta=0.7)
+    np.testing.assert_allclose(result, definition(values, tree, 0.7), rtol=1e-12)
+
+
+@pytest.mark.parametrize("picture", ["photograph", "grey levels", "noise"])
+def test_sweeps_over_pictures_need_few_slots(picture, monkeypatch):
+    stacks = []
+
+    class Kept(_processor.sweeps.Stack):
+        def __init__(self, columns):
+            stacks.append(self)
+
+    monkeypatch.setattr(_processor.sweeps, "Stack", Kept)
+    rng = np.random.default_rng(0)
+    side = 512
+    image = rng.random((side, side), np.float32)
+    if picture != "noise":  # shades, sharp borders and a little noise
+        shades = np.kron(rng.random((16, 16), np.float32), np.ones((side // 16, side // 16), np.float32))
+        image = shades + np.sin(np.arange(side, dtype=np.float32) / 90) / 4 + image / 50
+    if picture == "grey levels":
+        image = np.round(image * 255)
+    tree = aproarray.mst(image)
+    aproarray.global_propagate(np.ones((side, side, 4), np.float32), tree, zeta=0.1, workers=1)
+    assert len(stacks) == 2  # one forward, one backward
+    assert max(stack.capacity for stack in stacks) <= 64
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("line", ["noise", "levels", "rising", "falling", "valley", "inf", "NaN"])
+@pytest.mark.parametrize("n_gaps", [1, 2, 3, 1023, 1024, 1025, 1026, 2049, 5000])
+def test_moves_are_those_of_the_cartesian_tree(n_gaps, line, dtype):
+    rng = np.random.default_rng(n_gaps)
+    gaps = rng.random(n_gaps).astype(dtype)
+    if line == "levels":
+        gaps = np.floor(gaps * 4)
+    elif line in ("rising", "falling"):
+        gaps = np.sort(gaps)[:: 1 if line == "rising" else -1].copy()
+    elif line == "valley":
+        gaps = np.abs(np.arange(n_gaps) - n_gaps / 2).astype(dtype)
+    elif line != "noise":
+        gaps[rng.random(n_gaps) < 0.2] = float(line)
+    keys = [(weight, place) for place, weight in enumerate(np.nan_to_num(gaps, nan=np.inf).tolist())]
+    closed_by, left_of, opened = {}, {}, []  # the next heavier gap, the one before
+    for place, key in enumerate(keys):
+        while opened and keys[opened[-1]] < key:
+            closed_by[opened.pop()] = place
+        left_of[place] = opened[-1] if opened else None
+        opened.append(place)
+    expected = []
+    for place, key in enumerate(keys):
+        left, right = left_of[place], closed_by.get(place)
+        joins_left = left is not None and (right is None or keys[left] < keys[right])
+        takes_left = place > 0 and keys[place - 1] < key
+        takes_right = place + 1 < n_gaps and keys[place + 1] < key
+        expected.append(takes_left | joins_left << 1 | takes_right << 2 | (not joins_left) << 3)
+    for sweeps in (_sweep, _processor.sweeps):
+        moves = np.empty(n_gaps, np.uint8)
+        sweeps.line_moves(gaps, moves)
+        np.testing.assert_array_equal(moves, expected)
+
+
+def test_what_is_kept_with_a_tree_changes_no_result():
+    rng = np.random.default_rng(0)
+    image, values, features = rng.random((3, 3, 20, 30))
+    fresh = [aproarray.mst(image[b]) for b in range(3)]
+    trees = aproarray.mst(image[..., None])
+    index = [2, 0, 2]
+    for read in (features, features.astype(np.float32), features):  # indices of two widths
+        for options in ({}, {"features": read[index]}):
+            result = aproarray.global_propagate(
+                values[index], trees, zeta=0.2, tree_index=index, channel_axis=None, **options
+            )
+            for k, b in enumerate(index):
+                again = {name: array[k] for name, array in options.items()}
+                alone = aproarray.global_propagate(
+                    values[b], SpanningTree(*fresh[b].__reduce__()[1]), zeta=0.2, channel_axis=None, **again
+                )
+                np.testing.assert_array_equal(result[k], alone)
+
+
 @pytest.mark.parametrize("zeta", [[0.1], [0.3, 5.0, 1e-3], (1.0, math.inf), np.array([0.2, 0.2]), []])
 def test_sequence_of_zetas_is_a_loop_along_a_new_first_axis(zeta):
     image, mask = picture_with_ties()

@@ -50,8 +50,8 @@ def test_trees_are_the_cpus_bit_for_bit(gpu, shape, levels, dtype):
     trees = [(ours, theirs)]
     trees += [
         (
-            gpu.reweighed_trees(ours.gap_edges, np.array([1, 0]), to_device(features), 1)[0],
-            cpu.reweighed_trees(theirs.gap_edges, np.array([1, 0]), features, 1)[0],
+            gpu.reweighed_trees(gpu.edges(ours.gap_edges), np.array([1, 0]), to_device(features), 1)[0],
+            cpu.reweighed_trees(cpu.edges(theirs.gap_edges), np.array([1, 0]), features, 1)[0],
         )
     ]
     for one, other in trees:
@@ -86,7 +86,7 @@ def test_gradients_are_those_of_finite_differences(gpu, features, tree_index):
     def propagate(values, gaps):
         out = emulated_cupy.empty(values.shape, np.float64)
         z = emulated_cupy.empty((2, n), np.float64)
-        gpu.global_propagate(to_device(values), out, trees.order, gaps, tree_index, zeta, 1, z)
+        gpu.global_propagate(to_device(values), out, gpu.lines(trees.order, gaps, 1), tree_index, zeta, 1, z)
         return out, z
 
     result, z = propagate(values, trees.gaps)
@@ -120,7 +120,14 @@ def test_gradients_are_those_of_finite_differences(gpu, features, tree_index):
         np.testing.assert_allclose(out.get()[b, gap], expected, rtol=1e-5, atol=1e-8)
     transposed = emulated_cupy.empty(values.shape, np.float64)
     gpu.global_propagate(
-        to_device(grad), transposed, trees.order, trees.gaps, tree_index, zeta, 1, z, transposed=True
+        to_device(grad),
+        transposed,
+        gpu.lines(trees.order, trees.gaps, 1),
+        tree_index,
+        zeta,
+        1,
+        z,
+        transposed=True,
     )
     units = rng.standard_normal(values.shape)
     np.testing.assert_allclose(

@@ -131,7 +131,7 @@ def _propagate(
     rows = np.empty((1, n_all, min(_COLUMNS, n_columns + 1)))
     swept = np.empty_like(rows)
     ones = np.ones((1, n_all), np.float64)
-    order, gaps = line.pixels[None], line.gaps[None]
+    lines = cpu.lines(line.pixels[None], line.gaps[None], 1)
     for k, zeta in enumerate(zetas):
         counts = np.empty(0)
         done = -1  # the column before the first is that of counts
@@ -148,7 +148,7 @@ def _propagate(
                 if outside is not None:
                     target[n_pixels:] = outside[:, column]
             cpu.global_propagate(
-                rows[..., :width], swept[..., :width], order, gaps, np.zeros(1, np.intp), zeta, 1,
+                rows[..., :width], swept[..., :width], lines, np.zeros(1, np.intp), zeta, 1,
                 sums=ones, transposed=True,
             )  # fmt: skip
             if done < 0:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as xp
 
-from aproarray.cpu._global import affinities, feature_gradients, global_gap_gradients, global_propagate
+from aproarray.cpu._global import (
+    affinities,
+    feature_gradients,
+    global_gap_gradients,
+    global_propagate,
+    lines,
+)
 from aproarray.cpu._labels import flood, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
@@ -20,6 +26,7 @@ from aproarray.cpu._tree_filter import edge_distances, rooted_trees, tree_filter
 from aproarray.cpu._trees import (
     are_trees,
     edge_list_tree,
+    edges,
     grid_trees,
     linkage,
     reweighed_trees,
@@ -41,6 +48,7 @@ __all__ = [
     "edge_distances",
     "edge_list_tree",
     "edge_weights",
+    "edges",
     "expand_line",
     "feature_gradients",
     "flood",
@@ -48,6 +56,7 @@ __all__ = [
     "global_propagate",
     "grid_trees",
     "largest_between",
+    "lines",
     "linkage",
     "local_gradients",
     "local_propagate",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,28 @@ def affinities(distances: Array, zeta: float) -> Array:
     return result
 
 
+class Lines(NamedTuple):
+    """The lines of B trees: order (B, N), gaps (B, N-1), and what sweeps do at gaps (B, N-1)."""
+
+    order: Array
+    gaps: Array
+    moves: Array
+    """See `_sweep.line_moves`."""
+
+
+def lines(order: Array, gaps: Array, workers: int) -> Lines:
+    """Return the lines of trees (B, N) and (B, N-1) for the functions below; 1 byte per pixel is new."""
+    moves = np.empty(gaps.shape, np.uint8)
+    find = [
+        functools.partial(
+            _workers.run_apart, _processor.sweeps.line_moves, gaps[b], moves[b], pixels=gaps.shape[1]
+        )
+        for b in range(len(gaps))
+    ]
+    _workers.run(find, workers)
+    return Lines(order, gaps, moves)
+
+
 # Columns that become rows, at most, where the channels of a pixel are not side by side. More buffers than
 # these take were given back to the system after every call, and asked for at the next.
 _GATHERED_COLUMNS = 24
@@ -29,21 +51,21 @@ _GATHERED_COLUMNS = 24
 def global_propagate(
     values: Array,
     out: Array,
-    order: Array,
-    gaps: Array,
+    lines: Lines,
     tree_index: Array,
     zeta: float,
     workers: int,
     sums: Array | None = None,
     transposed: bool = False,
 ) -> bool:
-    """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_index[i] of order (B, N).
+    """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_index[i] of `lines`.
 
     sums (B, N), of the values' dtype, receive z = K 1 of the trees that have items, in the order of the
     line. Transposed, they hold it, and out becomes K (values / z): the gradient to phi of y = K phi / z.
     Returns whether all means are known to be finite.
     """
     n_channels = values.shape[2]
+    order, gaps, moves = lines
     side_by_side = values.strides[2] == out.strides[2] == values.itemsize
     used = sorted(set(tree_index.tolist()))
     threads = max(1, workers // max(len(used), 1))  # for one tree
@@ -73,6 +95,7 @@ def global_propagate(
                 blocks[share::shares],
                 order[tree],
                 kappa,
+                moves[tree],
                 # Tasks of one tree compute the same sums: one of them hands them out.
                 None if sums is None or (share and not transposed) else sums[tree],
                 transposed,
@@ -105,6 +128,7 @@ def _sweep_blocks(
     blocks: list[Array],
     order: Array,
     kappa: Array,
+    moves: Array,
     sums: Array | None,
     transposed: bool,
     workers: int,
@@ -118,21 +142,30 @@ def _sweep_blocks(
         side_by_side = values.strides[2] == out.strides[2] == values.itemsize
         if item == last_item and (side_by_side or len(columns) <= _processor.sweeps.FEW_COLUMNS):
             block = np.s_[item, :, first : last + 1]
-            finite &= _both_sweeps(values[block], out[block], order, kappa, counts, transposed, workers)
+            finite &= _both_sweeps(
+                values[block], out[block], order, kappa, moves, counts, transposed, workers
+            )
             continue
         if gathered.size == 0:
             gathered = np.empty(2 * len(order) * max(map(len, blocks)), values.dtype)
         rows = gathered[: 2 * len(order) * len(columns)].reshape(2, len(order), len(columns))
         gather = functools.partial(_processor.sweeps.gather, values, columns, rows[0])
         _workers.run_ranges(gather, len(order), workers, _workers.LINEAR * len(columns))
-        finite &= _both_sweeps(rows[0], rows[1], order, kappa, counts, transposed, workers)
+        finite &= _both_sweeps(rows[0], rows[1], order, kappa, moves, counts, transposed, workers)
         scatter = functools.partial(_processor.sweeps.scatter, rows[1], columns, out)
         _workers.run_ranges(scatter, len(order), workers, _workers.LINEAR * len(columns))
     return finite
 
 
 def _both_sweeps(
-    values: Array, out: Array, order: Array, kappa: Array, counts: Array, transposed: bool, workers: int
+    values: Array,
+    out: Array,
+    order: Array,
+    kappa: Array,
+    moves: Array,
+    counts: Array,
+    transposed: bool,
+    workers: int,
 ) -> bool:
     """Propagate values (N, C) into out (N, C) by two sweeps that meet in the middle; see `_sweep.sweep`.
 
@@ -152,14 +185,14 @@ def _both_sweeps(
         for bounds in itertools.zip_longest(ahead, behind, fillvalue=(0, 0)):
             _workers.check_stop()
             _processor.sweeps.sweep(
-                values, out, order, kappa, counts, *stacks, second, transposed, *bounds[0], *bounds[1]
+                values, out, order, kappa, moves, counts, *stacks, second, transposed, *bounds[0], *bounds[1]
             )
 
     for second in (False, True):
         ahead, behind = steps(*halves[second]), steps(*halves[not second])[::-1]
         if workers > 1:
-            moves = [functools.partial(move, second, ahead, []), functools.partial(move, second, [], behind)]
-            _workers.run(moves, workers)
+            both = [functools.partial(move, second, ahead, []), functools.partial(move, second, [], behind)]
+            _workers.run(both, workers)
         else:
             move(second, ahead, behind)
     return all(stack.finite for stack in stacks)

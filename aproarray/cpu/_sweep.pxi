@@ -5,13 +5,18 @@ gathered into rows, and scattered back. Only affinities enter here: kappa = exp(
 of two pixels is the smallest kappa between their positions.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy
+from libc.math cimport INFINITY
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
 
 from aproarray import _zeta
 
 from aproarray.cpu._prefetch cimport prefetch
+
+cdef extern from *:
+    int64_t LARGEST32 "INT32_MAX"
+    int64_t LARGEST64 "INT64_MAX"
 
 ctypedef fused real:
     float
@@ -21,33 +26,115 @@ ctypedef fused index_t:
     int32_t
     int64_t
 
-# The sums of a stack entry, in double: a sum over millions of float32 pixels keeps its digits. One
-# struct per vector width makes the width a constant of the compiled loops.
-cdef struct Lanes4:
-    double v[4]
+cdef extern from *:
+    """
+    /* Four doubles. Compilers make no vector code of them by themselves where pointers may be the same. */
+    #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 9)
+    typedef double apro_quad __attribute__((vector_size(32)));
+    typedef float apro_singles __attribute__((vector_size(16), aligned(4), may_alias));
+    typedef double apro_doubles __attribute__((vector_size(32), aligned(8), may_alias));
+    #if defined(__AVX__)
+    #include <immintrin.h>
+    /* What gcc 12 makes of __builtin_convertvector here goes by way of memory. */
+    #define APRO_READ_FLOAT(x) ((apro_quad)_mm256_cvtps_pd(_mm_loadu_ps(x)))
+    #else
+    #define APRO_READ_FLOAT(x) __builtin_convertvector(*(const apro_singles *)(x), apro_quad)
+    #endif
+    #define APRO_READ_DOUBLE(x) ((apro_quad)*(const apro_doubles *)(x))
+    #define APRO_WRITE_FLOAT(x, quad) (*(apro_singles *)(x) = __builtin_convertvector(quad, apro_singles))
+    #define APRO_WRITE_DOUBLE(x, quad) (*(apro_doubles *)(x) = (quad))
+    #define APRO_LANE(quad, c) ((quad)[c])
+    #define APRO_PLUS(a, b) ((a) + (b))
+    #define APRO_TIMES(quad, factor) ((quad) * (apro_quad){factor, factor, factor, factor})
+    #else
+    typedef struct { double v[4]; } apro_quad;
+    #define APRO_READ(name, type) \\
+        static __inline apro_quad name(const type *x) { \\
+            apro_quad quad; \\
+            for (int c = 0; c < 4; c++) quad.v[c] = x[c]; \\
+            return quad; \\
+        }
+    #define APRO_WRITE(name, type) \\
+        static __inline void name(type *x, apro_quad quad) { \\
+            for (int c = 0; c < 4; c++) x[c] = (type)quad.v[c]; \\
+        }
+    APRO_READ(APRO_READ_FLOAT, float)
+    APRO_READ(APRO_READ_DOUBLE, double)
+    APRO_WRITE(APRO_WRITE_FLOAT, float)
+    APRO_WRITE(APRO_WRITE_DOUBLE, double)
+    #define APRO_LANE(quad, c) ((quad).v[c])
+    static __inline apro_quad APRO_PLUS(apro_quad a, apro_quad b) {
+        for (int c = 0; c < 4; c++) a.v[c] += b.v[c];
+        return a;
+    }
+    static __inline apro_quad APRO_TIMES(apro_quad quad, double factor) {
+        for (int c = 0; c < 4; c++) quad.v[c] *= factor;
+        return quad;
+    }
+    #endif
+    """
+    ctypedef struct quad_t "apro_quad":
+        pass
+    quad_t read_float "APRO_READ_FLOAT"(const float *x) noexcept nogil
+    quad_t read_double "APRO_READ_DOUBLE"(const double *x) noexcept nogil
+    void write_float "APRO_WRITE_FLOAT"(float *x, quad_t quad) noexcept nogil
+    void write_double "APRO_WRITE_DOUBLE"(double *x, quad_t quad) noexcept nogil
+    double lane_of "APRO_LANE"(quad_t quad, int c) noexcept nogil
+    quad_t plus "APRO_PLUS"(quad_t a, quad_t b) noexcept nogil
+    quad_t times "APRO_TIMES"(quad_t quad, double factor) noexcept nogil
 
-cdef struct Lanes8:
-    double v[8]
+# A slot of the stack of a sweep over many columns: S, T, and the number of pixels as S and T. All in double:
+# a sum over millions of float32 pixels keeps its digits. One struct per vector width makes the width a
+# constant of the compiled loops.
+cdef struct Slot4:
+    quad_t sum[1]
+    quad_t seen[1]
+    double n
+    double n_seen
+    double unused[2]
 
-cdef struct Lanes12:
-    double v[12]
+cdef struct Slot8:
+    quad_t sum[2]
+    quad_t seen[2]
+    double n
+    double n_seen
+    double unused[2]
 
-cdef struct Lanes16:
-    double v[16]
+cdef struct Slot12:
+    quad_t sum[3]
+    quad_t seen[3]
+    double n
+    double n_seen
+    double unused[2]
 
-cdef struct Lanes24:
-    double v[24]
+cdef struct Slot16:
+    quad_t sum[4]
+    quad_t seen[4]
+    double n
+    double n_seen
+    double unused[2]
 
-cdef struct Lanes32:
-    double v[32]
+cdef struct Slot24:
+    quad_t sum[6]
+    quad_t seen[6]
+    double n
+    double n_seen
+    double unused[2]
 
-ctypedef fused lanes_t:
-    Lanes4
-    Lanes8
-    Lanes12
-    Lanes16
-    Lanes24
-    Lanes32
+cdef struct Slot32:
+    quad_t sum[8]
+    quad_t seen[8]
+    double n
+    double n_seen
+    double unused[2]
+
+ctypedef fused slot_t:
+    Slot4
+    Slot8
+    Slot12
+    Slot16
+    Slot24
+    Slot32
 
 # How a sweep uses the sums' weights z. These are types, so that the compiler makes a loop of each.
 cdef struct Averaging:  # divide results by z
@@ -62,10 +149,12 @@ ctypedef fused mode_t:
 
 cdef enum:
     FEW = 3
-    AHEAD = 12  # pixels that a gather is prefetched before its turn
+    LINE = 64  # bytes of a line of the cache
+    AHEAD = 16  # pixels that a gather is prefetched before its turn
     GROUP = 4  # lanes that are loaded and stored together
     STRETCH = 64  # pixels that are gathered or scattered together
     CHUNK = 256  # numbers and pixels that are worked on in buffers
+    BLOCK = 1024  # gaps whose moves are found together
     SMALLEST_LOG = -708
 
 MAX_COLUMNS = 32
@@ -88,40 +177,35 @@ cdef struct Block:
     int columns[8]
 
 
-cdef struct Entry:
-    # A stack entry without its sums: an affinity, and the numbers of pixels that S and T sum over.
-    double kappa
-    double n
-    double n_seen
-
-
-cdef struct Entries:
-    # Entries from the heaviest gap (the affinity rises upwards); entry 0 is a sentinel that stays.
+cdef struct Slots:
+    # The stack of a sweep. Gaps that the same later gap outweighs share a slot. Slot 0 holds zeros and is
+    # only read, slot 1 is there from the start.
     Py_ssize_t capacity
     Py_ssize_t top
-    size_t entry_bytes
-    size_t sum_bytes
+    size_t slot_bytes
     bint finite  # all means that the sweep has completed
-    void *entries  # Entry or, of few columns, whose number of pixels is a lane, the affinity alone
-    void *sums  # lanes_t[2 * capacity] or few_t[2 * capacity]: S, then T, of every entry
+    void *memory
+    void *slots  # slot_t[capacity] or few_t[2 * capacity] (S, then T), from the start of a cache line on
 
 
-cdef bint reserve(Entries *stack, Py_ssize_t more) noexcept nogil:
-    """Make room for so many entries more."""
-    cdef Py_ssize_t capacity = stack.capacity
-    cdef void *moved
-    if stack.top + more < capacity:
+cdef bint reserve(Slots *stack, Py_ssize_t more) noexcept nogil:
+    """Make room for so many slots more."""
+    cdef Py_ssize_t capacity = max(stack.capacity, <Py_ssize_t> 64)
+    cdef void *memory
+    cdef void *slots
+    if stack.memory != NULL and stack.top + more < capacity:
         return True
     while stack.top + more >= capacity:
         capacity *= 2
-    moved = realloc(stack.sums, 2 * capacity * stack.sum_bytes)
-    if moved == NULL:
+    memory = calloc(capacity * stack.slot_bytes + LINE, 1)
+    if memory == NULL:
         return False
-    stack.sums = moved
-    moved = realloc(stack.entries, capacity * stack.entry_bytes)
-    if moved == NULL:
-        return False
-    stack.entries = moved
+    slots = <char *> memory + (LINE - <size_t> memory % LINE)
+    if stack.memory != NULL:
+        memcpy(slots, stack.slots, stack.capacity * stack.slot_bytes)
+        free(stack.memory)
+    stack.memory = memory
+    stack.slots = slots
     stack.capacity = capacity
     return True
 
@@ -136,39 +220,152 @@ cdef int lanes_for(int columns) noexcept nogil:
 cdef class Stack:
     """The sums of a sweep over `columns` columns: of all pixels that it has passed, at first of none."""
 
-    cdef Entries data
+    cdef Slots data
 
     def __cinit__(self, int columns):
-        self.data.capacity = 64
-        self.data.top = 0
+        self.data.top = 1
         self.data.finite = True
-        self.data.sum_bytes = lanes_for(columns) * sizeof(double)
-        self.data.entry_bytes = sizeof(double) if columns <= FEW else sizeof(Entry)
-        self.data.sums = calloc(2 * self.data.capacity, self.data.sum_bytes)
-        self.data.entries = calloc(self.data.capacity, self.data.entry_bytes)
-        if self.data.sums == NULL or self.data.entries == NULL:
+        self.data.slot_bytes = (2 * lanes_for(columns) + (0 if columns <= FEW else 4)) * sizeof(double)
+        if not reserve(&self.data, 0):
             raise MemoryError("no memory for the stack of a sweep")
-        (<double *> self.data.entries)[0] = -1  # below any affinity
 
     @property
     def finite(self):
         """Whether all means that the sweep completed are finite."""
         return bool(self.data.finite)
 
+    @property
+    def capacity(self):
+        """How many slots there is room for."""
+        return self.data.capacity
+
     def __dealloc__(self):
-        free(self.data.sums)
-        free(self.data.entries)
+        free(self.data.memory)
+
+
+cdef enum:  # what a sweep does at a gap
+    TAKE = 1  # the sum of the top slot comes along: the gap outweighs its gaps
+    JOIN = 2  # the sum is added to the slot that is then on top: one later gap outweighs both
+
+
+cdef inline int move_of(int moves, Py_ssize_t step) noexcept nogil:
+    """Return what a sweep forward (step 1) or backward (-1) does at a gap of `line_moves`."""
+    return moves & 3 if step > 0 else moves >> 2
+
+
+cdef struct Opened:
+    int64_t key
+    Py_ssize_t place
+
+
+cdef inline int64_t key_of(real gap) noexcept nogil:
+    """Return a number that orders gaps as their weights do; NaN counts as inf."""
+    cdef int32_t single
+    cdef int64_t both
+    gap = (gap if gap == gap else <real> INFINITY) + 0  # -0 becomes 0
+    if real is float:
+        memcpy(&single, &gap, sizeof(single))
+        return single ^ (single >> 31 & <int32_t> LARGEST32)
+    else:
+        memcpy(&both, &gap, sizeof(both))
+        return both ^ (both >> 63 & LARGEST64)
+
+
+cdef Py_ssize_t drop_minima(int64_t *keys, int32_t *places, uint8_t *on_left, Py_ssize_t n) noexcept nogil:
+    """Drop the gaps that are lighter than both neighbours, but for the ends; return how many are left.
+
+    The parent of such a gap is the lighter one of the two. `on_left` says whether it is the left one, and is
+    of no meaning for gaps that stay.
+    """
+    cdef Py_ssize_t i, kept = 1
+    cdef int64_t left = keys[0], key = keys[1], right
+    cdef int32_t place
+    for i in range(1, n - 1):
+        right = keys[i + 1]
+        place = places[i]
+        on_left[place] = left <= right
+        keys[kept] = key  # written in any case, kept unless it is dropped: no branch
+        places[kept] = place
+        kept += (left <= key) | (right < key)
+        left = key
+        key = right
+    keys[kept] = key
+    places[kept] = places[n - 1]
+    return kept + 1
+
+
+def line_moves(const real[::1] gaps, uint8_t[::1] moves):
+    """moves (N-1) <- what sweeps over a line do at its gaps: forward in the lower two bits, backward above.
+
+    In the Cartesian tree of the gaps (ties: the later one is heavier), a sweep forward takes along what lies
+    between a gap and its left child, and joins the slot of its parent where that is on the left. O(N).
+
+    A stack finds parents, but nobody can predict how many gaps the next one closes. Of a block of gaps, most
+    are therefore dropped before, in rounds without such a branch.
+    """
+    cdef Py_ssize_t n = gaps.shape[0], start, count, left, last, i, top = 0, first
+    cdef Opened *opened  # the gaps whose parents may still come, weights falling
+    cdef int64_t[BLOCK + 2] keys  # those of a block, and one on either side
+    cdef int32_t[BLOCK] places
+    cdef uint8_t[BLOCK] on_left
+    cdef uint8_t *at
+    cdef int64_t key
+    if n == 0:
+        return
+    opened = <Opened *> malloc(n * sizeof(Opened))
+    if opened == NULL:
+        raise MemoryError(f"no memory for the moves of sweeps over {n + 1} pixels")
+    with nogil:
+        keys[0] = LARGEST64
+        start = 0
+        while start < n:
+            count = min(<Py_ssize_t> BLOCK, n - start)
+            at = &moves[start]
+            for i in range(count):
+                keys[i + 1] = key_of(gaps[start + i])
+            keys[count + 1] = key_of(gaps[start + count]) if start + count < n else <int64_t> LARGEST64
+            last = keys[count]
+            for i in range(count):
+                at[i] = (
+                    JOIN << 2 | (keys[i] <= keys[i + 1]) * TAKE | (keys[i + 2] < keys[i + 1]) * (TAKE << 2)
+                )
+                places[i] = <int32_t> i
+            left = count
+            i = 2 * count
+            while left > 2 and 8 * left < 7 * i:  # rounds that drop little are left to the stack
+                i = left
+                left = drop_minima(keys + 1, places, on_left, left)
+            for i in range(left):
+                on_left[places[i]] = False
+            for i in range(count):
+                at[i] ^= on_left[i] * (JOIN | JOIN << 2)
+            for i in range(left):
+                key = keys[i + 1]
+                first = top
+                while top > 0 and opened[top - 1].key <= key:
+                    top -= 1
+                    moves[opened[top].place] ^= JOIN | JOIN << 2  # the parent is on the left ...
+                if top < first:  # ... but for the heaviest of them, whose parent is this gap
+                    moves[opened[top].place] ^= JOIN | JOIN << 2
+                opened[top].key = key
+                opened[top].place = start + places[i]
+                top += 1
+            keys[0] = last
+            start += BLOCK
+        for i in range(1, top):
+            moves[opened[i].place] ^= JOIN | JOIN << 2
+        free(opened)
 
 
 cdef struct Side:
     # A sweep on its way along a range of the line, from `place` to before `end`, in steps of 1 or -1.
-    Entries *stack
+    Slots *stack
     Py_ssize_t step
     Py_ssize_t place
     Py_ssize_t end
 
 
-cdef Side side_of(Entries *stack, Py_ssize_t first, Py_ssize_t last, bint backward) noexcept nogil:
+cdef Side side_of(Slots *stack, Py_ssize_t first, Py_ssize_t last, bint backward) noexcept nogil:
     cdef Side side
     side.stack = stack
     side.step = -1 if backward else 1
@@ -177,125 +374,148 @@ cdef Side side_of(Entries *stack, Py_ssize_t first, Py_ssize_t last, bint backwa
     return side
 
 
-cdef inline void load(const Block *block, const char *at, lanes_t *lanes, const real *_kind) noexcept nogil:
-    """lanes <- the columns that begin at an address."""
-    cdef int group, c
-    cdef const real *row
-    for group in range(<int> (sizeof(lanes_t) // sizeof(double) // GROUP)):
-        row = <const real *> at + block.columns[group]
-        for c in range(GROUP):
-            lanes.v[GROUP * group + c] = row[c]
+cdef inline quad_t read_four(const real *at) noexcept nogil:
+    if real is float:
+        return read_float(at)
+    else:
+        return read_double(at)
 
 
-cdef inline void store(const Block *block, char *at, const lanes_t *lanes, const real *_kind) noexcept nogil:
-    """The columns that begin at an address <- lanes."""
-    cdef int group, c
-    cdef real *row
-    for group in range(<int> (sizeof(lanes_t) // sizeof(double) // GROUP)):
-        row = <real *> at + block.columns[group]
-        for c in range(GROUP):
-            row[c] = <real> lanes.v[GROUP * group + c]
+cdef inline void write_four(real *at, quad_t lanes) noexcept nogil:
+    if real is float:
+        write_float(at, lanes)
+    else:
+        write_double(at, lanes)
 
 
 cdef bint sweep_many(
-    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    const Side *side, bint second, lanes_t *_width, const real *_kind, mode_t *_mode,
+    const Block *given, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
+    real *counts, const Side *side, bint second, slot_t *_width, const real *_kind, mode_t *_mode,
 ) noexcept nogil:
     """Move a sweep over its range of the line. False: out of memory.
 
     T, on top of the stack, is the sum over all pixels passed, each weighted by its affinity to the next
-    pixel. At a gap, the entries whose gaps are no larger are merged into one. Only terms of one sign are
-    added; nothing is ever subtracted. The first sweep to reach a pixel leaves the mean so far in the result
-    (a sum might overflow float32), and its weight in `counts`. The second sweep completes both. Transposed,
-    `counts` holds the final z from the start: values are divided by it, and sums stay sums.
+    pixel. S is the unweighted sum of a slot. At a gap, `moves` says whether the top slot's S comes along, and
+    whether what comes along joins the slot below or begins a new one (see `line_moves`). Neither is a branch.
+    Only terms of one sign are added; nothing is ever subtracted. The first sweep to reach a pixel leaves the
+    mean so far in the result (a sum might overflow float32), and its weight in `counts`. The second sweep
+    completes both. Transposed, `counts` holds the final z from the start: values are divided by it, and sums
+    stay sums.
     """
-    cdef Entries *stack = side.stack
-    cdef Py_ssize_t p = side.place, step = side.step, pixel, top = stack.top, at, popped
+    cdef Block own = given[0]  # which no store can change
+    cdef const Block *block = &own
+    cdef Slots *stack = side.stack
+    cdef Py_ssize_t p = side.place, step = side.step, pixel, gap, take, join, column
     cdef Py_ssize_t last = 0 if step < 0 else n - 1
-    cdef int c, group, width = <int> (sizeof(lanes_t) // sizeof(double))
-    cdef lanes_t acc, result
-    cdef lanes_t *sums = <lanes_t *> stack.sums
-    cdef Entry *entries = <Entry *> stack.entries
-    cdef double z, n_behind, n_acc, affinity, together
-    cdef double[GROUP] nothing  # 0, or NaN from when a result is not finite
+    cdef int c, group, n_groups = <int> ((sizeof(slot_t) // sizeof(quad_t) - 1) // 2), move
+    cdef slot_t *zeros
+    cdef slot_t *top
+    cdef slot_t *end
+    cdef slot_t *taken
+    cdef slot_t *below
+    cdef slot_t *joined
+    cdef quad_t[8] values
+    cdef quad_t[8] results
+    cdef quad_t value, together, nothing  # 0, or NaN from when a result is not finite
+    cdef const char *source
+    cdef char *target
+    cdef Py_ssize_t at
+    cdef double z, n_behind = 0, n_acc, affinity
     if p == side.end:  # the stack may be another thread's
         return True
-    for c in range(GROUP):
-        nothing[c] = 0
+    zeros = <slot_t *> stack.slots
+    top = zeros + stack.top
+    end = zeros + stack.capacity - 1
+    nothing = zeros.sum[0]
     while p != side.end:
         if 0 <= p + AHEAD * step < n:
             pixel = order[p + AHEAD * step]
-            prefetch(block.source + pixel * block.source_stride)
-            prefetch(block.source + pixel * block.source_stride + block.source_last)
-            prefetch(block.target + pixel * block.target_stride)
-            prefetch(block.target + pixel * block.target_stride + block.target_last)
+            source = block.source + pixel * block.source_stride
+            target = block.target + pixel * block.target_stride
+            at = 0
+            while at < block.source_last:  # a row that is not aligned may touch a line between its ends
+                prefetch(source + at)
+                prefetch(target + at)
+                at += LINE
+            prefetch(source + block.source_last)
+            prefetch(target + block.target_last)
         pixel = order[p]
-        load(block, block.source + pixel * block.source_stride, &acc, _kind)
+        source = block.source + pixel * block.source_stride
+        target = block.target + pixel * block.target_stride
         if mode_t is Transposing:
             z = 1 / counts[p]
-            for c in range(width):
-                acc.v[c] *= z
-            if second:
-                load(block, block.target + pixel * block.target_stride, &result, _kind)
-                for c in range(width):
-                    result.v[c] = acc.v[c] + result.v[c] + sums[2 * top + 1].v[c]
-            else:
-                result = sums[2 * top + 1]
         elif second:
             n_behind = counts[p]
-            z = n_behind + entries[top].n_seen
+            z = n_behind + top.n_seen
             counts[p] = <real> z
             z = 1 / z
-            load(block, block.target + pixel * block.target_stride, &result, _kind)
-            for c in range(width):
-                result.v[c] = (acc.v[c] + result.v[c] * n_behind + sums[2 * top + 1].v[c]) * z
-            for c in range(GROUP):
-                together = result.v[c]
-                for group in range(1, width // GROUP):
-                    together += result.v[GROUP * group + c]
-                nothing[c] += together * 0
         else:
-            counts[p] = <real> (1 + entries[top].n_seen)
+            counts[p] = <real> (1 + top.n_seen)
             z = 1 / counts[p]
-            for c in range(width):
-                result.v[c] = sums[2 * top + 1].v[c] * z
-        store(block, block.target + pixel * block.target_stride, &result, _kind)
+        for group in range(n_groups):  # all are read before one is written, as the last two may overlap
+            column = GROUP * group if group < n_groups - 2 else own.columns[group]
+            value = read_four(<const real *> source + column)
+            if mode_t is Transposing:
+                value = times(value, z)
+                results[group] = top.seen[group]
+                if second:
+                    results[group] = plus(
+                        plus(value, read_four(<const real *> target + column)), results[group]
+                    )
+            elif second:
+                results[group] = times(
+                    plus(
+                        plus(value, times(read_four(<const real *> target + column), n_behind)),
+                        top.seen[group],
+                    ),
+                    z,
+                )
+            else:
+                results[group] = times(top.seen[group], z)
+            values[group] = value
+        for group in range(n_groups):
+            column = GROUP * group if group < n_groups - 2 else own.columns[group]
+            write_four(<real *> target + column, results[group])
+        if mode_t is Averaging:
+            if second:
+                together = results[0]
+                for group in range(1, n_groups):
+                    together = plus(together, results[group])
+                nothing = plus(nothing, times(together, 0))
 
         if p == last:
             break
-        affinity = kappa[min(p, p + step)]
+        gap = min(p, p + step)
+        affinity = kappa[gap]
+        move = move_of(moves[gap], step)
         p += step
-        if affinity == 0:  # no pixel passed is seen from here on
-            top = 0
-            continue
-        # Whether there is anything to pop cannot be predicted: pop the sentinel's zeros if not.
-        popped = entries[top].kappa >= affinity
-        at = top * popped
-        for c in range(width):
-            acc.v[c] += sums[2 * at].v[c]
-        n_acc = 1 + entries[at].n
-        top -= popped
-        while entries[top].kappa >= affinity:
-            for c in range(width):
-                acc.v[c] += sums[2 * top].v[c]
-            n_acc += entries[top].n
-            top -= 1
-        top += 1
-        if top == stack.capacity:
-            stack.top = top
+        if top == end:
+            stack.top = top - zeros
             if not reserve(stack, 1):
                 return False
-            sums = <lanes_t *> stack.sums
-            entries = <Entry *> stack.entries
-        entries[top].kappa = affinity
-        entries[top].n = n_acc
-        entries[top].n_seen = entries[top - 1].n_seen + affinity * n_acc
-        for c in range(width):
-            sums[2 * top].v[c] = acc.v[c]
-            sums[2 * top + 1].v[c] = sums[2 * top - 1].v[c] + affinity * acc.v[c]
-    stack.top = top
+            zeros = <slot_t *> stack.slots
+            top = zeros + stack.top
+            end = zeros + stack.capacity - 1
+        take = -<Py_ssize_t> (move & TAKE)  # all bits, or none
+        join = -<Py_ssize_t> (move >> 1)
+        below = <slot_t *> (<char *> top - (take & <Py_ssize_t> sizeof(slot_t)))
+        taken = <slot_t *> (<char *> zeros + (take & (<char *> top - <char *> zeros)))
+        joined = <slot_t *> (<char *> zeros + (join & (<char *> below - <char *> zeros)))
+        top = <slot_t *> (<char *> below + (~join & <Py_ssize_t> sizeof(slot_t)))
+        if affinity == 0:  # nothing passed is seen from ahead, and heavier gaps let through no more
+            memset(top, 0, sizeof(slot_t))
+            continue
+        n_acc = 1 + taken.n
+        top.n_seen = below.n_seen + affinity * n_acc
+        top.n = n_acc + joined.n
+        for group in range(n_groups):
+            value = plus(values[group], taken.sum[group])
+            together = plus(below.seen[group], times(value, affinity))
+            top.sum[group] = plus(value, joined.sum[group])
+            top.seen[group] = together
+    stack.top = top - zeros
     for c in range(GROUP):
-        stack.finite = stack.finite and nothing[c] == 0
+        stack.finite = stack.finite and lane_of(nothing, c) == 0
     return True
 
 
@@ -389,37 +609,37 @@ include "_sweep_few.pxi"
 
 
 cdef bint move_few(
-    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    const Side *ahead, const Side *behind, bint second, bint transposed, few_t *width,
+    const Block *block, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
+    real *counts, const Side *ahead, const Side *behind, bint second, bint transposed, few_t *width,
 ) noexcept nogil:
     if transposed:
         return sweep_few(
-            block, order, kappa, n, counts, ahead, behind, second, width, <Transposing *> NULL
+            block, order, kappa, moves, n, counts, ahead, behind, second, width, <Transposing *> NULL
         )
-    return sweep_few(block, order, kappa, n, counts, ahead, behind, second, width, <Averaging *> NULL)
+    return sweep_few(block, order, kappa, moves, n, counts, ahead, behind, second, width, <Averaging *> NULL)
 
 
 cdef bint move_many(
-    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    const Side *ahead, const Side *behind, bint second, bint transposed, lanes_t *width,
+    const Block *block, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
+    real *counts, const Side *ahead, const Side *behind, bint second, bint transposed, slot_t *width,
 ) noexcept nogil:
     if transposed:
         return sweep_many(
-            block, order, kappa, n, counts, ahead, second, width, counts, <Transposing *> NULL
+            block, order, kappa, moves, n, counts, ahead, second, width, counts, <Transposing *> NULL
         ) and sweep_many(
-            block, order, kappa, n, counts, behind, second, width, counts, <Transposing *> NULL
+            block, order, kappa, moves, n, counts, behind, second, width, counts, <Transposing *> NULL
         )
     return sweep_many(
-        block, order, kappa, n, counts, ahead, second, width, counts, <Averaging *> NULL
+        block, order, kappa, moves, n, counts, ahead, second, width, counts, <Averaging *> NULL
     ) and sweep_many(
-        block, order, kappa, n, counts, behind, second, width, counts, <Averaging *> NULL
+        block, order, kappa, moves, n, counts, behind, second, width, counts, <Averaging *> NULL
     )
 
 
 def sweep(
     const real[:, :] values, real[:, :] out, const index_t[::1] order, const double[::1] kappa,
-    real[::1] counts, Stack ahead_stack, Stack behind_stack, bint second, bint transposed,
-    Py_ssize_t first, Py_ssize_t last, Py_ssize_t behind_first, Py_ssize_t behind_last,
+    const uint8_t[::1] moves, real[::1] counts, Stack ahead_stack, Stack behind_stack,
+    bint second, bint transposed, Py_ssize_t first, Py_ssize_t last, Py_ssize_t behind_first, Py_ssize_t behind_last,
 ):
     """Move two sweeps over N pixels of C columns (at most 32): `ahead`, forward over pixels [first, last) of
     the line, and `behind`, backward over pixels [behind_first, behind_last). Either range may be empty.
@@ -434,6 +654,7 @@ def sweep(
     cdef Py_ssize_t n = values.shape[0]
     cdef int count = <int> values.shape[1], width = lanes_for(count), group
     cdef const double *gaps = &kappa[0] if n > 1 else NULL
+    cdef const uint8_t *moves_at = &moves[0] if n > 1 else NULL
     cdef Side ahead = side_of(&ahead_stack.data, first, last, False)
     cdef Side behind = side_of(&behind_stack.data, behind_first, behind_last, True)
     cdef Block block
@@ -454,43 +675,43 @@ def sweep(
     with nogil:
         if count == 1:
             done = move_few(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
                 <Pairs1 *> NULL,
             )
         elif count <= FEW:
             done = move_few(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
                 <Pairs2 *> NULL,
             )
         elif width == 4:
             done = move_many(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
-                <Lanes4 *> NULL,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
+                <Slot4 *> NULL,
             )
         elif width == 8:
             done = move_many(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
-                <Lanes8 *> NULL,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
+                <Slot8 *> NULL,
             )
         elif width == 12:
             done = move_many(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
-                <Lanes12 *> NULL,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
+                <Slot12 *> NULL,
             )
         elif width == 16:
             done = move_many(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
-                <Lanes16 *> NULL,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
+                <Slot16 *> NULL,
             )
         elif width == 24:
             done = move_many(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
-                <Lanes24 *> NULL,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
+                <Slot24 *> NULL,
             )
         else:
             done = move_many(
-                &block, &order[0], gaps, n, &counts[0], &ahead, &behind, second, transposed,
-                <Lanes32 *> NULL,
+                &block, &order[0], gaps, moves_at, n, &counts[0], &ahead, &behind, second, transposed,
+                <Slot32 *> NULL,
             )
     if not done:
         raise MemoryError(f"no memory for the stack of a sweep over {n} pixels and {count} channels")

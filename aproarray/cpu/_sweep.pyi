@@ -12,7 +12,9 @@ def affinities(distances: Array, zeta: float, result: Array, first: int, last: i
 class Stack:
     def __init__(self, columns: int) -> None: ...
     finite: bool
+    capacity: int
 
+def line_moves(gaps: Array, moves: Array) -> None: ...
 def gather(values: Array, columns: Array, rows: Array, first: int, last: int) -> None: ...
 def scatter(rows: Array, columns: Array, out: Array, first: int, last: int) -> None: ...
 def sweep(
@@ -20,6 +22,7 @@ def sweep(
     out: Array,
     order: Array,
     kappa: Array,
+    moves: Array,
     counts: Array,
     ahead_stack: Stack,
     behind_stack: Stack,

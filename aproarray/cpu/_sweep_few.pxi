@@ -1,13 +1,11 @@
 # Sweeps over one to three columns.
 #
-# Such a sweep is made of steps. A step pops an entry, or it pushes one and moves on to the next pixel. Nobody
-# can predict which, so there is no branch: both outcomes are computed, and a mask selects one. A step waits
-# for the step before it most of its time. A sweep forward and a sweep backward therefore take turns. Pixels
-# are read and written in chunks, apart from these steps.
+# Each step waits for the one before, through the top of the stack. So a sweep forward and one backward take
+# turns: one is computed while the other waits. Pixels are read and written apart from that, in chunks.
 
 cdef extern from *:
     """
-    /* Two doubles. Compilers do not make vector code of `apro_select` by themselves. */
+    /* Two doubles. Compilers do not make vector code of `apro_masked` by themselves. */
     #if defined(__GNUC__) || defined(__clang__)
     typedef double apro_pair __attribute__((vector_size(16)));
     typedef long long apro_pair_bits __attribute__((vector_size(16)));
@@ -16,9 +14,9 @@ cdef extern from *:
     #define APRO_SECOND(pair) ((pair)[1])
     #define APRO_ADD(a, b) ((a) + (b))
     #define APRO_SCALE(pair, factor) ((pair) * (apro_pair){factor, factor})
-    static inline apro_pair apro_select(long long mask, apro_pair a, apro_pair b) {
+    static inline apro_pair apro_masked(long long mask, apro_pair pair) {
         apro_pair_bits both = {mask, mask};
-        return (apro_pair)(((apro_pair_bits)a & both) | ((apro_pair_bits)b & ~both));
+        return (apro_pair)((apro_pair_bits)pair & both);
     }
     #else
     typedef struct { double v[2]; } apro_pair;
@@ -36,8 +34,8 @@ cdef extern from *:
     static __inline apro_pair APRO_SCALE(apro_pair pair, double factor) {
         return APRO_PAIR(pair.v[0] * factor, pair.v[1] * factor);
     }
-    static __inline apro_pair apro_select(long long mask, apro_pair a, apro_pair b) {
-        return mask ? a : b;
+    static __inline apro_pair apro_masked(long long mask, apro_pair pair) {
+        return mask ? pair : APRO_PAIR(0, 0);
     }
     #endif
     """
@@ -48,7 +46,7 @@ cdef extern from *:
     double second_of "APRO_SECOND"(pair_t pair) noexcept nogil
     pair_t add "APRO_ADD"(pair_t a, pair_t b) noexcept nogil
     pair_t scale "APRO_SCALE"(pair_t pair, double factor) noexcept nogil
-    pair_t select "apro_select"(int64_t mask, pair_t a, pair_t b) noexcept nogil  # a for -1, b for 0
+    pair_t masked "apro_masked"(int64_t mask, pair_t pair) noexcept nogil  # the pair for -1, zeros for 0
 
 # The columns, and last the number of pixels.
 cdef struct Pairs1:
@@ -62,41 +60,30 @@ ctypedef fused few_t:
     Pairs2
 
 
-cdef inline void pop_or_push(
-    const double *kappa, const few_t *values, few_t *seen, Py_ssize_t *at,
-    few_t *acc, few_t **sums, double **top,
+cdef inline few_t *move_over(
+    double affinity, int move, const few_t *value, few_t *seen, few_t *top, const few_t *zeros, bint may_cut,
 ) noexcept nogil:
-    """Make one step from pixel `at` of a chunk, acc being the sum of it and of what was popped there.
-
-    seen[i] becomes T at pixel i: what is pushed last, or written in vain before, counts.
-    """
+    """Move over a gap from a pixel of some value, and return the new top: `seen` becomes its T."""
     cdef int c
-    cdef Py_ssize_t i = at[0]
-    cdef double affinity = kappa[i]
-    cdef int64_t pop, bits, top_bits
-    cdef pair_t sum
-    cdef few_t *entry = sums[0]
-    if affinity == 0:  # no pixel passed is seen from here on
-        while top[0][0] >= 0:
-            top[0] -= 1
-            sums[0] -= 2
-        at[0] += 1
-        acc[0] = values[i + 1]
-        seen[i + 1] = sums[0][1]
-        return
-    memcpy(&bits, &affinity, sizeof(affinity))  # that are not negative are ordered as their bits are
-    memcpy(&top_bits, top[0], sizeof(affinity))
-    pop = -<int64_t> (top_bits >= bits)
-    top[0][1] = affinity
+    cdef Py_ssize_t take = -<Py_ssize_t> (move & TAKE), join = -<Py_ssize_t> (move >> 1)  # all bits, or none
+    cdef few_t *below = top + 2 * take
+    cdef const char *base = <const char *> zeros
+    cdef const few_t *taken = <const few_t *> (base + (take & (<const char *> top - base)))
+    cdef const few_t *joined = <const few_t *> (base + (join & (<const char *> below - base)))
+    cdef few_t *slot = below + 2 + 2 * join
+    cdef int64_t through = -<int64_t> (affinity != 0)  # else nothing passed is seen from ahead
+    cdef pair_t acc, sum, total
     for c in range(<int> (sizeof(few_t) // sizeof(pair_t))):
-        sum = add(entry[1].v[c], scale(acc.v[c], affinity))
-        entry[2].v[c] = acc.v[c]
-        entry[3].v[c] = sum
-        seen[i + 1].v[c] = sum
-        acc.v[c] = select(pop, add(acc.v[c], entry[0].v[c]), values[i + 1].v[c])
-    sums[0] += 2 + 4 * pop
-    top[0] += 1 + 2 * pop
-    at[0] = i + 1 + pop
+        acc = add(value.v[c], taken.v[c])
+        sum = add(acc, joined.v[c])
+        total = add(below[1].v[c], scale(acc, affinity))
+        if may_cut:
+            sum = masked(through, sum)
+            total = masked(through, total)
+        slot[0].v[c] = sum
+        slot[1].v[c] = total
+        seen.v[c] = total
+    return slot
 
 
 cdef struct Chunk:
@@ -104,11 +91,12 @@ cdef struct Chunk:
     Py_ssize_t place
     Py_ssize_t length
     Py_ssize_t n_gaps
+    bint cut  # an affinity is 0
 
 
 cdef void read_chunk(
     const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, const real *counts,
-    const Side *side, Chunk *chunk, few_t *values, double *gap_kappa, mode_t *_mode,
+    const Side *side, Chunk *chunk, few_t *values, mode_t *_mode,
 ) noexcept nogil:
     """Read the pixels of a chunk, and have the memory for their results ready."""
     cdef const char *source = block.source
@@ -143,10 +131,10 @@ cdef void read_chunk(
             values[i].v[0] = pair_of((<const real *> at)[0] * z, (<const real *> (at + second))[0] * z)
             values[i].v[1] = pair_of((<const real *> (at + third))[0] * z, 1)
         p += step
-    p = min(chunk.place, chunk.place + step)
-    for i in range(chunk.n_gaps):
-        gap_kappa[i] = kappa[p]
-        p += step
+    p = chunk.place if step > 0 else chunk.place - chunk.n_gaps
+    chunk.cut = False
+    for i in range(p, p + chunk.n_gaps):
+        chunk.cut |= kappa[i] == 0
 
 
 cdef void write_chunk(
@@ -198,7 +186,7 @@ cdef void write_chunk(
 
 cdef bint next_chunk(
     const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    const Side *side, Chunk *chunk, bint later, few_t *values, double *gap_kappa, few_t *seen, mode_t *mode,
+    const Side *side, Chunk *chunk, bint later, few_t *values, few_t *seen, mode_t *mode,
 ) noexcept nogil:
     """Write a chunk and read the next one; its length is 0 if there is none. False: out of memory."""
     write_chunk(block, order, counts, side, chunk, later, values, seen, mode)
@@ -206,23 +194,52 @@ cdef bint next_chunk(
     chunk.length = min(<Py_ssize_t> CHUNK, (side.end - chunk.place) * side.step)
     # The last pixel of the line has no gap after it.
     chunk.n_gaps = min(chunk.length, n - 1 - chunk.place if side.step > 0 else chunk.place)
-    read_chunk(block, order, kappa, n, counts, side, chunk, values, gap_kappa, mode)
+    read_chunk(block, order, kappa, n, counts, side, chunk, values, mode)
     return reserve(side.stack, CHUNK + 1)
 
 
-cdef inline void enter_chunk(
-    const Side *side, const few_t *values, few_t *seen, Py_ssize_t *at, few_t *acc, few_t **sums, double **top
+cdef inline void move_on(
+    const double *kappa, const uint8_t *moves, const Chunk *chunks, few_t[2][CHUNK + 1] values,
+    few_t[2][CHUNK + 1] seen, few_t **tops, const few_t **zeros, Py_ssize_t *at, const bint *goes,
+    bint may_cut,
 ) noexcept nogil:
-    at[0] = 0
-    acc[0] = values[0]
-    top[0] = <double *> side.stack.entries + side.stack.top
-    sums[0] = <few_t *> side.stack.sums + 2 * side.stack.top
-    seen[0] = sums[0][1]
+    """Move both sides on until one is through with its chunk; alone, if the other side has nowhere to go."""
+    cdef Py_ssize_t i = at[0], j = at[1]
+    cdef Py_ssize_t p = chunks[0].place + i, q = chunks[1].place - 1 - j
+    cdef few_t *ahead = tops[0]
+    cdef few_t *behind = tops[1]
+    while i < chunks[0].n_gaps and j < chunks[1].n_gaps:
+        ahead = move_over(
+            kappa[p], move_of(moves[p], 1), &values[0][i], &seen[0][i + 1], ahead, zeros[0], may_cut
+        )
+        behind = move_over(
+            kappa[q], move_of(moves[q], -1), &values[1][j], &seen[1][j + 1], behind, zeros[1], may_cut
+        )
+        i += 1
+        j += 1
+        p += 1
+        q -= 1
+    if not goes[1]:
+        while i < chunks[0].n_gaps:
+            ahead = move_over(
+                kappa[p], move_of(moves[p], 1), &values[0][i], &seen[0][i + 1], ahead, zeros[0], may_cut
+            )
+            i += 1
+            p += 1
+    if not goes[0]:
+        while j < chunks[1].n_gaps:
+            behind = move_over(
+                kappa[q], move_of(moves[q], -1), &values[1][j], &seen[1][j + 1], behind, zeros[1], may_cut
+            )
+            j += 1
+            q -= 1
+    at[0], at[1] = i, j
+    tops[0], tops[1] = ahead, behind
 
 
 cdef bint sweep_few(
-    const Block *block, const index_t *order, const double *kappa, Py_ssize_t n, real *counts,
-    const Side *ahead, const Side *behind, bint later, few_t *_width, mode_t *mode,
+    const Block *block, const index_t *order, const double *kappa, const uint8_t *moves, Py_ssize_t n,
+    real *counts, const Side *ahead, const Side *behind, bint later, few_t *_width, mode_t *mode,
 ) noexcept nogil:
     """Move a sweep forward and one backward, each over its range of the line, of which one may be empty.
 
@@ -230,49 +247,38 @@ cdef bint sweep_few(
     """
     cdef few_t[2][CHUNK + 1] values
     cdef few_t[2][CHUNK + 1] seen
-    cdef double[2][CHUNK] gap_kappa
-    cdef few_t ahead_acc, behind_acc
-    cdef few_t *ahead_sums = NULL
-    cdef few_t *behind_sums = NULL
-    cdef double *ahead_top = NULL
-    cdef double *behind_top = NULL
-    cdef bint ahead_goes = ahead.place != ahead.end, behind_goes = behind.place != behind.end
-    cdef Chunk ahead_chunk = Chunk(ahead.place, 0, 0)
-    cdef Chunk behind_chunk = Chunk(behind.place, 0, 0)
-    cdef Py_ssize_t ahead_at = 0, behind_at = 0
-    if ahead_goes:  # else the stack may be another thread's
-        ahead_top = <double *> ahead.stack.entries + ahead.stack.top
-    if behind_goes:
-        behind_top = <double *> behind.stack.entries + behind.stack.top
+    cdef const Side *sides[2]
+    cdef Chunk[2] chunks
+    cdef Py_ssize_t[2] at
+    cdef few_t *tops[2]
+    cdef const few_t *zeros[2]
+    cdef bint[2] goes
+    cdef int side
+    sides[0], sides[1] = ahead, behind
+    for side in range(2):
+        goes[side] = sides[side].place != sides[side].end  # else the stack may be another thread's
+        chunks[side] = Chunk(sides[side].place, 0, 0, False)
+        at[side] = 0
+        if goes[side]:
+            zeros[side] = <few_t *> sides[side].stack.slots
+            tops[side] = <few_t *> sides[side].stack.slots + 2 * sides[side].stack.top
     while True:
-        if ahead_goes and ahead_at == ahead_chunk.n_gaps:
-            ahead.stack.top = ahead_top - <double *> ahead.stack.entries
-            if not next_chunk(
-                block, order, kappa, n, counts, ahead, &ahead_chunk, later,
-                values[0], gap_kappa[0], seen[0], mode,
-            ):
-                return False
-            ahead_goes = ahead_chunk.length > 0
-            enter_chunk(ahead, values[0], seen[0], &ahead_at, &ahead_acc, &ahead_sums, &ahead_top)
-        if behind_goes and behind_at == behind_chunk.n_gaps:
-            behind.stack.top = behind_top - <double *> behind.stack.entries
-            if not next_chunk(
-                block, order, kappa, n, counts, behind, &behind_chunk, later,
-                values[1], gap_kappa[1], seen[1], mode,
-            ):
-                return False
-            behind_goes = behind_chunk.length > 0
-            enter_chunk(behind, values[1], seen[1], &behind_at, &behind_acc, &behind_sums, &behind_top)
-        if not ahead_goes and not behind_goes:
+        for side in range(2):
+            if goes[side] and at[side] == chunks[side].n_gaps:
+                sides[side].stack.top = (tops[side] - zeros[side]) // 2
+                if not next_chunk(
+                    block, order, kappa, n, counts, sides[side], &chunks[side], later, values[side],
+                    seen[side], mode,
+                ):
+                    return False
+                goes[side] = chunks[side].length > 0
+                at[side] = 0
+                zeros[side] = <few_t *> sides[side].stack.slots
+                tops[side] = <few_t *> sides[side].stack.slots + 2 * sides[side].stack.top
+                seen[side][0] = tops[side][1]
+        if not goes[0] and not goes[1]:
             return True
-        while ahead_at < ahead_chunk.n_gaps and behind_at < behind_chunk.n_gaps:
-            pop_or_push(gap_kappa[0], values[0], seen[0], &ahead_at, &ahead_acc, &ahead_sums, &ahead_top)
-            pop_or_push(gap_kappa[1], values[1], seen[1], &behind_at, &behind_acc, &behind_sums, &behind_top)
-        if not behind_goes:
-            while ahead_at < ahead_chunk.n_gaps:
-                pop_or_push(gap_kappa[0], values[0], seen[0], &ahead_at, &ahead_acc, &ahead_sums, &ahead_top)
-        if not ahead_goes:
-            while behind_at < behind_chunk.n_gaps:
-                pop_or_push(
-                    gap_kappa[1], values[1], seen[1], &behind_at, &behind_acc, &behind_sums, &behind_top
-                )
+        if (goes[0] and chunks[0].cut) or (goes[1] and chunks[1].cut):
+            move_on(kappa, moves, chunks, values, seen, tops, zeros, at, goes, True)
+        else:
+            move_on(kappa, moves, chunks, values, seen, tops, zeros, at, goes, False)

@@ -186,24 +186,41 @@ def edge_list_tree(ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArray
     return _build_trees(1, n_nodes, index_dtype, weights.dtype, build, workers=1)
 
 
+class Edges(NamedTuple):
+    """The edges of B trees: gap_edges (B, N-1, 2), and those in canonical order that calls have asked for."""
+
+    gap_edges: Array
+    canonical: dict[tuple[int, np.dtype[Any]], Array]
+    """By the number of the tree and the type of indices."""
+
+
+def edges(gap_edges: Array) -> Edges:
+    """Return the edges (B, N-1, 2) of trees for `reweighed_trees`, which adds 8 or 16 bytes per pixel."""
+    return Edges(gap_edges, {})
+
+
 def reweighed_trees(
-    gap_edges: Array, tree_index: Array, features: Array, workers: int
+    edges: Edges, tree_index: Array, features: Array, workers: int
 ) -> tuple[TreeArrays, bool]:
-    """Weigh trees by features (F, N, C): tree f has the edges (B, N-1, 2) of tree tree_index[f]."""
+    """Weigh trees by features (F, N, C): tree f has the edges of tree tree_index[f]."""
     n_trees, n_nodes, _ = features.shape
     index_dtype = _index_dtype(n_nodes, n_nodes, features.dtype)
 
     def canonical(b: int) -> Array:
-        return _canonical_edges(np.ascontiguousarray(gap_edges[b], index_dtype), n_nodes)[0]
+        found = edges.canonical.get((b, index_dtype))
+        if found is None:
+            found = _canonical_edges(np.ascontiguousarray(edges.gap_edges[b], index_dtype), n_nodes)[0]
+            edges.canonical[b, index_dtype] = found
+        return found
 
     used, place = np.unique(tree_index, return_inverse=True)
-    edges_of = _workers.run([functools.partial(canonical, b) for b in used], workers)
+    edges_of = _workers.run([functools.partial(canonical, b) for b in used.tolist()], workers)
 
     def build(f: int, *tree: Array) -> bool:
-        edges = edges_of[place[f]]
-        weights = np.empty(len(edges), features.dtype)
-        _processor.weighing.weigh_edges(features[f], edges, weights)
-        return _connect_nodes(edges, weights, *tree)
+        ends = edges_of[place[f]]
+        weights = np.empty(len(ends), features.dtype)
+        _processor.weighing.weigh_edges(features[f], ends, weights)
+        return _connect_nodes(ends, weights, *tree)
 
     return _build_trees(n_trees, n_nodes, index_dtype, features.dtype, build, workers)
 

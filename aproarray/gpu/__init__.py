@@ -10,6 +10,7 @@ import cupy as xp
 
 from aproarray.gpu._global import affinities, global_propagate
 from aproarray.gpu._global_gradients import feature_gradients, global_gap_gradients
+from aproarray.gpu._line import lines
 from aproarray.gpu._local import local_propagate
 from aproarray.gpu._local_gradients import local_gradients
 from aproarray.gpu._minimax import distances_from, largest_between
@@ -18,6 +19,7 @@ from aproarray.gpu._tree_filter import edge_distances, rooted_trees, tree_filter
 from aproarray.gpu._trees import (
     are_trees,
     edge_list_tree,
+    edges,
     grid_trees,
     linkage,
     reweighed_trees,
@@ -33,11 +35,13 @@ __all__ = [
     "distances_from",
     "edge_distances",
     "edge_list_tree",
+    "edges",
     "feature_gradients",
     "global_gap_gradients",
     "global_propagate",
     "grid_trees",
     "largest_between",
+    "lines",
     "linkage",
     "local_gradients",
     "local_propagate",

@@ -21,7 +21,7 @@ from aproarray.gpu._arguments import (
     trees_of_items,
 )
 from aproarray.gpu._compile import Struct, kernel
-from aproarray.gpu._line import Line, line_of, n_groups
+from aproarray.gpu._line import Line, Lines, line_of, n_groups
 
 TREES = struct_of(of_items=np.uintp, repeat=np.uint32, order=np.uintp, divisors=np.uintp)
 _ONE_EACH = (NULL, np.uint32(1))
@@ -101,21 +101,21 @@ def _parts(values: Any, tree_index: Any, n_trees: int) -> Any:
 def global_propagate(
     values: Any,
     out: Any,
-    order: Any,
-    gaps: Any,
+    lines: Lines,
     tree_index: Any,
     zeta: float,
     workers: int,
     sums: Any = None,
     transposed: bool = False,
 ) -> bool:
-    """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_index[i] of order (B, N).
+    """Propagate values (I, N, C) into out (I, N, C), item i over tree tree_index[i] of `lines`.
 
     sums (B, N), of the values' dtype, receive z = K 1 of the trees that have items, in the order of the
     line. Transposed, they hold it, and out becomes K (values / z): what y = K phi / z makes of a gradient.
     Returns whether all means are known to be finite, which they are not here.
     """
     del workers
+    order, gaps = lines
     n_trees, n = order.shape
     if values.size == 0:
         return False

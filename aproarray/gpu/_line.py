@@ -19,6 +19,23 @@ _LINE = struct_of_pointers(
 )
 
 
+class Lines(NamedTuple):
+    """The lines of B trees: order (B, N) and gaps (B, N-1).
+
+    Chains are found anew for as many trees at a time as a call works on. They take more memory than the
+    trees, and a stream that did not find them would have to wait for them.
+    """
+
+    order: Any
+    gaps: Any
+
+
+def lines(order: Any, gaps: Any, workers: int) -> Lines:
+    """Return the lines of trees (B, N) and (B, N-1), for global propagation."""
+    del workers
+    return Lines(order, gaps)
+
+
 class Line(NamedTuple):
     """A batch of lines, and their chains from bottom to top: rows, one for each gap."""
 

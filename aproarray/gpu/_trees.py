@@ -175,17 +175,21 @@ def edge_list_tree(ends: Any, weights: Any, n_nodes: int) -> tuple[TreeArrays, A
     return _list_trees(ends, (NULL, np.uint32(1)), 1, n_nodes, NULL, weights, weights.dtype)
 
 
-def reweighed_trees(gap_edges: Any, tree_index: Any, features: Any, workers: int) -> tuple[TreeArrays, Any]:
-    """Weigh trees by features (F, N, C): tree f has the edges (B, N-1, 2) of tree tree_index[f]."""
+def edges(gap_edges: Any) -> Any:
+    """Return the edges (B, N-1, 2) of trees for `reweighed_trees`."""
+    return cupy.ascontiguousarray(gap_edges, np.int32)
+
+
+def reweighed_trees(edges: Any, tree_index: Any, features: Any, workers: int) -> tuple[TreeArrays, Any]:
+    """Weigh trees by features (F, N, C): tree f has the edges of tree tree_index[f]."""
     del workers
     n_trees, n_nodes, _ = features.shape
-    gap_edges = cupy.ascontiguousarray(gap_edges, np.int32)
     step = items_at_once(n_trees, n_nodes, "a tree")
     parts = []
     for first in range(0, n_trees, step):
         some = features[first : first + step]
-        list_of = trees_of_items(tree_index[first : first + step], len(gap_edges))
-        parts.append(_list_trees(gap_edges, list_of, len(some), n_nodes, some, NULL, features.dtype))
+        list_of = trees_of_items(tree_index[first : first + step], len(edges))
+        parts.append(_list_trees(edges, list_of, len(some), n_nodes, some, NULL, features.dtype))
     return _joined(parts, n_nodes, features.dtype)
 
 

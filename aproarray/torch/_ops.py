@@ -237,7 +237,9 @@ def reweigh(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> tuple[Te
     flat = features.transpose(1, 2).contiguous()
     _known_edges(gap_edges, features.shape[2])
     with _backend(features) as (backend, workers):
-        trees, _ = backend.reweighed_trees(_array(gap_edges), _index(tree_index), _array(flat), workers)
+        trees, _ = backend.reweighed_trees(
+            backend.edges(_array(gap_edges)), _index(tree_index), _array(flat), workers
+        )
         order, gaps, new_edges = _tensors(trees)
     if new_edges.device.type == "cpu":
         given, kept = ((edges[..., 0] >= 0).sum(1) for edges in (gap_edges, new_edges))
@@ -300,9 +302,10 @@ def global_propagate(
     result, normalizers = _new_like(values), torch.empty_like(order, dtype=values.dtype)
     _known_order(order, values.shape[2])
     with _backend(values) as (backend, workers):
+        lines = backend.lines(_array(order), _array(gaps), workers)
         backend.global_propagate(
-            _pixels_first(values), _pixels_first(result), _array(order), _array(gaps), _index(tree_index),
-            _checked(zeta), workers, _array(normalizers),
+            _pixels_first(values), _pixels_first(result), lines, _index(tree_index), _checked(zeta), workers,
+            _array(normalizers),
         )  # fmt: skip
     return _spoilt(result, gaps, tree_index), normalizers
 
@@ -321,9 +324,10 @@ def global_transposed(
     """Return K (grad / z): dL/dvalues from dL/dresult."""
     result = _new_like(grad)
     with _backend(grad) as (backend, workers):
+        lines = backend.lines(_array(order), _array(gaps), workers)
         backend.global_propagate(
-            _pixels_first(grad), _pixels_first(result), _array(order), _array(gaps), _index(tree_index),
-            _checked(zeta), workers, _array(normalizers), True,
+            _pixels_first(grad), _pixels_first(result), lines, _index(tree_index), _checked(zeta), workers,
+            _array(normalizers), True,
         )  # fmt: skip
     return _spoilt(result, gaps, tree_index)
 
