@@ -255,9 +255,12 @@ def _propagate(options: argparse.Namespace) -> int:
             if not (strokes.numbers > 0).any():
                 raise _files.FileError(f"{paths[0]} holds no labels: all of its pixels are unlabelled")
             mask = _mask(options, raster, image, len(shape), paths[1:])
+            # A file that says how large its voxels are (NIfTI) says it for three axes.
+            spacing = raster.spacing if raster.spacing and len(raster.spacing) == len(shape) else None
             found = propagate_labels(
-                image, strokes.numbers, channel_axis=None if image.ndim == len(shape) else -1, mask=mask
-            )
+                image, strokes.numbers, channel_axis=None if image.ndim == len(shape) else -1, mask=mask,
+                spacing=spacing,
+            )  # fmt: skip
             labels = strokes.as_in_file(found)
             if options.overlay:
                 painted = _paint.overlay(image, found, strokes.colours, mask)

@@ -56,7 +56,8 @@ def mst(
     -------
     SpanningTree
         Of the image's spatial shape, its `batch_shape` the leading axes. Its weights are float32 for
-        images of up to 16 bits and float32, float64 above.
+        images of up to 16 bits and float32, float64 above. Those of 64-bit integers come from exact
+        differences, if a channel's range is at most 2^53; integers of a wider range are rounded to float64.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def mst(
     layout = _validate.image_layout(image.shape, spatial_ndim, channel_axis)
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}", xp)
     threads = _validate.workers(workers, backend.available_workers())
-    flat = xp.ascontiguousarray(layout.flatten(image), _validate.compute_dtype(image.dtype))
+    flat = xp.ascontiguousarray(_validate.as_floats(layout.flatten(image), takes_part, xp))
     if check_finite:
         _validate.finite(flat, "image", takes_part)
     trees, weights_finite = backend.grid_trees(flat, layout.spatial, connectivity, takes_part, threads)
@@ -251,6 +252,7 @@ class _LocalOptions(TypedDict, total=False):
     iterations: int
     mask: ArrayLike | None
     channel_axis: int | Literal["auto"] | None
+    image_channel_axis: int | Literal["auto"] | None
     spatial_ndim: int
     workers: int | None
     out: Any
@@ -278,6 +280,7 @@ def local_propagate(
     iterations: int = 20,
     mask: ArrayLike | None = None,
     channel_axis: int | Literal["auto"] | None = "auto",
+    image_channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
     workers: int | None = None,
     out: Any = None,
@@ -306,8 +309,10 @@ def local_propagate(
     mask : array_like of bool, optional
         True where a pixel takes part: of the spatial shape, or with the image's leading axes.
     channel_axis : int, None or "auto"
-        Axis of the channels of `values`, and of `image`; None: there is none. "auto": the last one, as in
-        `mst`.
+        Axis of the channels of `values`; None: there is none. "auto": the last one.
+    image_channel_axis : int, None or "auto"
+        Axis of the channels of `image`. "auto": the same as `channel_axis`; where that is "auto" too, the
+        last one, as in `mst`.
     spatial_ndim : int
         Number of spatial axes (2: images, 3: volumes).
     workers : int or None
@@ -354,7 +359,9 @@ def local_propagate(
     zeta = _validate.positive(zeta, "zeta")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
-    over = _calls.over_windows(values, image, mask, channel_axis, spatial_ndim, workers, out)
+    over = _calls.over_windows(
+        values, image, mask, (channel_axis, image_channel_axis), spatial_ndim, workers, out
+    )
     backend, threads, takes_part = over.backend, over.threads, over.takes_part
     result = _calls.Result(backend.xp, over.values, over.layout, over.flat.dtype, None, out, over.image, mask)
     if check_finite:

@@ -1,4 +1,4 @@
-"""What a backend is: the functions that `aproarray.cpu` and `aproarray.gpu` both have, with these signatures.
+"""The declaration of a backend: the functions that `aproarray.cpu` and `aproarray.gpu` both have.
 
 Sizes: B trees over N nodes, I items of N pixels and C channels, G images of Ci channels, F sets of features.
 Arrays are of the backend's own library (`xp`), contiguous unless they hold values or results. ``tree_index``

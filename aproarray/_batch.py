@@ -17,7 +17,7 @@ from aproarray import _files
 
 
 class Companion(NamedTuple):
-    """What belongs to each image: one file for all images, or a folder with a file of each image's name."""
+    """The files beside the images: one for all of them, or a folder with one of each image's name."""
 
     place: Path
     suffixes: tuple[str, ...]

@@ -113,19 +113,26 @@ def over_windows(
     values: ArrayLike,
     image: ArrayLike,
     mask: ArrayLike | None,
-    channel_axis: int | Literal["auto"] | None,
+    channel_axes: tuple[int | Literal["auto"] | None, int | Literal["auto"] | None],
     spatial_ndim: int,
     workers: int | None,
     out: Array | None,
     **also: ArrayLike | None,
 ) -> OverWindows:
-    """Check the arguments of what is propagated over windows; `also` are further arrays of the call."""
+    """Check the arguments of what is propagated over windows; `also` are further arrays of the call.
+
+    channel_axes are those of the values and of the image, the latter "auto" if it is the same.
+    """
+    channel_axis, image_channel_axis = channel_axes
+    option = "image_channel_axis"
+    if _validate.is_auto(image_channel_axis):
+        image_channel_axis, option = channel_axis, "channel_axis"
     backend = _dispatch.backend(values=values, image=image, mask=mask, out=out, **also)
     xp = backend.xp
     values, image = _validate.real_array(values, "values", xp), _validate.real_array(image, "image", xp)
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     threads = _validate.workers(workers, backend.available_workers())
-    image_layout = _validate.image_layout(image.shape, spatial_ndim, channel_axis)
+    image_layout = _validate.image_layout(image.shape, spatial_ndim, image_channel_axis, option=option)
     if _validate.is_auto(channel_axis):
         channel_axis = -1
     layout = _validate.layout_over(
@@ -137,7 +144,7 @@ def over_windows(
     n_images = math.prod(image_layout.leading)
     image_index = np.repeat(np.arange(n_images), math.prod(layout.leading[len(image_layout.leading) :]))
     flat = layout.flatten(values).astype(_validate.compute_dtype(values.dtype), copy=False)
-    images = image_layout.flatten(image).astype(_validate.compute_dtype(image.dtype), copy=False)
+    images = _validate.as_floats(image_layout.flatten(image), takes_part, xp)
     return OverWindows(backend, values, image, flat, images, layout, image_index, takes_part, threads)
 
 

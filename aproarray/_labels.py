@@ -52,7 +52,7 @@ class LabelPropagator:
     mask : array_like of bool, optional
         True where a pixel takes part: of the spatial shape, or with the image's leading axes. NaN is allowed
         elsewhere.
-    convert2lab : bool or None
+    convert2lab, spacing
         As for `propagate_labels`.
 
     Attributes
@@ -69,7 +69,9 @@ class LabelPropagator:
 
     Notes
     -----
-    O(N C) time. Holds 4 (C + 3) + 1 bytes per pixel.
+    O(N C) time. Holds the image, and 4 (C + 3) + 1 bytes per pixel. Labels below 0 leave pixels out of all
+    that is computed of the image, as `mask` does. It is computed again for them, and held once more; the next
+    call uses it again if it leaves out the same pixels. NaN is allowed where `mask` is False alone.
 
     A `SpanningTree` would not do in its place. Labels follow three forests: their edges weigh reliefs rather
     than differences of colours, and their roots are the seeds, which a tree cannot know.
@@ -96,6 +98,7 @@ class LabelPropagator:
         spatial_ndim: int | None = None,
         mask: ArrayLike | None = None,
         convert2lab: bool | None = None,
+        spacing: Sequence[float] | None = None,
     ):
         """Smooth the image and compute its relief."""
         _dispatch.cpu_backend("LabelPropagator", image=image, mask=mask)
@@ -103,7 +106,8 @@ class LabelPropagator:
         self.shape: tuple[int, ...] = images.leading + images.spatial
         self.spatial_ndim = len(images.spatial)
         self._like_seeds = _look_like_seeds(images.pixels)
-        self._prepared = [_PreparedImage(*one, convert2lab) for one in images.each() if 0 not in self.shape]
+        spacing = _units(spacing, self.spatial_ndim)
+        self._prepared = [_Image(*one, convert2lab, spacing) for one in images.each() if 0 not in self.shape]
 
     def __repr__(self) -> str:
         """Say what it is made for."""
@@ -140,7 +144,7 @@ class LabelPropagator:
             return np.zeros((0, *self.shape), np.float32) if with_shares else result
         spatial = self.shape[len(self.shape) - self.spatial_ndim :]
         each = [
-            image.propagate(backend, one, with_shares, threads)
+            image.prepared(one).propagate(backend, one, with_shares, threads)
             for image, one in zip(self._prepared, result.reshape(-1, *spatial), strict=True)
         ]
         _warn_of_missing_seeds([len(values) for values, _ in each])
@@ -156,13 +160,22 @@ class LabelPropagator:
 class _PreparedImage:
     """Everything that depends on one image alone."""
 
-    def __init__(self, pixels: Array, takes_part: NDArray[np.bool_] | None, convert2lab: bool | None):
+    def __init__(
+        self,
+        pixels: Array,
+        takes_part: NDArray[np.bool_] | None,
+        convert2lab: bool | None,
+        spacing: tuple[float, ...] | None,
+    ):
         self._shape = pixels.shape[:-1]
         self._mask = takes_part
-        features = _features(pixels, takes_part, convert2lab)
-        step = _relief.typical_step(features, takes_part)
-        # On a plain image every neighbour has the same vote, whatever the scale.
+        self._spacing = spacing
+        features, outliers = _features(pixels, takes_part, convert2lab, spacing)
+        step = _relief.typical_step(features, takes_part, outliers, spacing)
+        # On a plain image every neighbour has the same vote, whatever the scale. They would round off regions
+        # that are shared out by distance.
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
+        self._votes = 0 if spacing is not None and not step > 0 else _VOTES
         # Padded by pixels that take no part, so that a window is the same steps from every pixel.
         self._inner = tuple(slice(_RADIUS, _RADIUS + extent) for extent in self._shape)
         padded = tuple(extent + 2 * _RADIUS for extent in self._shape)
@@ -172,52 +185,82 @@ class _PreparedImage:
         self._features = np.zeros((*padded, features.shape[-1]), np.float32)
         self._features[self._inner] = features
         self._features = self._features.reshape(math.prod(padded), features.shape[-1])
-        reliefs = _relief.reliefs(features, takes_part)
+        reliefs = _relief.reliefs(features, takes_part, outliers, spacing)
         self._reliefs = np.zeros((len(reliefs), *padded), np.float32)
         self._reliefs[(slice(None), *self._inner)] = reliefs
         self._reliefs = self._reliefs.reshape(len(reliefs), -1)
         self._neighbours = _steps(padded, 1)
-        self._window = _steps(padded, _RADIUS)
+        self._window = _steps(padded, _RADIUS, spacing)
 
     def propagate(
         self, backend: ModuleType, seeds: Array, with_shares: bool, workers: int
     ) -> tuple[Array, NDArray[np.float32]]:
         """Put the labels of all pixels in place of the seeds; return the distinct ones and their shares."""
+        takes_part = self._mask
         seeded = seeds > 0
-        if self._mask is not None:
-            seeded &= self._mask
+        if takes_part is not None:
+            seeded &= takes_part
         values, numbers = np.unique(seeds[seeded], return_inverse=True)
-        excluded = seeds < 0
-        if self._mask is not None:
-            excluded |= ~self._mask
 
         padded = np.full(self._padded_shape, -1, np.int32)
         inner = padded[self._inner]
-        inner[...] = 0
-        inner[excluded] = -1
+        inner[() if takes_part is None else takes_part] = 0
         inner[seeded] = numbers + 1
         flat = padded.reshape(-1)
         held = (flat > 0).view(np.uint8)
         zones = np.empty(0, np.int32)
-        if excluded.any():  # a window may reach across walls that labels must not cross
+        if (
+            takes_part is not None and not takes_part.all()
+        ):  # a window may reach across walls that labels must not cross
             zones = np.zeros(self._padded_shape, np.int32)
-            graph = mst(np.zeros(self._shape, np.uint8), mask=~excluded, spatial_ndim=len(self._shape))
+            graph = mst(np.zeros(self._shape, np.uint8), mask=takes_part, spatial_ndim=len(self._shape))
             zones[self._inner] = graph.cut(0)
             zones = zones.reshape(-1)
         maps = np.repeat(flat[None], len(self._reliefs), axis=0)
-        backend.flood(self._reliefs, maps, self._neighbours, workers)
+        backend.flood(self._reliefs, maps, self._neighbours, workers, self._padded_shape, self._spacing)
         # What two of the three scales say; the middle one, where each says something else.
         flat = np.where(maps[1] == maps[2], maps[1], maps[0])
         shares = np.zeros((flat.size if with_shares else 0, len(values)), np.float32)
         backend.vote(
-            self._features, flat, zones, held, self._window, self._scale, _VOTES, len(values), shares
+            self._features, flat, zones, held, self._window, self._scale, self._votes, shares, workers
         )
-        found = ~excluded
         chosen = flat.reshape(self._padded_shape)[self._inner]
+        found = np.ones(self._shape, bool) if takes_part is None else takes_part
         seeds[found] = np.concatenate([np.zeros(1, seeds.dtype), values])[chosen[found]]
         if with_shares:
             shares = np.moveaxis(shares.reshape(*self._padded_shape, len(values))[self._inner], -1, 0)
         return values, shares
+
+
+class _Image:
+    """One image, prepared with and without the pixels of a void: those that labels below 0 leave out."""
+
+    def __init__(
+        self,
+        pixels: Array,
+        takes_part: NDArray[np.bool_] | None,
+        convert2lab: bool | None,
+        spacing: tuple[float, ...] | None,
+    ):
+        self._pixels = pixels.copy()  # what the caller does with theirs between strokes is no part of this
+        self._mask = None if takes_part is None else takes_part.copy()
+        self._options = convert2lab, spacing
+        self._whole = _PreparedImage(self._pixels, self._mask, *self._options)
+        self._beside: tuple[NDArray[np.uint8], _PreparedImage] | None = None  # the last void, as bits
+
+    def prepared(self, seeds: Array) -> _PreparedImage:
+        """Return what depends on the pixels alone that seeds do not leave out."""
+        void = seeds < 0
+        if self._mask is not None:
+            void &= self._mask
+        if not void.any():
+            return self._whole
+        bits = np.packbits(void)
+        beside = self._beside
+        if beside is None or not np.array_equal(beside[0], bits):
+            takes_part = ~void if self._mask is None else self._mask & ~void
+            beside = self._beside = bits, _PreparedImage(self._pixels, takes_part, *self._options)
+        return beside[1]
 
 
 class _LabelOptions(TypedDict, total=False):
@@ -227,6 +270,7 @@ class _LabelOptions(TypedDict, total=False):
     spatial_ndim: int | None
     mask: ArrayLike | None
     convert2lab: bool | None
+    spacing: Sequence[float] | None
     workers: int | None
 
 
@@ -297,6 +341,7 @@ def propagate_labels(
     spatial_ndim: int | None = None,
     mask: ArrayLike | None = None,
     convert2lab: bool | None = None,
+    spacing: Sequence[float] | None = None,
     workers: int | None = None,
 ) -> Any:
     """Segment an image from a few labelled pixels: scribbles, points, boxes.
@@ -310,8 +355,8 @@ def propagate_labels(
         Bool, integer or float, at any scale (it is mapped from its own range to [0, 1]): the axes of
         `labels`, and optionally channels. An image of the shape of `labels` has no channels.
     labels : array_like of int
-        Seeds: above 0 a label, 0 unlabelled, below 0 a pixel that takes no part. Any number of axes. Floats
-        that are whole numbers are taken, too.
+        Seeds: above 0 a label, 0 unlabelled, below 0 a pixel that takes no part, as if `mask` left it out:
+        NaN is allowed there in the image. Any number of axes. Floats that are whole numbers are taken, too.
     return_full_prob : bool
         Whether to return shares of the vote for each label rather than labels.
     channel_axis : int, None or "auto"
@@ -328,6 +373,10 @@ def propagate_labels(
         Whether the channels are sRGB, to be compared as CIE L*a*b*. None: if there are three. A constant last
         one of two or four channels (opaque alpha) is left out first. Where it varies, it is a channel like
         the others; True makes a fourth channel alpha, which is left out.
+    spacing : sequence of float, optional
+        Distance of neighbouring pixels along each spatial axis, above 0, in any unit. None: all are equal.
+        Gradients are per unit then, smoothing and the window that votes reach as far along each axis, and of
+        equal edges the one nearest to its seed goes first: a plain volume is shared out by distance.
     workers : int or None
         Threads (None: the CPUs this process may use). The result does not depend on it.
 
@@ -360,12 +409,18 @@ def propagate_labels(
     docs/quality.md). At each, labels follow the minimum spanning forest rooted at the seeds, edges weighing
     the relief of their two pixels: every pixel gets the label of a seed at the smallest minimax distance, as
     in `global_propagate` when zeta goes to 0, and whatever its distance from all seeds. Plain areas are
-    shared out by the number of steps. Pixels take the label of two of the scales, or of the middle one where
-    all differ; then that of the largest vote over a 5 x 5 window, weighted by likeness as in
-    `local_propagate`, with the seeds held.
+    shared out by the number of steps, or with `spacing` by distance. Pixels take the label of two of the
+    scales, or of the middle one where all differ. Then they take that of the largest vote over a 5 x 5
+    window, weighted by likeness as in `local_propagate`, with the seeds held.
 
-    O(N C) time and 30 C + 50 bytes per pixel at most, 50 more with a mask or negative labels, whatever the
-    number of labels, but for return_full_prob. docs/random_walker.md compares it with `random_walker`.
+    The image's own range leaves outliers out, such as hot and dead pixels, or -9999 for no data. They are at
+    most one number in twenty at either end, past a gap of three times the range of the others. They keep
+    their order beyond the range, on a logarithmic scale. Single ones are moved to its end. No mean counts
+    them.
+
+    O(N C) time, or O(N (C + log N)) with `spacing`. At most 30 C + 50 bytes per pixel, and 50 more with a
+    mask or negative labels. Neither depends on the number of labels, but for return_full_prob.
+    docs/random_walker.md compares it with `random_walker`.
 
     References
     ----------
@@ -386,12 +441,43 @@ def propagate_labels(
     """
     _dispatch.cpu_backend("propagate_labels", image=image, labels=labels, mask=mask)
     pixels = _validate.real_array(image, "image")
-    shape = _validate.as_array(labels, "labels").shape
-    spatial_ndim, channel_axis = _axes_beside_labels(pixels.shape, shape, channel_axis, spatial_ndim)
+    seeds = _validate.as_array(labels, "labels")
+    spatial_ndim, channel_axis = _axes_beside_labels(pixels.shape, seeds.shape, channel_axis, spatial_ndim)
     propagator = LabelPropagator(
-        pixels, channel_axis=channel_axis, spatial_ndim=spatial_ndim, mask=mask, convert2lab=convert2lab
-    )
+        pixels, channel_axis=channel_axis, spatial_ndim=spatial_ndim, convert2lab=convert2lab,
+        spacing=spacing, mask=_without_void(mask, seeds, spatial_ndim),
+    )  # fmt: skip
     return propagator.propagate(labels, return_full_prob=return_full_prob, workers=workers)
+
+
+def _without_void(mask: ArrayLike | None, seeds: Array, spatial_ndim: int) -> ArrayLike | None:
+    """Return the mask without the pixels of labels below 0. A mask that does not fit comes back as it is."""
+    if seeds.dtype.kind not in "if" or not (seeds < 0).any():
+        return mask
+    takes_part: Array = seeds >= 0
+    if mask is None:
+        return takes_part
+    inside = np.asarray(mask)
+    if inside.dtype != np.bool_ or inside.shape not in (seeds.shape, seeds.shape[-spatial_ndim:]):
+        return mask
+    beside: Array = takes_part & inside
+    return beside
+
+
+def _units(spacing: Any, ndim: int) -> tuple[float, ...] | None:
+    """Return spacing in units of its smallest number, or None where all are equal."""
+    if spacing is None:
+        return None
+    if isinstance(spacing, str | bytes) or not np.iterable(spacing):
+        raise TypeError(f"spacing must be a sequence of numbers, one for each spatial axis, got {spacing!r}")
+    units = [_validate.positive(one, f"spacing[{axis}]") for axis, one in enumerate(spacing)]
+    if len(units) != ndim:
+        raise ValueError(f"spacing must have one number for each of {ndim} spatial axes, got {len(units)}")
+    if not all(map(math.isfinite, units)):
+        raise ValueError(f"spacing must be finite, got {units}")
+    if min(units) == max(units):
+        return None
+    return tuple(one / min(units) for one in units)
 
 
 def _axes_beside_labels(
@@ -570,8 +656,13 @@ def _one_image(
     return next(images.each())
 
 
-def _features(pixels: Array, takes_part: NDArray[np.bool_] | None, convert2lab: bool | None) -> Array:
-    """Return the smoothed colours of an image (..., C), without an alpha channel."""
+def _features(
+    pixels: Array,
+    takes_part: NDArray[np.bool_] | None,
+    convert2lab: bool | None,
+    spacing: tuple[float, ...] | None = None,
+) -> tuple[Array, NDArray[np.bool_] | None]:
+    """Return the smoothed colours of an image (..., C), without an alpha channel, and its outliers."""
     is_rgb = None if convert2lab is None else _validate.flag(convert2lab, "convert2lab")
     n_channels = pixels.shape[-1]
     if (is_rgb and n_channels == 4) or (n_channels in (2, 4) and _is_constant(pixels[..., -1], takes_part)):
@@ -580,7 +671,8 @@ def _features(pixels: Array, takes_part: NDArray[np.bool_] | None, convert2lab: 
         is_rgb = pixels.shape[-1] == 3
     if is_rgb and pixels.shape[-1] != 3:
         raise ValueError(f"convert2lab needs an image of 3 channels, or 4 with alpha, got {n_channels}")
-    return _relief.features(_relief.colours(pixels, takes_part, is_rgb), takes_part)
+    colours, outliers = _relief.colours(pixels, takes_part, is_rgb)
+    return _relief.features(colours, takes_part, spacing), outliers
 
 
 def _is_constant(band: Array, takes_part: NDArray[np.bool_] | None) -> bool:
@@ -589,13 +681,17 @@ def _is_constant(band: Array, takes_part: NDArray[np.bool_] | None) -> bool:
     return bool(inside.size == 0 or inside.min() == inside.max())
 
 
-def _steps(shape: tuple[int, ...], reach: int) -> NDArray[np.intp]:
-    """Return the flat steps in an array to a pixel's neighbours: reach 1, one hop; more, a whole window."""
+def _steps(shape: tuple[int, ...], reach: int, spacing: tuple[float, ...] | None = None) -> NDArray[np.intp]:
+    """Return the flat steps in an array to a pixel's neighbours: reach 1, one hop; more, a whole window.
+
+    With a spacing, a window reaches so many of its units along each axis.
+    """
     strides = [int(np.prod(shape[axis + 1 :], dtype=np.intp)) for axis in range(len(shape))]
     steps = [
         sum(a * b for a, b in zip(step, strides, strict=True))
         for step in _edges.window_steps(len(shape), 2 * reach + 1)
         if reach > 1 or sum(map(abs, step)) == 1
+        if spacing is None or all(abs(a) * unit <= reach for a, unit in zip(step, spacing, strict=True))
     ]
     return np.array(steps, np.intp)
 
@@ -704,8 +800,8 @@ def refine(
         each = []
         for one, (pixels, takes_part) in zip(stack, images.each(), strict=True):
             resampled = _resampled(one, images.spatial, takes_part)
-            features = _features(pixels, takes_part, convert2lab)
-            each.append(_refined(resampled, features, mode, iterations, takes_part, workers))
+            features, outliers = _features(pixels, takes_part, convert2lab)
+            each.append(_refined(resampled, features, outliers, mode, iterations, takes_part, workers))
         results = (each[0] if len(each) == 1 else np.stack(each)).reshape(shape)
     return results[..., 0] if layout.channel_axis is None else np.moveaxis(results, -1, layout.channel_axis)
 
@@ -713,6 +809,7 @@ def refine(
 def _refined(
     scores: Array,
     features: Array,
+    outliers: NDArray[np.bool_] | None,
     mode: str,
     iterations: int,
     takes_part: NDArray[np.bool_] | None,
@@ -722,7 +819,7 @@ def _refined(
     ndim = features.ndim - 1
 
     def local_part(scores: Array) -> Array:
-        step = _relief.typical_step(features, takes_part)
+        step = _relief.typical_step(features, takes_part, outliers)
         return local_propagate(
             scores, features, zeta=_REFINE_STEPS * step if step > 0 else 1.0, kernel_size=2 * _RADIUS + 1,
             iterations=iterations, mask=takes_part, channel_axis=-1, spatial_ndim=ndim, workers=workers,
@@ -956,12 +1053,12 @@ def affinity_map(
     index = _pixel(pixel, pixels.shape[:-1])
     if takes_part is not None and not takes_part[index]:
         raise ValueError(f"pixel {index} is not in the mask")
-    features = _features(pixels, takes_part, convert2lab)
+    features, outliers = _features(pixels, takes_part, convert2lab)
     if kind == "global":
         tree = mst(features, channel_axis=-1, mask=takes_part, spatial_ndim=spatial_ndim)
         return tree.affinity(index, _map_zeta(tree) if zeta is None else zeta)
     if zeta is None:
-        step = _relief.typical_step(features, takes_part)
+        step = _relief.typical_step(features, takes_part, outliers)
         zeta = _REFINE_STEPS * step if step > 0 else 1.0
     one = np.zeros(features.shape[:-1], np.float32)
     one[index] = 1

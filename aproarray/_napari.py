@@ -27,7 +27,7 @@ class PropagateLabels(Container):  # type: ignore[misc]  # magicgui is not there
     """A widget that turns the strokes of a Labels layer into the labels of all pixels of an Image layer.
 
     The labels are in a layer of their own, which follows every stroke, undo included, while `live` is
-    ticked. What depends on the image alone is computed once (`LabelPropagator`).
+    ticked. Everything that depends on the image alone is computed once (`LabelPropagator`).
 
     Parameters
     ----------

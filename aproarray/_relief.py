@@ -8,6 +8,8 @@ stronger one among texture.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,13 +38,13 @@ _CONVERTED = 1 << 14
 
 
 def rgb_to_lab(rgb: Array) -> NDArray[np.float32]:
-    """Return CIE L*a*b* of sRGB values in [0, 1], (..., 3), as float32."""
+    """Return CIE L*a*b* of sRGB values, (..., 3), as float32: beyond [0, 1] by the same formulas."""
     rgb = np.asarray(rgb, np.float32)
     lab = np.empty(rgb.shape, np.float32)
     source, target = rgb.reshape(-1, 3), lab.reshape(-1, 3)
     for first in range(0, len(source), _CONVERTED):
         part = source[first : first + _CONVERTED]
-        linear = ((part + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
+        linear = ((np.maximum(part, 0) + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
         np.divide(part, np.float32(12.92), out=linear, where=part <= 0.04045)
         xyz = linear @ _RGB_TO_XYZ.T
         f = np.where(xyz > 0.008856, np.cbrt(xyz), np.float32(7.787) * xyz + np.float32(16 / 116))
@@ -52,48 +54,181 @@ def rgb_to_lab(rgb: Array) -> NDArray[np.float32]:
     return lab
 
 
-def stretched(image: Array, mask: NDArray[np.bool_] | None) -> NDArray[np.float32]:
-    """Return an image (..., C) mapped from its own range to [0, 1], and 0 where the mask is False."""
+def stretched(
+    image: Array, mask: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    """Map an image (..., C) from its ordinary range to [0, 1], and return it with its outliers.
+
+    The range is that of the numbers without outliers (see `_ordinary_range`). Outliers keep their order
+    beyond it, on a logarithmic scale: a small bright object on a dark ground still is one. An outlier without
+    another one beside it is a defect of the sensor, and is moved to the end of the range. Pixels that take no
+    part are 0. The outliers (...) that are left are None if there are none.
+    """
     inside = image if mask is None else image[mask]
     if inside.size == 0:
-        return np.zeros(image.shape, np.float32)
-    low, high = float(inside.min()), float(inside.max())
-    # Halves first: the difference of two numbers may be too large for their type.
-    scale = high / 2 - low / 2
-    result = ((image / 2 - low / 2) / scale if scale > 0 else np.zeros(image.shape)).astype(np.float32)
+        return np.zeros(image.shape, np.float32), None
+    if image.dtype == np.bool_:
+        image, inside = image.view(np.uint8), inside.view(np.uint8)
+    low, high = _ordinary_range(inside)
     if mask is not None:
-        result[~mask] = 0
-    return result
+        image = np.where(mask[..., None], image, low)
+    ordinary = np.clip(image, low, high) if inside.min() < low or inside.max() > high else image
+    outside = None if ordinary is image else (image != ordinary)
+    if outside is not None and np.count_nonzero(outside.any(-1)) > _OUTLYING_PIXELS * inside[..., 0].size:
+        low, high, ordinary, outside = inside.min(), inside.max(), image, None
+    with np.errstate(over="ignore"):
+        scale = float(_differences(high, low))
+    if not scale > 0:
+        return np.zeros(image.shape, np.float32), None
+    if np.isfinite(scale):
+        exact = _differences(ordinary, low)
+    else:  # a difference too large for its type
+        exact, scale = np.divide(ordinary, 2, order="C") - low / 2, float(high / 2 - low / 2)
+    exact /= scale
+    result = exact.astype(np.float32)
+    if outside is None:
+        return result, None
+    odd: NDArray[np.bool_] = outside.any(-1)
+    odd &= _n_around(odd) > 1
+    outside &= odd[..., None]
+    numbers = image[outside].astype(np.float64)
+    with np.errstate(over="ignore"):
+        beyond = np.maximum(float(low) - numbers, numbers - float(high)) / scale
+    beyond = 2 * np.log1p(np.minimum(beyond, np.finfo(np.float64).max) / 2)
+    result[outside] = np.where(numbers > float(high), 1 + beyond, -beyond)
+    return result, odd if odd.any() else None
 
 
-def _shifted_sum(array: Array, axis: int, step: int) -> Array:
-    """Return [1 2 1]/4 at a step along an axis, the first and last pixel repeated beyond the ends."""
+# Shares of the numbers that may be outliers at either end. The next one counts where all others are equal.
+_TAILS = (0.05, 0.005, 0.0005)
+_OUTLYING_PIXELS = 0.1  # at most: more are a channel of its own scale, say
+_GAP = 4  # Outliers are so many times farther off than any number before them.
+_GAPS = 3  # at most: numbers with more of them fall off over many scales, as those of a formula do
+
+
+def _ordinary_range(numbers: Array) -> tuple[Any, Any]:
+    """Return the smallest and the largest of many numbers but for outliers, in their own dtype.
+
+    Outliers are at most one in twenty at either end, beyond a gap that is wider than three times the range up
+    to there. An object that shades off has no such gap, however bright and small it is.
+    """
+    flat = numbers.reshape(-1)
+    low, high = flat.min(), flat.max()
+    if _spread_out(flat, low, high):
+        return low, high
+    for share in _TAILS:
+        tail = int(share * flat.size)
+        if tail == 0:
+            break
+        ranked = np.partition(flat, (tail, flat.size - 1 - tail))
+        inner_low, inner_high = ranked[tail], ranked[-1 - tail]
+        if inner_low == inner_high:
+            continue
+        with np.errstate(over="ignore"):
+            far = _GAP * float(_differences(inner_high, inner_low))
+            if float(_differences(high, inner_low)) > far:
+                above = np.sort(ranked[-1 - tail :])
+                high = above[_last_before_gap(_differences(above, inner_low))]
+            if float(_differences(inner_high, low)) > far:
+                below = np.sort(ranked[: tail + 1])[::-1]
+                low = below[_last_before_gap(_differences(inner_high, below))]
+        break
+    return low, high
+
+
+def _spread_out(flat: Array, low: Any, high: Any) -> bool:
+    """Return whether it is plain, without sorting, that no number is far enough beyond the others."""
+    if flat.dtype.kind == "f":
+        with np.errstate(all="ignore"):
+            range_ = float(high) - float(low)
+            marks = [flat.dtype.type(float(low) + share * range_) for share in (0.35, 0.65)]
+    else:
+        marks = [flat.dtype.type(int(low) + (int(high) - int(low)) * share // 100) for share in (35, 66)]
+    tail = int(_TAILS[0] * flat.size)
+    # Then 5 % lie below the first mark, and 5 % above the second: a quarter of the range apart, and more.
+    return bool(min(np.count_nonzero(flat <= marks[0]), np.count_nonzero(flat >= marks[1])) > tail)
+
+
+def _last_before_gap(distances: NDArray[np.float64]) -> int:
+    """Return the place of the last of ascending distances before outliers, or of the last one."""
+    gaps = np.flatnonzero(distances[1:] > _GAP * distances[:-1])
+    return int(gaps[0]) if 0 < gaps.size <= _GAPS else len(distances) - 1
+
+
+def _differences(larger: Array, smaller: Array) -> NDArray[np.float64]:
+    """Return differences that are not negative as float64, C order, exact until they are rounded."""
+    if larger.dtype.kind in "iu" and larger.dtype.itemsize == 8:  # modulo 2^64, where no difference is lost
+        larger, smaller = (
+            np.asarray(larger).astype(np.uint64, order="C"),
+            np.asarray(smaller).astype(np.uint64),
+        )
+        return (larger - smaller).astype(np.float64)
+    return np.asarray(larger).astype(np.float64, order="C") - np.asarray(smaller).astype(np.float64)
+
+
+def _n_around(pixels: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Count the pixels that are True among each one and those that touch it, corners included."""
+    count = pixels.astype(np.int32)
+    for axis in range(pixels.ndim):
+        own = np.moveaxis(count.copy(), axis, 0)
+        total = np.moveaxis(count, axis, 0)
+        total[1:] += own[:-1]
+        total[:-1] += own[1:]
+    return count
+
+
+def _grown(pixels: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Return the pixels that are at most `reach` pixels from one that is True, along each axis."""
+    for _ in range(reach):
+        pixels = _n_around(pixels) > 0
+    return pixels
+
+
+def _shifted_sum(array: Array, axis: int, step: int, share: float) -> Array:
+    """Return [w 1-2w w] for w = share at a step along an axis, the first and last pixel repeated beyond."""
     extent = array.shape[axis]
     moved = np.moveaxis(array, axis, 0)
-    result = moved * np.float32(0.5)
-    quarter = moved * np.float32(0.25)
+    result = moved * np.float32(1 - 2 * share)
+    part = moved * np.float32(share)
     inner = max(extent - step, 0)
-    result[:inner] += quarter[extent - inner :]
-    result[inner:] += quarter[-1:]
-    result[extent - inner :] += quarter[:inner]
-    result[: extent - inner] += quarter[:1]
+    result[:inner] += part[extent - inner :]
+    result[inner:] += part[-1:]
+    result[extent - inner :] += part[:inner]
+    result[: extent - inner] += part[:1]
     return np.moveaxis(result, 0, axis)
 
 
-def smoothed(image: Array, step: int, mask: NDArray[np.bool_] | None) -> Array:
-    """Return an image (..., C) smoothed along all spatial axes, over the pixels of the mask alone."""
+def smoothed(
+    image: Array, step: int, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None = None
+) -> Array:
+    """Return an image (..., C) smoothed along all spatial axes, over the pixels of the mask alone.
+
+    The width is that of [1 2 1]/4 at `step` pixels. Along an axis whose pixels are `spacing` apart it is the
+    same length: fewer pixels, and a smaller share of them where that is less than one pixel.
+    """
     weight = None if mask is None else mask.astype(np.float32)[..., None]
     result = image
     for axis in range(image.ndim - 1):
-        result = _shifted_sum(result, axis, step)
+        pixels = step if spacing is None else step / spacing[axis]
+        whole = max(1, math.ceil(pixels))
+        share = (pixels / whole) ** 2 / 4
+        result = _shifted_sum(result, axis, whole, share)
         if weight is not None:
-            weight = _shifted_sum(weight, axis, step)
+            weight = _shifted_sum(weight, axis, whole, share)
     if weight is not None and mask is not None:
         result = np.divide(result, weight, where=mask[..., None], out=np.zeros_like(result))
     return result
 
 
-def _gradient(image: Array, mask: NDArray[np.bool_] | None) -> Array:
+def _square_norm(array: Array) -> Array:
+    """Return the sum of squares over the last axis, added in order: einsum's order depends on strides."""
+    total: Array = np.zeros(array.shape[:-1], array.dtype)
+    for c in range(array.shape[-1]):
+        total += array[..., c] * array[..., c]
+    return total
+
+
+def _gradient(image: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None = None) -> Array:
     """Return the magnitude of the gradient of an image (..., C), from differences inside the mask alone."""
     square = np.zeros(image.shape[:-1], np.float32)
     for axis in range(image.ndim - 1):
@@ -114,48 +249,103 @@ def _gradient(image: Array, mask: NDArray[np.bool_] | None) -> Array:
             count[1:] += both
             count[:-1] += both
             total /= np.maximum(count, 1)[..., None]
-        square += np.moveaxis(np.einsum("...c,...c->...", total, total), 0, axis)
+        if spacing is not None:
+            total /= np.float32(spacing[axis])
+        square += np.moveaxis(_square_norm(total), 0, axis)
     return np.sqrt(square)
 
 
-def colours(image: Array, mask: NDArray[np.bool_] | None, convert2lab: bool) -> Array:
-    """Return the image (..., C) in the units that distances are measured in: L*a*b* / 100, or stretched."""
-    result = stretched(image, mask)
-    return rgb_to_lab(result) / np.float32(100) if convert2lab else result
+def colours(
+    image: Array, mask: NDArray[np.bool_] | None, convert2lab: bool
+) -> tuple[Array, NDArray[np.bool_] | None]:
+    """Return the image (..., C) in the units that distances are measured in, and its outliers.
+
+    The units are L*a*b* / 100, or the image's own range. See `stretched` for the outliers.
+    """
+    result, outliers = stretched(image, mask)
+    return rgb_to_lab(result) / np.float32(100) if convert2lab else result, outliers
 
 
-def features(colours: Array, mask: NDArray[np.bool_] | None) -> Array:
+def features(colours: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None = None) -> Array:
     """Return smoothed colours, (..., C) as they are."""
-    return smoothed(colours, _STEPS[0], mask)
+    return smoothed(colours, _STEPS[0], mask, spacing)
 
 
-def reliefs(features: Array, mask: NDArray[np.bool_] | None) -> Array:
+def reliefs(
+    features: Array,
+    mask: NDArray[np.bool_] | None,
+    outliers: NDArray[np.bool_] | None = None,
+    spacing: Sequence[float] | None = None,
+) -> Array:
     """Return the reliefs (3, ...) of features (..., C): the middle scale, the finest, the coarsest."""
-    finest = _gradient(features, mask)
-    middle = smoothed(features, _STEPS[1], mask)
-    coarsest = smoothed(middle, _STEPS[2], mask)
-    return _over_what_is_usual(np.stack([_gradient(middle, mask), finest, _gradient(coarsest, mask)]), mask)
+    finest = _gradient(features, mask, spacing)
+    middle = smoothed(features, _STEPS[1], mask, spacing)
+    coarsest = smoothed(middle, _STEPS[2], mask, spacing)
+    gradients = np.stack([_gradient(middle, mask, spacing), finest, _gradient(coarsest, mask, spacing)])
+    return _over_what_is_usual(gradients, mask, outliers, spacing)
 
 
-def _over_what_is_usual(gradients: Array, mask: NDArray[np.bool_] | None) -> Array:
-    """Divide gradients (scales, ...) by their sum's local mean, plus its mean over the image."""
-    around = gradients.sum(0)[..., None]
-    for step in _AROUND:
-        around = smoothed(around, step, mask)
-    around = around[..., 0]
-    inside = around if mask is None else around[mask]
+def _over_what_is_usual(
+    gradients: Array,
+    mask: NDArray[np.bool_] | None,
+    outliers: NDArray[np.bool_] | None = None,
+    spacing: Sequence[float] | None = None,
+) -> Array:
+    """Divide gradients (scales, ...) by their sum's local mean, plus its mean over the image.
+
+    Pixels as near to an outlier as its gradient reaches do not count in the means, unless there are no others
+    near.
+    """
+    total = gradients.sum(0)
+    around = _local_mean(total, mask, spacing)
+    counted = mask
+    if outliers is not None:
+        counted = ~_grown(outliers, sum(_STEPS) + 1)
+        if mask is not None:
+            counted &= mask
+        weight = _local_mean(counted.astype(np.float32), mask, spacing)
+        mean = _local_mean(np.where(counted, total, np.float32(0)), mask, spacing)
+        around = np.divide(mean, weight, out=around, where=weight > 1e-3)
+        if not counted.any():
+            counted = mask
+    inside = around if counted is None else around[counted]
     around += inside.mean() if inside.size else 0
     gradients /= np.where(around > 0, around, 1)
     return gradients
 
 
-def typical_step(features: Array, mask: NDArray[np.bool_] | None) -> float:
-    """Return the root mean square distance of neighbours in features (..., C), 0 if there are none."""
+def _local_mean(array: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None) -> Array:
+    """Return the mean over some 17 pixels around each pixel of the mask."""
+    mean = array[..., None]
+    for step in _AROUND:
+        mean = smoothed(mean, step, mask, spacing)
+    return mean[..., 0]
+
+
+def typical_step(
+    features: Array,
+    mask: NDArray[np.bool_] | None,
+    outliers: NDArray[np.bool_] | None = None,
+    spacing: Sequence[float] | None = None,
+) -> float:
+    """Return the root mean square distance of neighbours in features (..., C), 0 if there are none.
+
+    With a spacing, it is the distance per unit of length. Outliers and the pixels that are smoothed with them
+    do not count, unless there are no others.
+    """
+    if outliers is not None:
+        counted = ~_grown(outliers, _STEPS[0] + 1)
+        if mask is not None:
+            counted &= mask
+        step = typical_step(features, counted, None, spacing)
+        if step > 0:
+            return step
     total, count = 0.0, 0
     for axis in range(features.ndim - 1):
         along = np.moveaxis(features, axis, 0)
-        step = along[1:] - along[:-1]
-        square = np.einsum("...c,...c->...", step, step)
+        square = _square_norm(along[1:] - along[:-1])
+        if spacing is not None:
+            square /= np.float32(spacing[axis] ** 2)
         if mask is None:
             total += float(square.sum(dtype=np.float64))
             count += square.size

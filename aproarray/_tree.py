@@ -1,7 +1,7 @@
 """SpanningTree: the minimum spanning tree of an image or a graph, laid out on a line.
 
-What a tree *is* lives here (its arrays, distances, cuts, conversions); how it is built and
-propagated over is the backends' business.
+This file holds a tree's arrays, distances, cuts and conversions. The backends build trees and propagate over
+them.
 """
 
 from __future__ import annotations
@@ -565,12 +565,13 @@ def flat_features(
     xp = tree._backend.xp
     f = _validate.real_array(features, "features", xp)
     layout = _validate.layout_over(f.shape, leading, tree.shape, channel_axis, "features", "a tree")
-    flat = xp.ascontiguousarray(layout.flatten(f), _validate.compute_dtype(f.dtype))
     if tree_index is None:
         tree_index = np.arange(math.prod(tree.batch_shape))
     tree_index = np.repeat(tree_index, math.prod(layout.leading[len(leading) :]))
+    masks = masks_of(tree, tree_index)
+    flat = xp.ascontiguousarray(_validate.as_floats(layout.flatten(f), masks, xp))
     if check_finite:
-        _validate.finite(flat, "features", masks_of(tree, tree_index))
+        _validate.finite(flat, "features", masks)
     return flat, layout, tree_index
 
 

@@ -59,6 +59,35 @@ def compute_dtype(*dtypes: np.dtype[Any]) -> np.dtype[Any]:
     return np.result_type(np.float32, *dtypes)
 
 
+def as_floats(array: Array, takes_part: Array | None, xp: Any = np) -> Array:
+    """Return features (I, N, C) in the float type to compute in, without a copy where possible.
+
+    Only differences within an item count. 64-bit integers that float64 does not hold are therefore taken less
+    the smallest number of their channel, over the pixels that take part (1 or I, N; None: all), where that
+    makes differences exact: up to a range of 2^53. Those of a wider range are rounded as they are.
+    """
+    dtype = compute_dtype(array.dtype)
+    if array.dtype.kind not in "iu" or array.dtype.itemsize < 8 or array.size == 0:
+        return array.astype(dtype, copy=False)
+    low = high = array
+    if takes_part is not None:
+        limits = np.iinfo(array.dtype)
+        low = xp.where(takes_part[..., None], array, array.dtype.type(limits.max))
+        high = xp.where(takes_part[..., None], array, array.dtype.type(limits.min))
+    low, high = low.min(1, keepdims=True), high.max(1, keepdims=True)
+    as_they_are = array.astype(dtype)
+    range_ = high.astype(np.uint64) - low.astype(np.uint64)  # modulo 2^64
+    beyond = high > 2**53
+    if array.dtype.kind == "i":
+        beyond |= low < -(2**53)
+    shifted = beyond & (range_ <= 2**53)
+    if not shifted.any():
+        return as_they_are
+    less_the_smallest = (array.astype(np.uint64) - low.astype(np.uint64)).astype(dtype)
+    result: Array = xp.where(shifted, less_the_smallest, as_they_are)
+    return result
+
+
 def _not_finite(array: Array, takes_part: Array | None) -> int:
     """Return how many numbers of pixels of (I, N, C) that take part (1 or I, N; None: all) are NaN or inf."""
     if array.dtype.kind != "f":
@@ -192,29 +221,34 @@ class Layout(NamedTuple):
 
 
 def layout(
-    shape: Shape, spatial_ndim: int, channel_axis: Any, name: str, one_channel: Shape | None = None
+    shape: Shape,
+    spatial_ndim: int,
+    channel_axis: Any,
+    name: str,
+    one_channel: Shape | None = None,
+    option: str = "channel_axis",
 ) -> Layout:
-    """Return where the axes are of an array of `shape`.
+    """Return where the axes are of an array of `shape`; `option` is what callers know channel_axis by.
 
     It has no channels if channel_axis is None, if there are only spatial axes, or if the shape is
     `one_channel`. The last `spatial_ndim` axes that remain are spatial, those before are leading.
     """
     ndim = len(shape)
     if channel_axis is not None:
-        channel_axis = integer(channel_axis, "channel_axis")
+        channel_axis = integer(channel_axis, option)
     if ndim == spatial_ndim or shape == one_channel:
         channel_axis = None
     if channel_axis is None:
         rest, n_channels = shape, 1
     elif not -ndim <= channel_axis < ndim:
-        raise ValueError(f"channel_axis={channel_axis} is not an axis of {name} of shape {shape}")
+        raise ValueError(f"{option}={channel_axis} is not an axis of {name} of shape {shape}")
     else:
         channel_axis %= ndim
         rest, n_channels = shape[:channel_axis] + shape[channel_axis + 1 :], shape[channel_axis]
     if len(rest) < spatial_ndim:
         raise ValueError(
             f"{name} of shape {shape} has too few axes: expected {spatial_ndim} spatial ones"
-            + (f" beside channel_axis={channel_axis}" if channel_axis is not None else "")
+            + (f" beside {option}={channel_axis}" if channel_axis is not None else "")
         )
     split = len(rest) - spatial_ndim
     return Layout(rest[:split], rest[split:], channel_axis, n_channels)
@@ -224,13 +258,15 @@ def layout(
 _MOST_CHANNELS = 4
 
 
-def image_layout(shape: Shape, spatial_ndim: int, channel_axis: Any, batches: bool = True) -> Layout:
+def image_layout(
+    shape: Shape, spatial_ndim: int, channel_axis: Any, batches: bool = True, option: str = "channel_axis"
+) -> Layout:
     """Return where the axes are of an image; with channel_axis="auto", its last axis may be channels.
 
     An error that asks offers a batch as one of the readings, if `batches` are taken.
     """
     if not is_auto(channel_axis):
-        return layout(shape, spatial_ndim, channel_axis, "image")
+        return layout(shape, spatial_ndim, channel_axis, "image", option=option)
     if len(shape) > spatial_ndim and not 1 <= shape[-1] <= _MOST_CHANNELS:
         raise ValueError(
             f"image of shape {shape} can be read in several ways. Pass "

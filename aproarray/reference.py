@@ -60,15 +60,23 @@ def pixel_graph(
     return np.array(edges, np.int64).reshape(-1, 2)
 
 
-def edge_weights(features: ArrayLike, edges: ArrayLike) -> NDArray[Any]:
+def edge_weights(features: ArrayLike, edges: ArrayLike, mask: ArrayLike | None = None) -> NDArray[Any]:
     """Return w_uv = |f_u - f_v|^2 for features ``(N, C)`` (or ``spatial + (C,)``), without a square root.
 
     The precision is that of the features: float32 for up to 16 bits and float32, float64 above. Channels are
     added in order. The backends order edges by the same weights, bit for bit. A weight below the smallest
-    normal number is 0.
+    normal number is 0. Differences of 64-bit integers are exact in channels whose range, where the mask is
+    True, is at most 2^53. In others the integers are rounded to float64 first.
     """
-    f = np.asarray(features)
-    f = f.reshape(math.prod(f.shape[:-1]), f.shape[-1]).astype(np.result_type(f.dtype, np.float32))
+    exact = np.asarray(features)
+    exact = exact.reshape(math.prod(exact.shape[:-1]), exact.shape[-1])
+    f = exact.astype(np.result_type(exact.dtype, np.float32))
+    if exact.dtype in (np.int64, np.uint64):
+        inside = np.ones(len(exact), bool) if mask is None else np.asarray(mask).reshape(-1)
+        for channel, numbers in enumerate(exact.T):
+            smallest = min(numbers[inside].tolist(), default=0)
+            if max(numbers[inside].tolist(), default=0) - smallest <= 2**53:
+                f[:, channel] = [number - smallest for number in numbers.tolist()]
     u, v = np.asarray(edges).reshape(-1, 2).T
     w = np.zeros(len(u), f.dtype)
     for channel in range(f.shape[1]):

@@ -64,7 +64,7 @@ def _call(what: str, image: Array, values: Array, kernel_size: int) -> list[Arra
     if what == "tree":
         tree = aproarray.mst(image, workers=1)
         return [tree.order, tree.gaps, tree.gap_edges]
-    return [aproarray.local_propagate(values, image, kernel_size=kernel_size, workers=1)]
+    return [aproarray.local_propagate(values, image, zeta=0.034, kernel_size=kernel_size, workers=1)]
 
 
 def _main() -> None:

@@ -151,7 +151,7 @@ SEEDS: dict[str, Method] = {
     "one relief: the coarsest": with_changes(aproarray.propagate_labels, combined(lambda r: r[2])),
     "one relief: their sum": with_changes(aproarray.propagate_labels, combined(lambda r: r.sum(0))),
     "gradients as they are": with_changes(
-        aproarray.propagate_labels, (_relief, "_over_what_is_usual", lambda gradients, mask: gradients)
+        aproarray.propagate_labels, (_relief, "_over_what_is_usual", lambda gradients, *_: gradients)
     ),
     "usual: over 8 pixels": with_changes(aproarray.propagate_labels, (_relief, "_AROUND", (2, 4, 8, 8))),
     "usual: over 26 pixels": with_changes(aproarray.propagate_labels, (_relief, "_AROUND", (4, 8, 16, 32))),

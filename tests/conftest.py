@@ -1,23 +1,63 @@
-"""Hypothesis: the same examples on every run, and more of them with `--hypothesis-profile=search`."""
+"""How the tests are run: two processes, the same random numbers, examples of hypothesis that repeat.
 
+`--slow` adds the tests marked `slow`; `--hypothesis-profile=ci` has more examples, `search` new ones.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import zlib
+from pathlib import Path
+
+import emulated_compiler
+import emulated_cupy
 import on_device
+import pytest
 from hypothesis import HealthCheck, settings
+
+# torch is fastest with one thread where things are small, here and in the processes that tests start.
+# Tests of threads ask for theirs.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# No deadlines: a property is not a benchmark, and the first call of a window compiles it.
+COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("default", max_examples=40, derandomize=True, **COMMON)
+settings.register_profile("ci", max_examples=80, derandomize=True, **COMMON)
+settings.register_profile("search", max_examples=2000, **COMMON)
+settings.load_profile("default")
+
+collect_ignore = ["typed_results.py"]  # for mypy alone
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
 
 
 def pytest_configure(config):
+    """Keep what the emulation compiles, for other processes and later runs, and see what is asked for."""
     on_device.asked_for = config.option.markexpr.strip() == "gpu"
+    if hasattr(config, "cache"):
+        emulated_compiler.keep(config.cache.mkdir("emulation"))
 
 
-# No deadlines: a property is not a benchmark, and the first call of a window compiles it.
-settings.register_profile(
-    "repeatable",
-    max_examples=80,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-settings.register_profile(
-    "search", max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("repeatable")
+def pytest_xdist_auto_num_workers(config):
+    """Run named files in this process, as debuggers and profilers like it, and else on up to 4 CPUs."""
+    if all(Path(argument.partition("::")[0]).is_file() for argument in config.args):
+        return 0
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if mark := item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason=f"slow, runs with --slow: {mark.args[0]}"))
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers(request):
+    """Start every test from the same state, whichever tests ran before it."""
+    emulated_cupy.shuffle(zlib.crc32(request.node.nodeid.encode()) & 0xFFFFFF)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)

@@ -55,10 +55,8 @@ if wanted build; then
 fi
 wanted smoke && step smoke 100 "$PYTHON" tests/device_check.py smoke
 if wanted tests; then
-    parallel=""
-    "$PYTHON" -c 'import xdist' 2> /dev/null && parallel="-n $WORKERS --dist=worksteal --max-worker-restart=2"
     # The libraries' own warnings are none of the tests' business, a grid that CuPy cuts down is.
-    step tests 200 "$PYTHON" -m pytest -m gpu $parallel -q -p no:cacheprovider -W default \
+    step tests 200 "$PYTHON" -m pytest -m gpu -n "$WORKERS" --max-worker-restart=2 -q -p no:cacheprovider -W default \
         -W "error:The grid size will be reduced" --durations=15 \
         tests/test_gpu.py tests/test_dlpack.py tests/test_related_segments.py
     grep -hE "^(FAILED|ERROR|SKIPPED)|passed|failed" "$OUT/tests.log" | tail -25 | cut -c1-200 | tee -a "$SUMMARY"

@@ -10,20 +10,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import hashlib
 import os
 import re
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import emulated_compiler
 import numpy as np
 
 __version__ = "0 (emulated)"
-_folder = tempfile.TemporaryDirectory(prefix="emulated_cupy_")
 _N_MULTIPROCESSORS = 3
 
 
@@ -186,22 +181,6 @@ class RawModule:
         return SimpleNamespace(kernel=_Function(_library(self._code, self._options), name))
 
 
-def _build(kind: str, source: Path, target: Path) -> None:
-    flags = ["-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", *kind.split()]
-    command = ["g++", *flags, str(source), "-o", str(target)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise RuntimeError(result.stderr)
-
-
-@functools.cache
-def _compiled_header() -> None:
-    """Compile emulation.h once for all kernels."""
-    header = Path(_folder.name) / "emulation.h"
-    shutil.copy(Path(__file__).parent / "emulation.h", header)
-    _build("-x c++-header", header, header.with_suffix(".h.gch"))
-
-
 # A kernel as the sources declare it, and a struct: its name, then what is in between.
 _KERNEL = re.compile(r"^(?:COOPERATIVE_)?KERNEL (\w+)\((.*?)\) \{", re.MULTILINE | re.DOTALL)
 _STRUCT = re.compile(r"^(?:template <typename T> )?struct (\w+) \{\n(.*?)^\};", re.MULTILINE | re.DOTALL)
@@ -245,12 +224,12 @@ def _library(code: str, options: tuple[str, ...]) -> ctypes.CDLL:
         for option in options
         if option.startswith("-D")
     )
-    stem = Path(_folder.name) / hashlib.sha256(repr((code, options)).encode()).hexdigest()[:16]
-    stem.with_suffix(".cpp").write_text(f'#include "emulation.h"\n{defines}{code}\n{calls}{_offsets(code)}')
-    library = stem.with_suffix(".so")
-    _compiled_header()
-    _build("-shared", stem.with_suffix(".cpp"), library)
-    return ctypes.CDLL(str(library))
+    return emulated_compiler.library(f'#include "emulation.h"\n{defines}{code}\n{calls}{_offsets(code)}')
+
+
+def shuffle(seed: int) -> None:
+    """Choose the orders in which threads and blocks run from here on."""
+    _Function.launches = seed
 
 
 class _Function:

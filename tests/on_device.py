@@ -6,9 +6,12 @@ That one takes the tests' NumPy arrays to the device, calls the real one, and br
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import importlib
 import importlib.util
+import pickle
+import re
 import sys
 import types
 import warnings
@@ -24,6 +27,9 @@ import aproarray
 from aproarray import cpu, reference, related
 
 _FOLDER = Path(__file__).parent
+# How a file says that its tests run on any backend. One of them that does not is marked `numpy_only`.
+_ANY_BACKEND = re.compile(r"^pytestmark = pytest\.mark\.any_backend$", re.MULTILINE)
+_bound: list[Device] = []
 # Whether the run asks for tests on a device, which it may not pass over then: conftest.py.
 asked_for = False
 
@@ -75,6 +81,7 @@ class Device:
                 setattr(compiler, name, value)
             importlib.import_module("aproarray.gpu")
         self.api = self._api()
+        _bound.append(self)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -185,21 +192,28 @@ class Device:
                     sys.modules[key] = old
         return module
 
-    def tests(self, module: str, names: str, max_examples: int) -> dict[str, Any]:
-        """Return some tests of a module, to be collected under its name."""
-        loaded = self.load(module)
+    def tests(self, max_examples: int, but: str = "numpy_only") -> dict[str, Any]:
+        """Return the tests that run on any backend, under names that begin with their files'.
+
+        Tests with a mark that `but` names are left out.
+        """
         result = {}
-        for name in names.split():
-            test = getattr(loaded, f"test_{name}")
-            if hasattr(test, "hypothesis"):
-                test = settings(
-                    max_examples=max_examples,
-                    derandomize=True,
-                    database=None,
-                    deadline=None,
-                    suppress_health_check=list(HealthCheck),
-                )(test)
-            result[f"test_{module.removeprefix('test_')}_{name}"] = test
+        for path in sorted(_FOLDER.glob("test_*.py")):
+            if not _ANY_BACKEND.search(path.read_text(encoding="utf-8")):
+                continue
+            for name, test in vars(self.load(path.stem)).items():
+                marks = {mark.name for mark in getattr(test, "pytestmark", ())}
+                if not name.startswith("test_") or marks & set(but.split()):
+                    continue
+                if hasattr(test, "hypothesis"):
+                    test = settings(
+                        max_examples=max_examples,
+                        derandomize=True,
+                        database=None,
+                        deadline=None,
+                        suppress_health_check=list(HealthCheck),
+                    )(test)
+                result[f"{path.stem}_{name.removeprefix('test_')}"] = test
         return result
 
 
@@ -247,58 +261,20 @@ class Tree:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __copy__(self) -> Tree:
+        return self.device.call(copy.copy, self)
+
+    def __deepcopy__(self, memo: Any) -> Tree:
+        return self.device.call(copy.deepcopy, self)
+
+    def __reduce__(self) -> Any:
+        with self.device.active():
+            return _unpickled, (_bound.index(self.device), pickle.dumps(self.tree))
+
     def __repr__(self) -> str:
         with self.device.active():
             return repr(self.tree)
 
 
-# What makes sense on a device: not threads, not read-only or byte-swapped memory.
-TESTS = {
-    "test_mst": (
-        "tree_is_the_references large_image_with_ties_has_the_tree_of_scipy batch_is_a_loop "
-        "masked_out_pixels_may_hold_anything axes_of_one_pixel_change_nothing channel_axis_may_be_anywhere "
-        "weights_are_float32_up_to_16_bits_and_float64_above components_of_a_mask_are_those_of_scikit_image"
-    ),
-    "test_tree": (
-        "tree_of_a_graph_is_the_references order_and_direction_of_edges_do_not_matter "
-        "tree_of_a_pixel_graph_is_that_of_the_image linkage_heights_are_minimax_distances "
-        "minimax_is_the_references affinity_falls_exponentially_with_minimax_distance "
-        "cut_labels_the_components_of_the_light_edges reweighed_tree_is_the_references_over_the_trees_edges "
-        "weighing_by_the_image_changes_nothing features_with_more_leading_axes_give_a_batch "
-        "batches_are_indexed_like_arrays cut_and_n_components_of_a_batch_are_loops "
-        "repr_says_what_the_tree_is minimax_of_a_long_line_is_its_largest_step"
-    ),
-    "test_global": (
-        "result_is_the_definition result_over_a_graph_is_the_definition any_number_of_channels "
-        "deep_dendrograms sequence_of_zetas_is_a_loop_along_a_new_first_axis features_weigh_the_trees_edges "
-        "batch_is_a_loop tree_index_names_the_tree_of_each_mask dtypes constants_are_fixed_points "
-        "sums_beyond_float32_do_not_overflow channels_do_not_mix small_zeta_averages_flat_zones_alone "
-        "small_zeta_gives_the_values_back_where_no_pixels_are_equal large_zeta_gives_the_components_means "
-        "no_component_sees_another masked_out_pixels_come_back_as_they_went_in "
-        "nan_spreads_over_its_component_alone_where_it_is_not_looked_for "
-        "channels_give_the_same_bits_wherever_they_lie"
-    ),
-    "test_local": (
-        "result_is_the_definition result_is_the_definition_for_any_small_image any_number_of_channels "
-        "iterations_are_calls no_steps_and_windows_of_one_pixel_give_the_values_back "
-        "windows_larger_than_the_image_hold_all_of_it tiny_zeta_lets_only_equal_pixels_meet "
-        "huge_zeta_is_a_moving_average scale_of_image_and_zeta_does_not_matter "
-        "image_differences_beyond_float32_when_squared batch_is_a_loop dtypes constants_are_fixed_points "
-        "masked_out_pixels_come_back_and_change_nothing"
-    ),
-    "test_tree_filter": (
-        "result_is_the_definition result_over_a_graph_is_the_definition second_filter_is_the_definition "
-        "any_number_of_channels features_weigh_the_trees_edges batch_is_a_loop "
-        "tree_index_names_the_tree_of_each_mask dtypes out_may_be_the_values "
-        "constants_are_fixed_points_and_masked_out_pixels_come_back nothing_to_filter"
-    ),
-    "test_related_windows": (
-        "mean_field_is_the_definition pamr_is_the_definition pairwise_affinity_is_the_definition "
-        "batches_are_loops layouts_dtypes_and_out nothing_to_relate no_steps "
-        "pixels_that_the_mask_leaves_out_may_hold_anything"
-    ),
-    "test_degenerate": (
-        "batches_of_nothing one_pixel all_masked_out images_without_channels_are_flat "
-        "values_without_channels_stay_empty flat_image_is_averaged_whole graph_of_loops_alone"
-    ),
-}
+def _unpickled(place: int, data: bytes) -> Tree:
+    return _bound[place].call(pickle.loads, data)

@@ -25,7 +25,8 @@ def levels(dtype: np.dtype[Any]) -> list[Any]:
     if dtype.kind == "b":
         return [False, True]
     if dtype.kind in "iu":
-        return [0, 1, 2, 3, 7, np.iinfo(dtype).min, np.iinfo(dtype).max]
+        # Neighbours far from 0 are one number to float64 if they have 64 bits.
+        return [0, 1, 2, 3, 7, np.iinfo(dtype).min, *(np.iinfo(dtype).max - k for k in (0, 1, 5))]
     # 3e-20 has a square below float32's smallest normal number, 2e-19 has one just above.
     return [0.0, 0.1, 0.25, 0.5, 1.0, -2.5, 3e-20, 2e-19, 300.0]
 
@@ -48,7 +49,7 @@ class Picture(NamedTuple):
     def graph(self) -> tuple[Array, Array]:
         """Return the reference's edges and weights of the whole pixel graph."""
         edges = reference.pixel_graph(self.shape, self.connectivity, self.mask)
-        return edges, reference.edge_weights(self.image, edges)
+        return edges, reference.edge_weights(self.image, edges, self.mask)
 
     def reference_tree(self) -> tuple[Array, Array]:
         """Return the reference's edges and weights of the minimum spanning forest."""

@@ -544,6 +544,22 @@ def test_nifti_volumes(files, capsys):
     labels = nibabel.load(files / "out" / "a.nii.gz")
     assert np.array_equal(labels.affine, affine)
     assert np.array_equal(np.asanyarray(labels.dataobj), 1 + (volume > 0))
+    # Voxels are as large as the file says: on a flat volume, the nearest seed in millimetres wins.
+    flat, marks = np.zeros((8, 9, 6), np.float32), np.zeros((8, 9, 6), np.int16)
+    marks[0, 0, 0], marks[6, 0, 4] = 1, 2
+    for name, array in (("flat", flat), ("dots", marks)):
+        nibabel.save(nibabel.Nifti1Image(array, affine), files / f"{name}.nii.gz")
+    command = [
+        "propagate",
+        str(files / "flat.nii.gz"),
+        str(files / "dots.nii.gz"),
+        "-o",
+        str(files / "near.nii.gz"),
+    ]
+    assert main(command) == 0
+    near = np.asanyarray(nibabel.load(files / "near.nii.gz").dataobj)
+    assert near[6, 0, 0] == 1  # 6 mm from the first, 16 from the second, which is 4 voxels away
+    assert np.array_equal(near, aproarray.propagate_labels(flat, marks, spacing=(1, 1, 4)))
 
 
 def shell(*arguments, **options):
@@ -570,7 +586,7 @@ class TestInAShell:
         while not (files / "out").exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         run.send_signal(signal.SIGINT)
-        _, message = run.communicate(timeout=60)
+        _, message = run.communicate(timeout=300)
         assert (run.returncode, message) == (130, "aproarray: interrupted\n")
         assert all(not path.name.startswith(".") for path in (files / "out").iterdir())
 
@@ -579,7 +595,7 @@ class TestInAShell:
         os.close(reader)
         run = shell("info", stdout=writer)
         os.close(writer)
-        assert run.communicate(timeout=60)[1] == ""
+        assert run.communicate(timeout=300)[1] == ""
         assert run.returncode == 141
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
@@ -589,7 +605,7 @@ class TestInAShell:
             command = [*command, files / "image.png", "--at", 1, 1, "-o", files / "out.png"]
         with open("/dev/full", "w") as full:
             run = shell(*command, stdout=full)
-            _, message = run.communicate(timeout=60)
+            _, message = run.communicate(timeout=300)
         assert run.returncode == 1
         assert message == "aproarray: error: cannot write to standard output: No space left on device\n"
 
@@ -618,7 +634,9 @@ def test_a_tree_that_is_not_compiled_says_how_to(entry, tmp_path):
     shutil.copytree(package, tmp_path / "aproarray", ignore=ignored)
     flag, _, rest = entry.partition(" ")
     arguments = [flag, rest] if flag == "-c" else [flag, *rest.split()]
-    run = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     assert run.returncode == 1
     last = run.stderr.splitlines()[-1]
     assert "is not compiled for this Python" in last

@@ -9,6 +9,8 @@ import pytest
 import aproarray
 from aproarray import SpanningTree
 
+pytestmark = pytest.mark.any_backend
+
 EMPTY_SHAPES = [(0,), (0, 5), (5, 0), (0, 0), (0, 3, 4), (2, 0, 4)]
 
 

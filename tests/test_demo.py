@@ -104,6 +104,6 @@ def test_unwritable_output_is_one_line(tmp_path, capsys):
 
 
 def test_no_command_shows_the_usage():
-    run = subprocess.run([sys.executable, "-m", "aproarray"], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "aproarray"], capture_output=True, text=True, timeout=300)
     assert run.returncode == 2
     assert "usage: aproarray" in run.stderr

@@ -61,6 +61,7 @@ def test_the_script_goes_on_without_a_device(tmp_path):
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
     assert result.returncode == 1, result.stdout
     summary = (tmp_path / "summary.txt").read_text()

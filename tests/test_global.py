@@ -13,6 +13,8 @@ import aproarray
 from aproarray import SpanningTree, reference
 from aproarray.cpu import _processor, _sweep
 
+pytestmark = pytest.mark.any_backend
+
 RTOL = {np.float32: 1e-5, np.float64: 1e-12}
 
 # Around the widths of the vectors that hold a pixel's sums, and around the 32 columns of a block.
@@ -322,6 +324,7 @@ def test_nan_spreads_over_its_component_alone_where_it_is_not_looked_for():
     np.testing.assert_array_equal(result, [[np.nan, np.nan, 2, 4, 4]])
 
 
+@pytest.mark.not_emulated("4 million pixels take minutes there")
 @pytest.mark.parametrize("kind", ["constant", "photograph"])
 def test_float32_keeps_its_digits_over_4_million_pixels(kind):
     side = 2048
@@ -343,6 +346,7 @@ def test_float32_keeps_its_digits_over_4_million_pixels(kind):
         np.testing.assert_allclose(double, values.mean(dtype=np.float64), rtol=1e-10)
 
 
+@pytest.mark.numpy_only("compares the CPU's two kinds of code")
 @pytest.mark.skipif(not _sweep.has_avx2(), reason="this processor has no AVX2")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 11, 13, 21, 32])
@@ -377,6 +381,7 @@ def test_few_channels_give_the_same_bits_as_among_many(channels, picture):
         np.testing.assert_array_equal(np.moveaxis(apart, 0, -1), few)
 
 
+@pytest.mark.numpy_only("calls the CPU's code itself")
 @pytest.mark.parametrize("sweeps", [_sweep, _processor.sweeps])
 def test_affinities_are_exp_to_two_units_in_the_last_place(sweeps):
     d = np.concatenate([np.linspace(0, 708, 100_001), [709, 1e4, 1e300, np.inf]])

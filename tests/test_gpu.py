@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from on_device import TESTS, Device, usable_cupy
+from on_device import Device, usable_cupy
 
 import aproarray
 
@@ -14,8 +14,7 @@ pytestmark = pytest.mark.gpu
 if os.environ.get("WITHOUT_POOL"):  # an array is an allocation then, beyond which a sanitizer sees
     cupy.cuda.set_allocator(None)
 device = Device(cupy)
-for module, names in TESTS.items():
-    globals().update(device.tests(module, names, max_examples=80))
+globals().update(device.tests(max_examples=80))
 
 
 @pytest.fixture(autouse=True)

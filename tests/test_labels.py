@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aproarray
-from aproarray import LabelPropagator, SpanningTree, cpu, propagate_labels, reference
+from aproarray import LabelPropagator, SpanningTree, _relief, cpu, propagate_labels, reference
 from aproarray._labels import _steps
 
 
@@ -14,13 +14,13 @@ def padded(array, fill, pad):
     return np.pad(array, pad, constant_values=fill)
 
 
-def flooded(relief, labels):
+def flooded(relief, labels, spacing=None):
     """Flood a relief with labels (-1: takes no part)."""
     inner = (slice(1, -1),) * relief.ndim
     full = padded(labels, -1, 1).astype(np.int32)
     one_map = full.reshape(1, -1)
     relief = padded(relief, 0, 1).astype(np.float32).reshape(1, -1)
-    cpu.flood(relief, one_map, _steps(full.shape, 1), workers=1)
+    cpu.flood(relief, one_map, _steps(full.shape, 1), workers=1, shape=full.shape, spacing=spacing)
     return full[inner]
 
 
@@ -33,10 +33,10 @@ def seeded_reliefs(draw):
     return relief, labels
 
 
-@given(seeded_reliefs())
-def test_flood_takes_the_label_of_a_nearest_seed_by_minimax_distance(drawn):
+@given(seeded_reliefs(), st.sampled_from([None, (1.0, 2.5, 7.0)]))
+def test_flood_takes_the_label_of_a_nearest_seed_by_minimax_distance(drawn, spacing):
     relief, labels = drawn
-    result = flooded(relief, labels)
+    result = flooded(relief, labels, spacing and spacing[: relief.ndim])
     n = relief.size
     edges = reference.pixel_graph(relief.shape, 1, labels != -1)
     weights = relief.reshape(-1)[edges].sum(-1)
@@ -99,7 +99,9 @@ def test_votes_by_definition(seed, ndim, iterations):
     for with_shares in (False, True):
         flat = full.copy().reshape(-1)
         shares = np.zeros((flat.size if with_shares else 0, 3), np.float32)
-        cpu.vote(full_features, flat, np.empty(0, np.int32), full_held, window, 3.0, iterations, 3, shares)
+        cpu.vote(
+            full_features, flat, np.empty(0, np.int32), full_held, window, 3.0, iterations, shares, workers=2
+        )
         assert np.array_equal(flat.reshape(full.shape)[inner], expected)
     np.testing.assert_allclose(shares.reshape(*full.shape, 3)[inner], expected_shares, atol=1e-6)
 
@@ -164,7 +166,8 @@ def test_layout_of_the_image_does_not_matter(scene):
     assert np.array_equal(propagate_labels(np.moveaxis(image, -1, 0), seeds, channel_axis=0), expected)
     image.setflags(write=False)
     seeds.setflags(write=False)
-    assert np.array_equal(propagate_labels(image[::-1], seeds[::-1]).shape, expected.shape)
+    flipped = image[::-1], seeds[::-1]
+    assert np.array_equal(propagate_labels(*flipped), propagate_labels(*(x.copy() for x in flipped)))
     assert np.array_equal(propagate_labels(np.asfortranarray(image), seeds.astype(">i4")), expected)
 
 
@@ -258,6 +261,145 @@ def test_plain_area_is_shared_out_by_steps():
     result = propagate_labels(np.full((9, 21, 3), 7, np.uint8), seeds)
     assert (result[:, :10] == 1).all()
     assert (result[:, 11:] == 2).all()
+
+
+def nearest(seeds, spacing):
+    """Return the distance of each pixel to each label's pixels, in units, and which label is nearest."""
+    units = np.stack(np.indices(seeds.shape), -1) * np.array(spacing)
+    distances = np.stack(
+        [
+            np.linalg.norm(units[..., None, :] - units[seeds == label], axis=-1).min(-1)
+            for label in range(1, seeds.max() + 1)
+        ]
+    )
+    return distances, distances.argmin(0) + 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "n_seeds"),
+    [
+        ((8, 40, 40), (10, 1, 1), 3),
+        ((8, 40, 40), (10, 1, 1), 12),
+        ((12, 30, 30), (2.5, 1, 2), 8),
+        ((60, 90), (1, 4), 6),
+    ],
+)
+def test_plain_volume_is_shared_out_by_distance(shape, spacing, n_seeds):
+    rng = np.random.default_rng(0)
+    seeds = np.zeros(shape, int)
+    seeds.reshape(-1)[rng.choice(seeds.size, n_seeds, replace=False)] = np.arange(n_seeds) + 1
+    flat = np.full(shape, 7, np.uint8)
+    result = propagate_labels(flat, seeds, spacing=spacing)
+    distances, _ = nearest(seeds, spacing)
+    own = np.take_along_axis(distances, result[None] - 1, 0)[0]
+    assert np.isclose(own, distances.min(0)).mean() > 0.998
+    in_steps = propagate_labels(flat, seeds)
+    own = np.take_along_axis(distances, in_steps[None] - 1, 0)[0]
+    assert np.isclose(own, distances.min(0)).mean() < 0.95  # the spacing is what does it
+    shares = propagate_labels(flat, seeds, spacing=spacing, return_full_prob=True)
+    assert np.array_equal(shares.argmax(0) + 1, result)
+    for unit in (0.001, 25.4):  # in any unit
+        assert np.array_equal(propagate_labels(flat, seeds, spacing=np.array(spacing) * unit), result)
+
+
+def test_equal_spacing_is_none(scene):
+    image, seeds, _ = scene
+    expected = propagate_labels(image, seeds, return_full_prob=True)
+    for spacing in ((1, 1), [0.3, 0.3], np.array([7.0, 7.0])):
+        shares = propagate_labels(image, seeds, spacing=spacing, return_full_prob=True)
+        assert np.array_equal(shares, expected)
+
+
+def test_spacing_of_an_image_that_was_sampled_coarsely(scene):
+    image, seeds, truth = scene
+    image, seeds, truth = image[1::3], seeds.reshape(20, 3, 80).max(1), truth[1::3]
+    result = propagate_labels(image, seeds, spacing=(3, 1))
+    assert (result == truth).mean() > 0.97
+    assert np.array_equal(result, LabelPropagator(image, spacing=(0.3, 0.1)).propagate(seeds))
+    turned = propagate_labels(image.swapaxes(0, 1), seeds.T, spacing=(1, 3)).T
+    assert (turned == result).mean() > 0.995
+
+
+@pytest.mark.parametrize(
+    ("spacing", "error", "message"),
+    [
+        (2.0, TypeError, "sequence of numbers, one for each spatial axis, got 2.0"),
+        ("12", TypeError, "sequence of numbers"),
+        ((1, "2"), TypeError, r"spacing\[1\] must be a real number"),
+        ((1, 0), ValueError, r"spacing\[1\] must be above 0"),
+        ((1, np.inf), ValueError, "finite"),
+        ((1, np.nan), ValueError, "above 0"),
+        ((1, 2, 3), ValueError, "each of 2 spatial axes, got 3"),
+        ((), ValueError, "each of 2 spatial axes, got 0"),
+    ],
+)
+def test_spacing_that_does_not_fit_says_so(spacing, error, message):
+    with pytest.raises(error, match=message):
+        propagate_labels(np.zeros((4, 5, 3)), np.eye(4, 5, dtype=int), spacing=spacing)
+
+
+@pytest.fixture
+def void_scene():
+    """A comb on a noisy ground; in the last rows there is nothing, which says -9999."""
+    rng = np.random.default_rng(0)
+    comb = np.zeros((80, 80), bool)
+    for row in range(5, 55, 10):
+        comb[row : row + 4, 5:75] = True
+    comb[5:55, 5:8] = True
+    image = 50 + rng.normal(0, 0.5, (80, 80)) + 20 * comb
+    void = np.zeros((80, 80), bool)
+    void[62:] = True
+    image[void] = -9999
+    seeds = np.zeros((80, 80), int)
+    seeds[5:7, 5:8] = 1
+    seeds[[0, 58, 10, 20, 30, 40, 50], 40] = 2
+    return image, seeds, void, comb
+
+
+@pytest.mark.parametrize("nothing", [-9999, np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("shares", [False, True])
+def test_labels_below_0_leave_out_what_a_mask_leaves_out(void_scene, nothing, shares):
+    image, seeds, void, comb = void_scene
+    image[void] = nothing
+    expected = propagate_labels(image, seeds, mask=~void, return_full_prob=shares)
+    result = propagate_labels(image, np.where(void, -3, seeds), return_full_prob=shares)
+    if not shares:
+        assert ((result == 1) & comb).sum() / ((result == 1) | comb).sum() > 0.95
+        assert (result[void] == -3).all()
+        result, expected = result[~void], expected[~void]
+    assert np.array_equal(result, expected)
+    half = void & (np.arange(80) < 40)  # some by labels, some by a mask
+    result = propagate_labels(image, np.where(half, -1, seeds), mask=~(void & ~half), return_full_prob=shares)
+    assert np.array_equal(result if shares else result[~void], expected)
+
+
+def test_labels_below_0_of_a_batch(void_scene):
+    image, seeds, void, _ = void_scene
+    marks = np.stack([np.where(void, -1, seeds), np.maximum(seeds, 0)])
+    images = np.stack([image, np.where(void, 50.0, image)])
+    result = propagate_labels(images, marks, spatial_ndim=2)
+    for item in range(2):
+        assert np.array_equal(result[item], propagate_labels(images[item], marks[item]))
+
+
+def test_stroke_after_stroke_beside_a_void(void_scene, monkeypatch):
+    image, seeds, void, _ = void_scene
+    mask = np.ones((80, 80), bool)
+    mask[:3] = False
+    other = void & (np.arange(80) < 50)
+    voids = [np.zeros_like(void), void, void, other, void, np.zeros_like(void)]
+    expected = [propagate_labels(image, np.where(one, -1, seeds), mask=mask) for one in voids]
+    prepared = []
+    reliefs = _relief.reliefs
+    monkeypatch.setattr(_relief, "reliefs", lambda *args: prepared.append(1) or reliefs(*args))
+    data = image.copy()
+    propagator = LabelPropagator(data, mask=mask)
+    data[...] = 0  # the caller's array may change between strokes
+    made = []
+    for one, labels in zip(voids, expected, strict=True):
+        assert np.array_equal(propagator.propagate(np.where(one, -1, seeds)), labels)
+        made.append(len(prepared))
+    assert made == [1, 2, 2, 3, 4, 4]  # a stroke with the void of the one before costs nothing
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, None])

@@ -1,5 +1,7 @@
 """Axes and memory: where channels and batches lie, strides, byte order, and what `out` may be."""
 
+import functools
+
 import numpy as np
 import pytest
 from strategies import DTYPES, LAYOUTS
@@ -190,3 +192,30 @@ def test_values_over_a_graph():
     np.testing.assert_array_equal(transposed, expected.T)
     sets = aproarray.global_propagate(values.T, tree, zeta=1.0, channel_axis=None)
     np.testing.assert_array_equal(sets, expected.T)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        functools.partial(aproarray.local_propagate, zeta=0.3),
+        functools.partial(aproarray.related.mean_field, zeta=0.3, iterations=2),
+        functools.partial(aproarray.related.pamr, iterations=2),
+    ],
+    ids=lambda verb: verb.func.__name__,
+)
+def test_the_channels_of_values_and_image_may_be_elsewhere(verb):
+    rng = np.random.default_rng(0)
+    values, image = rng.random((6, 7, 2)), rng.random((6, 7, 3))
+    expected = verb(values, image)
+    first, image_first = np.moveaxis(values, -1, 0), np.moveaxis(image, -1, 0)
+    np.testing.assert_array_equal(
+        verb(first, image, channel_axis=0, image_channel_axis=-1), np.moveaxis(expected, -1, 0)
+    )
+    np.testing.assert_array_equal(verb(values, image_first, image_channel_axis=0), expected)
+    np.testing.assert_array_equal(verb(first, image_first, channel_axis=0), np.moveaxis(expected, -1, 0))
+    grey = verb(values, image[..., 0])
+    np.testing.assert_array_equal(verb(values, image[..., 0], image_channel_axis=None), grey)
+    with pytest.raises(ValueError, match="image_channel_axis=5 is not an axis of image of shape"):
+        verb(values, image, image_channel_axis=5)
+    with pytest.raises(TypeError, match="image_channel_axis must be an integer"):
+        verb(values, image, image_channel_axis="first")

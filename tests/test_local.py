@@ -17,6 +17,8 @@ from strategies import DTYPES, LAYOUTS, pixels, shapes, values_over
 import aproarray
 from aproarray import reference
 
+pytestmark = pytest.mark.any_backend
+
 # kernel_size, dtype of the values, dtype of the image
 KERNELS = [
     (3, "f4", "f4"),
@@ -118,6 +120,7 @@ def test_any_number_of_channels(channels, channel_axis):
         np.testing.assert_allclose(np.moveaxis(result, channel_axis, -1), expected, **DOUBLE)
 
 
+@pytest.mark.numpy_only("about the passes of the CPU's streams")
 @pytest.mark.parametrize(("kernel_size", "dtype", "image_dtype"), [KERNELS[1], KERNELS[4]])
 @pytest.mark.parametrize("shape", [(3, 20), (33, 6), (50,), (9, 4, 3)])
 @pytest.mark.parametrize("iterations", [3, 4, 5, 8, 20])
@@ -265,6 +268,7 @@ def test_dtypes(value_dtype, image_dtype):
     np.testing.assert_allclose(result, definition(values, image, 1.0, 3, 3), **tolerances)
 
 
+@pytest.mark.numpy_only("devices share no work out by workers")
 @pytest.mark.parametrize("workers", [2, 3, 8, 64])
 @pytest.mark.parametrize("iterations", [1, 4, 5, 20])
 @pytest.mark.parametrize(("kernel_size", "dtype", "image_dtype"), [KERNELS[1], KERNELS[4]])
@@ -340,6 +344,7 @@ def test_memory_layout_does_not_matter(layout, which):
     np.testing.assert_array_equal(aproarray.local_propagate(**arguments, kernel_size=3), expected)
 
 
+@pytest.mark.numpy_only("devices share no work out by workers")
 @pytest.mark.parametrize("workers", [1, 8])
 @pytest.mark.usefixtures("small_passes")
 def test_out_may_be_the_image(workers):
@@ -350,6 +355,7 @@ def test_out_may_be_the_image(workers):
     np.testing.assert_array_equal(image, expected)
 
 
+@pytest.mark.numpy_only("about Numba")
 def test_compiled_windows_are_found_on_disk_by_the_next_process():
     values, image, _ = some_input((2, 3), dtype="f4", image_dtype="f4")
     aproarray.local_propagate(values, image, kernel_size=3, zeta=0.15)
@@ -358,5 +364,7 @@ def test_compiled_windows_are_found_on_disk_by_the_next_process():
         "print(*_local_stream.stream_kernel(single, single).stats.cache_hits.values())"
     )
     root = Path(aproarray.__file__).parents[1]
-    found = subprocess.run([sys.executable, "-c", look], cwd=root, capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", look], cwd=root, capture_output=True, text=True, check=True, timeout=300
+    )
     assert found.stdout == "1\n"

@@ -14,6 +14,8 @@ from strategies import DTYPES, Picture, assert_is_tree, pictures
 import aproarray
 from aproarray import reference
 
+pytestmark = pytest.mark.any_backend
+
 
 @given(pictures())
 @example(Picture(np.zeros((6, 6, 2), np.uint8), None, 2))

@@ -84,7 +84,7 @@ def test_follows_undo_and_new_data(viewer, widget, result):
     strokes.redo()
     result(lambda labels: (labels == 2).any())
     strokes.data = np.full((40, 60), 7)
-    result(lambda labels: (labels == 7).all())
+    assert np.array_equal(result(lambda labels: (labels == 7).all()).data, strokes.data)
 
 
 def test_what_depends_on_the_image_is_computed_once(viewer, widget, result, monkeypatch):

@@ -10,6 +10,8 @@ import aproarray
 import aproarray.related
 from aproarray import reference
 
+pytestmark = pytest.mark.any_backend
+
 RTOL = {np.float32: 2e-5, np.float64: 1e-12}
 SHAPES = [(1,), (13,), (1, 1), (6, 7), (9, 1), (3, 4, 5)]
 
@@ -129,6 +131,7 @@ def test_no_steps(verb):
     np.testing.assert_array_equal(result, np.clip(values, 0.1, 0.9) if verb == "mean_field" else values)
 
 
+@pytest.mark.numpy_only("devices share no work out by workers")
 def test_workers_change_no_bit():
     rng = np.random.default_rng(2)
     values, image = rng.random((2, 40, 9, 3), np.float32), rng.random((2, 40, 9, 3), np.float32)

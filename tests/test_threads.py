@@ -61,6 +61,14 @@ def propagate_locally(seed, workers=None):
     return aproarray.local_propagate(values, images, zeta=0.3, kernel_size=3, iterations=10, workers=workers)
 
 
+def propagate_labels(seed, workers=None, spacing=None):
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([0, 1, 2, 3, 70000, -1], (24, 20), p=[0.9, 0.02, 0.02, 0.02, 0.02, 0.02])
+    propagator = aproarray.LabelPropagator(rng.random((24, 20, 3)), spacing=spacing)
+    shares = propagator.propagate(labels, return_full_prob=True, workers=workers)
+    return np.concatenate([shares, propagator.propagate(labels, workers=workers)[None]])
+
+
 VERBS = [
     build,
     reweigh,
@@ -68,6 +76,8 @@ VERBS = [
     propagate_over_one_tree,
     propagate_by_features,
     propagate_locally,
+    propagate_labels,
+    partial(propagate_labels, spacing=(3, 1)),
 ]
 
 
@@ -133,7 +143,7 @@ def test_errors_come_out_of_threads():
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system cannot signal a thread")
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("verb", ["mst", "global", "channels first", "local"])
+@pytest.mark.parametrize("verb", ["mst", "global", "channels first", "local", "labels", "labels, spacing"])
 def test_an_interrupted_call_ends_early_and_leaves_nothing_broken(verb, workers, monkeypatch):
     monkeypatch.setattr(_workers, "STEP", 1 << 10)  # many pieces
     rng = np.random.default_rng(0)
@@ -141,7 +151,11 @@ def test_an_interrupted_call_ends_early_and_leaves_nothing_broken(verb, workers,
     values = rng.random((3, 600, 700), np.float32)
     values = values if verb == "channels first" else np.ascontiguousarray(np.moveaxis(values, 0, -1))
     tree = aproarray.mst(image)
+    labels = np.where(rng.random((600, 700)) < 1e-3, rng.integers(1, 400, (600, 700)), 0)
+    propagators = [aproarray.LabelPropagator(image, spacing=spacing) for spacing in (None, (1, 2))]
     calls = {
+        "labels": lambda: propagators[0].propagate(labels, workers=workers),
+        "labels, spacing": lambda: propagators[1].propagate(labels, workers=workers),
         "mst": lambda: aproarray.mst(image, workers=workers),
         "global": lambda: aproarray.global_propagate(values, tree, zeta=1, workers=workers),
         "channels first": lambda: aproarray.global_propagate(

@@ -395,7 +395,7 @@ def test_compile_without_graph_breaks(dynamic):
         torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)
 
 
-def test_operators_pass_torchs_own_checks():
+def test_torchs_own_checks_of_operators_raise_nothing():
     from aproarray.torch import _ops
 
     values, image = rand(2, 2, 20, grad=True), rand(2, 3, 20)

@@ -33,6 +33,12 @@ EARLIER = torch.randn(2, 3, 4, 5, generator=GENERATOR, dtype=D)
 OPTIONS = {"labels": LABELS, "regions": REGIONS, "tags": TAGS}
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers():
+    """Let what a test draws not depend on the tests before it."""
+    GENERATOR.manual_seed(1)
+
+
 def direction(vector):
     return vector / np.linalg.norm(vector)
 

@@ -25,6 +25,12 @@ SHARES, OTHER_SHARES = (torch.rand(2, n, 3, generator=GENERATOR, dtype=D).softma
 PAIRS = list(itertools.product(range(2), range(4), range(5)))
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers():
+    """Let what a test draws not depend on the tests before it."""
+    GENERATOR.manual_seed(1)
+
+
 def sigmoid(x):
     return 1 / (1 + math.exp(-float(x)))
 

@@ -127,7 +127,7 @@ def test_half_precision_and_one_image():
     assert second.shape == values.shape
 
 
-def test_operators_pass_torchs_own_checks():
+def test_torchs_own_checks_of_operators_raise_nothing():
     tree, tests = mst(IMAGE, mask=MASK), ("test_schema", "test_faketensor", "test_autograd_registration")
     order, both = tree.order.flatten(1), torch.arange(2)
     torch.library.opcheck(_ops.root_trees, (order, tree.gap_edges), test_utils=tests)

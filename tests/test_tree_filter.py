@@ -13,6 +13,8 @@ import aproarray
 import aproarray.related
 from aproarray import cpu, reference
 
+pytestmark = pytest.mark.any_backend
+
 RTOL = {np.float32: 1e-5, np.float64: 1e-12}
 
 
@@ -159,6 +161,7 @@ def test_memory_layout_changes_nothing(layout):
     )
 
 
+@pytest.mark.numpy_only("devices share no work out by workers")
 @pytest.mark.parametrize("channels", [1, 3, 40])
 def test_workers_change_no_bit(channels):
     rng = np.random.default_rng(7)

@@ -4,15 +4,49 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-def flood(relief: Array, labels: Array, steps: Array, heaviest: float) -> None: ...
-def vote(
+class Flood:
+    def __init__(self, relief: Array, labels: Array, steps: Array, heaviest: float) -> None: ...
+    def run(self, pixels: int) -> bool: ...
+
+class SpacedFlood:
+    def __init__(
+        self,
+        relief: Array,
+        labels: Array,
+        steps: Array,
+        heaviest: float,
+        shape: tuple[int, ...],
+        spacing: tuple[float, ...],
+    ) -> None: ...
+    def run(self, pixels: int) -> bool: ...
+
+def cast_votes(
     features: Array,
     labels: Array,
     zones: Array,
-    held: Array,
     steps: Array,
     scale: float,
-    iterations: int,
-    n_labels: int,
+    active: Array,
+    chosen: Array,
     shares: Array,
+    first: int,
+    last: int,
 ) -> None: ...
+def change_labels(
+    labels: Array, active: Array, chosen: Array, queued: Array, first: int, last: int, n_changed: int
+) -> int: ...
+def queue_windows(
+    labels: Array,
+    held: Array,
+    steps: Array,
+    changed: Array,
+    queued: Array,
+    following: Array,
+    first: int,
+    last: int,
+    n_queued: int,
+) -> int: ...
+def with_mixed_window(
+    labels: Array, held: Array, steps: Array, pixels: Array, first: int, last: int
+) -> int: ...
+def own_shares(labels: Array, shares: Array, first: int, last: int) -> None: ...

@@ -235,7 +235,7 @@ def sorted_edges(gap_edges: Array, gaps: Array, n_nodes: int) -> tuple[Array, Ar
     edges, rows = _canonical_edges(gap_edges, n_nodes)
     weights = gaps[rows]
     by_weight = np.empty(len(rows), np.intp)
-    _mst.sort_by_weight(weights, by_weight)
+    _workers.run_apart(_mst.sort_by_weight, weights, by_weight, pixels=len(rows))
     all_edges, all_weights = np.full_like(gap_edges, -1), np.full_like(gaps, np.inf)
     all_edges[: len(rows)], all_weights[: len(rows)] = edges[by_weight], weights[by_weight]
     return all_edges, all_weights
@@ -244,5 +244,5 @@ def sorted_edges(gap_edges: Array, gaps: Array, n_nodes: int) -> tuple[Array, Ar
 def linkage(edges: Array, weights: Array) -> Array:
     """Return the linkage matrix (N-1, 4) of one connected tree."""
     result = np.empty((len(edges), 4))
-    _mst.linkage(edges, weights, result)
+    _workers.run_apart(_mst.linkage, edges, weights, result, pixels=len(edges))
     return result

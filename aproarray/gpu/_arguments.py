@@ -1,4 +1,4 @@
-"""What kernels take: names of types, structs laid out as kernels/*.cuh declare them, and parts of a batch.
+"""Arguments of kernels: names of types, structs laid out as kernels/*.cuh declare them, parts of a batch.
 
 A dtype named after a struct has its members in their order, under their names.
 """

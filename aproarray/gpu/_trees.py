@@ -127,25 +127,27 @@ def grid_trees(
         del ids
         parts.append(_connect(keys, ends, len(image), n_nodes, dtype))
     if n_trees and not n_nodes:
-        return _without_nodes(n_trees, dtype)
+        return _without_nodes(n_trees, dtype), cupy.ones((), np.bool_)
     return _joined(parts, n_nodes, dtype)
 
 
-def _without_nodes(n_trees: int, dtype: Any) -> tuple[TreeArrays, Any]:
-    empty = TreeArrays(
+def _without_nodes(n_trees: int, dtype: Any) -> TreeArrays:
+    return TreeArrays(
         cupy.empty((n_trees, 0), np.int32),
         cupy.empty((n_trees, 0), dtype),
         cupy.empty((n_trees, 0, 2), np.int32),
     )
-    return empty, cupy.ones((), np.bool_)
 
 
 def _list_trees(
     ends: Any, list_of: Any, n_trees: int, n_nodes: int, features: Any, weights: Any, dtype: Any
 ) -> tuple[TreeArrays, Any]:
-    """Build trees of listed edges (L, E, 2), weighed by features (F, N, C) or, if null, by weights (E)."""
+    """Build trees of listed edges (L, E, 2), weighed by features (F, N, C) or, if null, by weights (E).
+
+    Also return whether a weight overflowed, as a number that is 0 if none did.
+    """
     if not n_nodes:
-        return _without_nodes(n_trees, dtype)
+        return _without_nodes(n_trees, dtype), cupy.zeros((), np.uint32)
     n_edges = n_trees * ends.shape[1]
     node_bits = max(1, (n_trees * n_nodes - 1).bit_length())
     of_edges, ties = cupy.empty(n_edges, BITS[dtype]), cupy.empty(n_edges, np.uint64)

@@ -25,6 +25,7 @@ def mean_field(
     iterations: int = 100,
     mask: ArrayLike | None = None,
     channel_axis: int | Literal["auto"] | None = "auto",
+    image_channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
     workers: int | None = None,
     out: Array | None = None,
@@ -44,7 +45,7 @@ def mean_field(
     values : array_like
         Foreground probabilities p, in [0, 1], of one mask per channel, over the image's pixels; see
         `aproarray.local_propagate`.
-    image, mask, channel_axis, spatial_ndim, workers, out, check_finite
+    image, mask, channel_axis, image_channel_axis, spatial_ndim, workers, out, check_finite
         As in `aproarray.local_propagate`.
     region : array_like, optional
         1 or True inside each mask's box, of values' shape (None: everywhere).
@@ -90,7 +91,9 @@ def mean_field(
     zeta = _validate.positive(zeta, "zeta")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
-    over = _calls.over_windows(values, image, mask, channel_axis, spatial_ndim, workers, out, region=region)
+    over = _calls.over_windows(
+        values, image, mask, (channel_axis, image_channel_axis), spatial_ndim, workers, out, region=region
+    )
     backend, flat = over.backend, over.flat
     inside = None
     if region is not None:
@@ -171,6 +174,7 @@ def pamr(
     dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24),
     iterations: int = 10,
     channel_axis: int | Literal["auto"] | None = "auto",
+    image_channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
     workers: int | None = None,
     out: Array | None = None,
@@ -186,7 +190,7 @@ def pamr(
 
     Parameters
     ----------
-    values, image, channel_axis, spatial_ndim, workers, out, check_finite
+    values, image, channel_axis, image_channel_axis, spatial_ndim, workers, out, check_finite
         As in `aproarray.local_propagate`. The image's scale does not matter.
     dilations : sequence of int
         Pixels between neighbours, each at least 1. The default is the published one.
@@ -227,7 +231,9 @@ def pamr(
         raise ValueError(f"dilations must be a sequence of one integer or more, got {dilations!r}")
     apart = tuple(_validate.integer(one, f"dilations[{i}]", 1) for i, one in enumerate(dilations))
     iterations = _validate.integer(iterations, "iterations", 0)
-    over = _calls.over_windows(values, image, None, channel_axis, spatial_ndim, workers, out)
+    over = _calls.over_windows(
+        values, image, None, (channel_axis, image_channel_axis), spatial_ndim, workers, out
+    )
     result = _calls.Result(over.backend.xp, over.values, over.layout, over.flat.dtype, None, out, over.image)
     if check_finite:
         over.check_finite()
@@ -311,7 +317,7 @@ def pairwise_affinity(
     threads = _validate.workers(workers, backend.available_workers())
     layout = _validate.image_layout(image.shape, spatial_ndim, channel_axis)
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}", xp)
-    flat = layout.flatten(image).astype(_validate.compute_dtype(image.dtype), copy=False)
+    flat = _validate.as_floats(layout.flatten(image), takes_part, xp)
     if check_finite:
         _validate.finite(flat, "image", takes_part)
     dilation = min(dilation, max(1, *layout.spatial))  # which reaches beyond the image

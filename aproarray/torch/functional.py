@@ -268,7 +268,7 @@ def tree_filter_v2(
     ----------
     values, tree, zeta, features, tree_index
         As in `tree_filter`. The paper weighs edges by embeddings of values and of a guide: pass both as
-        `features`, one behind the other along the channels.
+        `features`, one after the other along the channels.
     beta, gamma : float or tensor of one number
         Learned in the paper, from 0.
     confidence : (B, 1, H, W) tensor, optional

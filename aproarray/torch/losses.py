@@ -48,7 +48,7 @@ def apro_loss(
     region : (B, 1, H, W) tensor
         Where the loss is taken, 1 or True: inside the boxes, or where pixels are unlabelled.
     propagation : AffinityPropagation, optional
-        What makes the targets (None: the published options, GP and LP in parallel).
+        The modules that make the targets (None: the published options, GP and LP in parallel).
     per_instance : bool
         Whether each of the K masks is an instance with a region of its own, its box: the loss is a mean over
         the masks, and p is 0 where the region is 0, before and after every step of LP.

@@ -1,7 +1,7 @@
 """Learning embeddings from few labels by contrasting pixels with segments (SPML), with a memory bank.
 
 Segments come from `aproarray.related.spherical_kmeans`, without gradients; their prototypes are computed
-here, with gradients. What a pixel's segment has to do with another one is one of four relationships.
+here, with gradients. Each of four relationships says how a pixel's segment and another one belong together.
 Of float16 and bfloat16, and under autocast, prototypes and losses are float32, and computed in it.
 """
 
@@ -162,7 +162,7 @@ class SegmentBank:
         self._batches.append(kept._replace(images=torch.full_like(kept.images, -1)))
 
     def after(self, segments: Segments) -> Segments:
-        """Return segments with those of the bank behind them."""
+        """Return segments with those of the bank after them."""
         self._check(segments)
         parts = zip(segments, *self._batches, strict=True)
         return Segments(*(torch.cat(part) for part in parts)) if self._batches else segments
@@ -199,7 +199,7 @@ def segment_relationship(
     segments : Segments
         The S segments of a batch.
     others : Segments
-        T segments: themselves, and those of a memory bank behind them (`SegmentBank.after`).
+        T segments: themselves, and those of a memory bank after them (`SegmentBank.after`).
     kind : {"image", "annotation", "cooccurrence", "affinity"}
         The relationship.
     ignore_index : int
@@ -250,7 +250,7 @@ def segment_contrastive_loss(
     own : (P,) integer tensor
         The segment of each pixel, among the S first of the prototypes.
     prototypes : (T, D) tensor
-        mu, of unit length: of S segments, and any others behind them.
+        mu, of unit length: of S segments, and any others after them.
     positive, negative : (S, T) boolean tensors
         C+ and C- of each segment's pixels (`segment_relationship`).
     kappa : float
