@@ -70,7 +70,7 @@ class SpanningTree:
 
     @classmethod
     def _loaded(cls, *fields: Any) -> SpanningTree:
-        """Return a tree that was pickled. Nobody else has its arrays: they are checked, and not copied."""
+        """Return a tree that was pickled. Its arrays are checked, and copied where others may have them."""
         return trusted_tree(*_checked(False, *fields))
 
     @classmethod
@@ -495,8 +495,15 @@ def _of_type(array: Any, name: str, types: tuple[str, ...], xp: Any, copy: bool)
         raise TypeError(f"{name} must be of dtype {' or '.join(types)}, got {result.dtype}")
     if xp is np:  # a device has no foreign byte orders, nor unaligned numbers
         result = np.require(result, native, ("C", "A"))
-    own: Array = xp.array(result, order="C") if copy else xp.ascontiguousarray(result)
+    own: Array = xp.array(result, order="C") if copy or _is_lent(result) else xp.ascontiguousarray(result)
     return own
+
+
+def _is_lent(array: Any) -> bool:
+    """Return whether an array lies in memory that is not NumPy's, such as a buffer of `pickle.loads`."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return not isinstance(array, np.ndarray | bytes)
 
 
 def _fault(trees: TreeArrays, masks: Array | None, xp: Any) -> str:
