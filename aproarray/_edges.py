@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from typing import NamedTuple
 
 import numpy as np
@@ -48,8 +49,7 @@ def grid(shape: tuple[int, ...], connectivity: int) -> Grid:
             f"at most {2 * MAX_OFFSETS} are supported"
         )
     steps = np.array(offsets, np.intp).reshape(-1, ndim)
-    strides = [int(np.prod(shape[axis + 1 :], dtype=np.intp)) for axis in range(ndim)]
-    arrays = np.array(shape, np.intp), steps, steps @ np.array(strides, np.intp)
+    arrays = np.array(shape, np.intp), steps, flat_steps(shape, offsets)
     for array in arrays:
         array.flags.writeable = False
     return Grid(*arrays, (len(offsets) - 1).bit_length())
@@ -68,6 +68,15 @@ def box_steps(radii: tuple[int, ...], dilation: int = 1) -> list[tuple[int, ...]
     """Return the steps of a window that reaches `radii` times the dilation along the axes."""
     along = [range(-radius * dilation, radius * dilation + 1, dilation) for radius in radii]
     return [step for step in itertools.product(*along) if any(step)]
+
+
+def flat_steps(shape: tuple[int, ...], steps: list[tuple[int, ...]]) -> NDArray[np.intp]:
+    """Return steps along the axes of an array of `shape` as differences of flat indices.
+
+    In an array that is padded by as much as steps reach, they are valid from every pixel.
+    """
+    strides = [int(np.prod(shape[axis + 1 :], dtype=np.intp)) for axis in range(len(shape))]
+    return np.array([sum(map(operator.mul, step, strides)) for step in steps], np.intp)
 
 
 def dilated_steps(ndim: int, dilations: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -686,14 +686,13 @@ def _steps(shape: tuple[int, ...], reach: int, spacing: tuple[float, ...] | None
 
     With a spacing, a window reaches so many of its units along each axis.
     """
-    strides = [int(np.prod(shape[axis + 1 :], dtype=np.intp)) for axis in range(len(shape))]
     steps = [
-        sum(a * b for a, b in zip(step, strides, strict=True))
+        step
         for step in _edges.window_steps(len(shape), 2 * reach + 1)
         if reach > 1 or sum(map(abs, step)) == 1
         if spacing is None or all(abs(a) * unit <= reach for a, unit in zip(step, spacing, strict=True))
     ]
-    return np.array(steps, np.intp)
+    return _edges.flat_steps(shape, steps)
 
 
 _MODES = ("local", "global", "global-local", "local-global", "parallel")

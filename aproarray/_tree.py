@@ -119,7 +119,8 @@ class SpanningTree:
         w = _validate.real_array(weights, "weights", xp)
         if w.shape != ends.shape[:1]:
             raise ValueError(f"weights must have one entry per edge, shape {ends.shape[:1]}, got {w.shape}")
-        w = xp.array(w, _validate.compute_dtype(w.dtype), order="C")  # the caller may write into theirs
+        # A copy, too: the caller may write into theirs.
+        w = xp.ascontiguousarray(w.astype(_validate.compute_dtype(w.dtype)))
         if not (np.isfinite(w).all() and (w >= 0).all()):
             raise ValueError("weights must be finite and at least 0, got negative, NaN or inf ones")
         trees, _ = backend.edge_list_tree(ends, xp.where(w < np.finfo(w.dtype).tiny, 0, w), n_nodes)
@@ -326,7 +327,7 @@ class SpanningTree:
         result[self.order] = self._backend.affinities(distances, zeta)
         return result.reshape(self.shape)
 
-    def cut(self, threshold: float) -> Array:
+    def cut(self, threshold: float, *, min_size: int = 1) -> Array:
         """Label the components that remain without the edges heavier than `threshold`.
 
         These are the quasi-flat zones of the image at that level: pixels i and j are in one zone if
@@ -336,6 +337,10 @@ class SpanningTree:
         ----------
         threshold : float
             At least 0, in the units of the weights (squared differences).
+        min_size : int
+            Zones of fewer pixels are joined to others, as by Felzenszwalb and Huttenlocher [1]_: of the
+            heavier edges, lightest first, each one joins its two zones if one of them is that small. A whole
+            component of the forest may be smaller.
 
         Returns
         -------
@@ -346,30 +351,44 @@ class SpanningTree:
         Raises
         ------
         TypeError, ValueError
-            The threshold is not a number of at least 0.
+            The threshold is not a number of at least 0, or min_size no integer of at least 1.
 
         Notes
         -----
-        O(N log N) for numbering, O(N) otherwise.
+        O(N log N) for numbering, O(N) otherwise; with min_size, the edges are sorted first. On a device, they
+        are then joined on the host.
+
+        References
+        ----------
+        .. [1] P. F. Felzenszwalb and D. P. Huttenlocher, "Efficient graph-based image segmentation", IJCV 59,
+           2004: its implementation's treatment of small components.
         """
         threshold = _validate.real_number(threshold, "threshold")
         if not threshold >= 0:
             raise ValueError(f"threshold must be at least 0, got {threshold!r}")
         with np.errstate(over="ignore"):
             threshold = self.gaps.dtype.type(threshold)
+        min_size = _validate.integer(min_size, "min_size", 1)
         n, xp = self.order.shape[-1], self._backend.xp
         labels: Array = xp.zeros(self.order.shape, self.order.dtype)
         flat_mask = None if self.mask is None else self._flat_mask()
         for b in np.ndindex(self.batch_shape):
             mask = None if flat_mask is None else flat_mask[b if flat_mask.ndim > 1 else ()]
-            starts = xp.ones(n, bool)
-            starts[1:] = (self.gaps[b] > threshold) | np.isinf(self.gaps[b])
-            # A zone is a stretch of the line that starts with its first pixel.
-            first_pixels = self.order[b][starts]
+            if min_size > 1 and n > 1:
+                edges, weights = self._backend.sorted_edges(self.gap_edges[b], self.gaps[b], n)
+                zone_of = self._backend.zones(edges, weights, float(threshold), min(min_size, n))
+                starts, first_pixels = None, xp.arange(n)[zone_of == xp.arange(n)]
+            else:
+                # A zone is a stretch of the line that starts with its first pixel.
+                starts = xp.ones(n, bool)
+                starts[1:] = (self.gaps[b] > threshold) | np.isinf(self.gaps[b])
+                first_pixels = self.order[b][starts]
             counted = first_pixels if mask is None else first_pixels[mask[first_pixels]]
             number = xp.zeros(n, self.order.dtype)
             number[xp.sort(counted)] = xp.arange(1, len(counted) + 1)
-            if n:
+            if starts is None:
+                labels[b] = number[zone_of]
+            elif n:
                 labels[b][self.order[b]] = number[first_pixels][xp.cumsum(starts) - 1]
         return labels.reshape(self.batch_shape + self.shape)
 
@@ -483,20 +502,20 @@ def _checked(
         mask = _of_type(mask, "mask", ("bool",), xp, copy)
     masks = _validate.mask(mask, batch_shape, shape, f"a tree of shape {batch_shape + shape}", xp)
     if not backend.are_trees(trees, masks, backend.available_workers()):
-        raise ValueError(_fault(trees, masks, xp))
+        raise ValueError(_fault(*map(_arrays.on_host, trees)))
     return shape, order, gaps, gap_edges, mask
 
 
 def _of_type(array: Any, name: str, types: tuple[str, ...], xp: Any, copy: bool) -> Array:
     """Return a contiguous array of one of some types, in native byte order."""
-    result = _validate.array(array, name, xp)
+    result = _validate.as_array(array, name, xp)
     native = result.dtype.newbyteorder("=")
     if native.name not in types:
         raise TypeError(f"{name} must be of dtype {' or '.join(types)}, got {result.dtype}")
     if xp is np:  # a device has no foreign byte orders, nor unaligned numbers
         result = np.require(result, native, ("C", "A"))
-    own: Array = xp.array(result, order="C") if copy or _is_lent(result) else xp.ascontiguousarray(result)
-    return own
+    contiguous: Array = xp.ascontiguousarray(result)
+    return contiguous.copy() if copy or _is_lent(contiguous) else contiguous
 
 
 def _is_lent(array: Any) -> bool:
@@ -506,14 +525,13 @@ def _is_lent(array: Any) -> bool:
     return not isinstance(array, np.ndarray | bytes)
 
 
-def _fault(trees: TreeArrays, masks: Array | None, xp: Any) -> str:
+def _fault(order: Array, gaps: Array, gap_edges: Array) -> str:
     """Say what is wrong with arrays that are no trees."""
-    order, gaps, (u, v) = trees.order, trees.gaps, xp.moveaxis(trees.gap_edges, -1, 0)
-    n_nodes = order.shape[1]
+    n_nodes, u, v = order.shape[1], gap_edges[..., 0], gap_edges[..., 1]
     missing = gaps == np.inf
     wrong = {
         f"order must hold every index from 0 to {n_nodes - 1} once": (
-            xp.sort(order, axis=1) != xp.arange(n_nodes)
+            np.sort(order, axis=1) != np.arange(n_nodes)
         ).any(axis=1),
         "gaps must be at least 0": ~(gaps >= 0),
         "gap_edges must be (-1, -1) where a gap is inf": missing & ((u != -1) | (v != -1)),
@@ -523,7 +541,7 @@ def _fault(trees: TreeArrays, masks: Array | None, xp: Any) -> str:
     }
     for expected, where in wrong.items():
         if where.any():
-            b, *place = (int(found[0]) for found in xp.nonzero(where))
+            b, *place = (int(found[0]) for found in np.nonzero(where))
             if not place:
                 return f"{expected}, got others"
             p = place[0]

@@ -19,18 +19,6 @@ Array = NDArray[Any]
 Shape = tuple[int, ...]
 
 
-def array(value: Any, name: str, xp: Any = np) -> Array:
-    """Return `value` as an `xp` array; an error names the argument, whatever fails in another's code."""
-    try:
-        result: Array = xp.asarray(value)
-    except MemoryError:
-        raise
-    except Exception as error:
-        kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"{name} must be an array of numbers, got one that cannot be read: {error}") from error
-    return result
-
-
 def real_array(array: ArrayLike, name: str, xp: Any = np) -> Array:
     """Return `array` as an `xp` array of real numbers in native byte order, without a copy where possible."""
     result = as_array(array, name, xp)

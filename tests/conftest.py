@@ -22,8 +22,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # No deadlines: a property is not a benchmark, and the first call of a window compiles it.
 COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("default", max_examples=40, derandomize=True, **COMMON)
-settings.register_profile("ci", max_examples=80, derandomize=True, **COMMON)
+settings.register_profile("default", max_examples=80, derandomize=True, **COMMON)
+settings.register_profile("ci", max_examples=300, derandomize=True, **COMMON)
 settings.register_profile("search", max_examples=2000, **COMMON)
 settings.load_profile("default")
 

@@ -1,7 +1,10 @@
 """The demo: what a first-time user sees, in a checkout and in an installed package alike."""
 
+import contextlib
+import io
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,21 +21,28 @@ def example():
 
 
 @pytest.fixture(scope="module")
-def result(example, tmp_path_factory):
-    return example.main(tmp_path_factory.mktemp("scribbles") / "figure.png")
+def demo(example, tmp_path_factory):
+    """Run the demo once for all tests: its result, its picture, and what it printed."""
+    out, results, printed = tmp_path_factory.mktemp("demo") / "demo.png", [], io.StringIO()
+    kept = SimpleNamespace(main=lambda out: results.append(example.main(out)))
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(command_line, "_example", {"scribbles": kept}.get)
+        assert command_line.main(["demo", "--out", str(out)]) == 0
+    return SimpleNamespace(result=results[0], out=out, printed=printed.getvalue())
 
 
-def test_demo_draws_and_says_what_it_did(tmp_path, capsys):
-    out = tmp_path / "demo.png"
-    assert command_line.main(["demo", "--out", str(out)]) == 0
+@pytest.fixture(scope="module")
+def result(demo):
+    return demo.result
 
-    picture = matplotlib_image.imread(out)
+
+def test_demo_draws_and_says_what_it_did(demo):
+    picture = matplotlib_image.imread(demo.out)
     assert picture.shape == (690, 960, 4)
     assert np.ptp(picture[..., :3]) == 1  # not a blank page
-    printed = capsys.readouterr().out
-    for step in ("512 x 512", "smooth", "spanning tree", "global", "local", f"saved {out}"):
-        assert step in printed
-    assert printed.count(" ms") == 8
+    for step in ("512 x 512", "smooth", "spanning tree", "global", "local", f"saved {demo.out}"):
+        assert step in demo.printed
+    assert demo.printed.count(" ms") == 8
 
 
 def test_strokes_keep_their_class(example, result):
@@ -94,9 +104,11 @@ def test_hopeless_output_is_refused_before_the_work(out, message, tmp_path, monk
     assert message in capsys.readouterr().err
 
 
-def test_unwritable_output_is_one_line(tmp_path, capsys):
+def test_unwritable_output_is_one_line(tmp_path, example, result, monkeypatch, capsys):
     folder = tmp_path / "folder.png"
     folder.mkdir()
+    monkeypatch.setattr(command_line, "_example", lambda name: example)
+    monkeypatch.setattr(example, "propagate", lambda *_: result)
     assert command_line.main(["demo", "--out", str(folder)]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"aproarray: error: cannot save {folder}: ")

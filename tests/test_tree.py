@@ -172,6 +172,45 @@ def test_cut_joins_exactly_what_minimax_says(picture, threshold):
     np.testing.assert_array_equal(labels[:, None] == labels, (d <= threshold) & np.isfinite(d))
 
 
+@given(pictures(), st.sampled_from([0, 0.01, 0.25, 1, math.inf]), st.integers(1, 12))
+def test_cut_joins_small_zones_at_the_lowest_gap(picture, threshold, min_size):
+    tree = picture.tree()
+    zones = [{i} for i in range(picture.n_nodes)]
+    for (u, v), weight in zip(tree.edges.tolist(), tree.weights, strict=True):
+        if u >= 0 and (weight <= threshold or min(len(zones[u]), len(zones[v])) < min_size):
+            joined = zones[u] | zones[v]
+            for pixel in joined:
+                zones[pixel] = joined
+    mask = np.ones(picture.n_nodes, bool) if picture.mask is None else picture.mask.ravel()
+    firsts = sorted({min(zone) for zone, part in zip(zones, mask, strict=True) if part})
+    expected = [firsts.index(min(zone)) + 1 if part else 0 for zone, part in zip(zones, mask, strict=True)]
+    labels = tree.cut(threshold, min_size=min_size)
+    assert labels.dtype == tree.cut(threshold).dtype
+    np.testing.assert_array_equal(labels.ravel(), expected)
+    whole = tree.cut(math.inf)
+    for zone in range(1, labels.max(initial=0) + 1):
+        pixels = labels == zone
+        assert pixels.sum() >= min_size or (pixels == (whole == whole[pixels][0])).all()
+
+
+@pytest.mark.parametrize("mask", ["none", "shared", "each"])
+def test_cut_of_a_batch_joins_small_zones_tree_by_tree(mask):
+    trees = batch_of_trees(mask)
+    labels = trees.cut(0, min_size=4)
+    for b in np.ndindex(2, 3):
+        np.testing.assert_array_equal(labels[b], trees[b].cut(0, min_size=4))
+    np.testing.assert_array_equal(trees.cut(1, min_size=10**30), trees.cut(math.inf))
+    assert aproarray.mst(np.zeros((0, 3))).cut(0, min_size=5).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("min_size", "error"), [(0, ValueError), (2.0, TypeError), (None, TypeError), (True, TypeError)]
+)
+def test_min_size_of_cut_is_a_positive_integer(min_size, error):
+    with pytest.raises(error, match="min_size must be"):
+        aproarray.mst(np.zeros((2, 3))).cut(0, min_size=min_size)
+
+
 def test_zones_are_numbered_by_their_first_pixel_as_by_scikit_image():
     image = np.random.default_rng(1).integers(3, size=(2, 20, 15))
     trees = aproarray.mst(image, channel_axis=None)
@@ -334,7 +373,7 @@ FORGERIES = {
     "order too short": ("order", lambda a: a[:, :-1], ValueError, r"order must be \(..., 12\)"),
     "order of floats": ("order", lambda a: a.astype(float), TypeError, "order must be of dtype int32 or"),
     "unsigned order": ("order", lambda a: a.astype(np.uint32), TypeError, "order must be of dtype int32 or"),
-    "ragged order": ("order", lambda _: [[1, 2], [3]], ValueError, "order must be an array"),
+    "ragged order": ("order", lambda _: [[1, 2], [3]], ValueError, "order cannot be made an array"),
     "order without an axis": ("order", lambda _: np.int32(3), ValueError, "order must be"),
     "no order": ("order", lambda _: {}, TypeError, "order must be an array"),
     "another batch": ("order", lambda a: a[:1], ValueError, r"gaps must have shape \(1, 11\)"),
@@ -383,6 +422,7 @@ class Forged:
         return self.reduced
 
 
+@pytest.mark.numpy_only("the dtypes of indices are those of the CPU")
 @pytest.mark.parametrize("name", FORGERIES)
 def test_no_tree_of_arrays_that_kernels_cannot_trust(name):
     mask = np.ones((3, 4), bool)
@@ -397,6 +437,7 @@ def test_no_tree_of_arrays_that_kernels_cannot_trust(name):
         pickle.loads(pickle.dumps(Forged(tree, fields)))
 
 
+@pytest.mark.numpy_only("the constructor takes arrays of the tree's library")
 @pytest.mark.parametrize("mask", ["none", "shared", "each"])
 def test_constructor_copies_what_it_checks(mask):
     tree = batch_of_trees(mask)
@@ -409,6 +450,7 @@ def test_constructor_copies_what_it_checks(mask):
     assert twin == tree
 
 
+@pytest.mark.numpy_only("a device has one byte order")
 @pytest.mark.parametrize("make", [lambda a: a.astype(a.dtype.newbyteorder()), np.asfortranarray])
 def test_trees_pickled_elsewhere_are_read(make):
     tree = batch_of_trees()
@@ -418,6 +460,7 @@ def test_trees_pickled_elsewhere_are_read(make):
     np.testing.assert_array_equal(twin.cut(1), tree.cut(1))
 
 
+@pytest.mark.numpy_only("a device is not asked for the results of such trees")
 @given(st.data())
 def test_edges_that_form_no_tree_do_no_harm(data):
     """Only their indices and weights are checked: the rest takes time. Results are then anything."""
@@ -443,6 +486,7 @@ def test_edges_that_form_no_tree_do_no_harm(data):
         assert tree.to_linkage().shape == (n - 1, 4)
 
 
+@pytest.mark.numpy_only("buffers of a pickle are of NumPy's arrays")
 def test_buffers_of_a_pickle_stay_the_callers():
     """Who lends their memory to pickle.loads may write into it afterwards."""
     tree, buffers = batch_of_trees(), []
@@ -455,6 +499,7 @@ def test_buffers_of_a_pickle_stay_the_callers():
     assert twin == tree
 
 
+@pytest.mark.numpy_only("it replaces a function of the CPU backend")
 def test_edges_are_copied_before_they_are_checked(monkeypatch):
     """Another thread may write into the caller's arrays between the check and the use."""
     edges, weights = np.array([[0, 1], [1, 2]]), np.array([1.0, 2.0])

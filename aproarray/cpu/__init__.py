@@ -16,7 +16,15 @@ from aproarray.cpu._global import affinities, feature_gradients, global_gap_grad
 from aproarray.cpu._labels import flood, vote
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._tree_filter import edge_distances, rooted_trees, tree_filter, tree_filter_gradients
-from aproarray.cpu._trees import are_trees, edge_list_tree, grid_trees, linkage, reweighed_trees, sorted_edges
+from aproarray.cpu._trees import (
+    are_trees,
+    edge_list_tree,
+    grid_trees,
+    linkage,
+    reweighed_trees,
+    sorted_edges,
+    zones,
+)
 from aproarray.cpu._workers import available_workers, run_apart
 
 if TYPE_CHECKING:
@@ -49,6 +57,7 @@ __all__ = [
     "tree_filter_gradients",
     "vote",
     "xp",
+    "zones",
 ]
 
 # Their modules import Numba, which takes longer than many a call: not before they are needed.

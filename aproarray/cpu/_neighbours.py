@@ -33,11 +33,10 @@ class _Padded:
         ]
         self._reach = [max((abs(step[axis]) for step in steps), default=0) for axis in range(len(shape))]
         self._shape = tuple(extent + 2 * reach for extent, reach in zip(shape, self._reach, strict=True))
-        strides = [math.prod(self._shape[axis + 1 :]) for axis in range(len(shape))]
         lines = np.indices(shape[:-1]).reshape(len(shape) - 1, math.prod(shape[:-1]))
         firsts = np.array([*lines, np.zeros(lines.shape[1], np.intp)]) + np.array(self._reach)[:, None]
-        self.starts = (np.array(strides) @ firsts).astype(np.intp)
-        self.shifts = np.array([np.dot(step, strides) for step in steps], np.intp)
+        self.starts = np.ravel_multi_index(tuple(firsts), self._shape) if 0 not in shape else firsts[0]
+        self.shifts = _edges.flat_steps(self._shape, steps)
         self._inside = tuple(
             slice(reach, reach + extent) for extent, reach in zip(shape, self._reach, strict=True)
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from aproarray import _edges
 from aproarray._backend import TreeArrays
-from aproarray.cpu import _check, _mst, _processor, _workers
+from aproarray.cpu import _check, _mst, _processor, _workers, _zones
 
 Array = NDArray[Any]
 
@@ -239,6 +239,13 @@ def sorted_edges(gap_edges: Array, gaps: Array, n_nodes: int) -> tuple[Array, Ar
     all_edges, all_weights = np.full_like(gap_edges, -1), np.full_like(gaps, np.inf)
     all_edges[: len(rows)], all_weights[: len(rows)] = edges[by_weight], weights[by_weight]
     return all_edges, all_weights
+
+
+def zones(edges: Array, weights: Array, threshold: float, min_size: int) -> Array:
+    """Return the first node (N) of each node's zone, from one tree's edges and weights, lightest first."""
+    first = np.empty(len(edges) + 1, edges.dtype)
+    _workers.run_apart(_zones.zones, edges, weights, threshold, min_size, first, pixels=len(first))
+    return first
 
 
 def linkage(edges: Array, weights: Array) -> Array:

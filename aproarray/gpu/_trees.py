@@ -200,8 +200,8 @@ def are_trees(trees: TreeArrays, masks: Any, workers: int) -> bool:
         return False
     if masks is None:
         return True
-    taking_part = cupy.broadcast_to(masks, order.shape)
-    both = [cupy.take_along_axis(taking_part, cupy.where(missing, 0, end), axis=1) for end in (u, v)]
+    of_tree = cupy.arange(len(order))[:, None] % len(masks)
+    both = [masks[of_tree, cupy.where(missing, 0, end)] for end in (u, v)]
     return bool((missing | (both[0] & both[1])).all())
 
 
@@ -215,6 +215,11 @@ def sorted_edges(gap_edges: Any, gaps: Any, n_nodes: int) -> tuple[Any, Any]:
     weights = cupy.where(missing, np.inf, gaps).astype(gaps.dtype).view(BITS[gaps.dtype])[rows]
     rows = sort(weights, key_bits(gaps.dtype), rows)
     return gap_edges[rows], weights.view(gaps.dtype)
+
+
+def zones(edges: Any, weights: Any, threshold: float, min_size: int) -> Any:
+    """Return the first node (N) of each node's zone, found on the host."""
+    return cupy.asarray(on_host.zones(edges.get(), weights.get(), threshold, min_size))
 
 
 def linkage(edges: Any, weights: Any) -> np.ndarray[Any, Any]:
