@@ -286,7 +286,13 @@ class SpanningTree:
         self._check_single("minimax")
         backend = self._backend
         xp = backend.xp
-        first, second = xp.broadcast_arrays(self._nodes(i, "i"), self._nodes(j, "j"))
+        first, second = self._nodes(i, "i"), self._nodes(j, "j")
+        try:
+            first, second = xp.broadcast_arrays(first, second)
+        except ValueError:
+            raise ValueError(
+                f"i and j must be broadcast together, got shapes {first.shape} and {second.shape}"
+            ) from None
         position = xp.empty(self.order.size, np.intp)
         position[self.order] = xp.arange(self.order.size)
         a, b = position[first.ravel()], position[second.ravel()]
@@ -432,11 +438,17 @@ class SpanningTree:
         """Return flat indices from flat ones or from a tuple of coordinates."""
         xp = self._backend.xp
         if not isinstance(index, tuple):
-            indices = _validate.integer_array(index, name, xp.asarray(index).shape, xp)
+            indices = _validate.as_array(index, name, xp)
+            indices = _validate.integer_array(indices, name, indices.shape, xp)
             return _validate.in_range(indices, self.order.size, name)
         if len(index) != len(self.shape):
             raise ValueError(f"{name} must have one coordinate for each axis of {self.shape}, got {index}")
-        coordinates = xp.broadcast_arrays(*(xp.asarray(axis) for axis in index))
+        coordinates = [_validate.as_array(along, f"{name}[{axis}]", xp) for axis, along in enumerate(index)]
+        try:
+            coordinates = xp.broadcast_arrays(*coordinates)
+        except ValueError:
+            shapes = ", ".join(str(along.shape) for along in coordinates)
+            raise ValueError(f"the coordinates of {name} must be broadcast together, got {shapes}") from None
         for axis, (coordinate, extent) in enumerate(zip(coordinates, self.shape, strict=True)):
             label = f"{name}[{axis}]"
             _validate.in_range(
@@ -596,7 +608,7 @@ def flat_features(
     masks = masks_of(tree, tree_index)
     flat = xp.ascontiguousarray(_validate.as_floats(layout.flatten(f), masks, xp))
     if check_finite:
-        _validate.finite(flat, "features", masks)
+        _validate.finite(flat, "features", masks, _validate.BY_TREE)
     return flat, layout, tree_index
 
 
