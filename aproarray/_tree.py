@@ -438,8 +438,8 @@ class SpanningTree:
         """Return flat indices from flat ones or from a tuple of coordinates."""
         xp = self._backend.xp
         if not isinstance(index, tuple):
-            indices = _validate.as_array(index, name, xp)
-            indices = _validate.integer_array(indices, name, indices.shape, xp)
+            shape = _validate.as_array(index, name, xp).shape
+            indices = _validate.integer_array(index, name, shape, xp)
             return _validate.in_range(indices, self.order.size, name)
         if len(index) != len(self.shape):
             raise ValueError(f"{name} must have one coordinate for each axis of {self.shape}, got {index}")
