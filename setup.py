@@ -64,6 +64,7 @@ MODULES = (
     "_rooted",
     "_flood",
     "_zones",
+    "_reduce",
 )
 extensions = [extension(name) for name in MODULES]
 if platform.machine().lower() in ("x86_64", "amd64"):

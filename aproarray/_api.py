@@ -15,6 +15,7 @@ from aproarray._tree import SpanningTree, masks_of, reweigh, trusted_tree
 Array = NDArray[Any]
 
 
+@_dispatch.takes_dask
 @_arrays.takes_dlpack
 def mst(
     image: ArrayLike,
@@ -129,8 +130,9 @@ def global_propagate(
 def global_propagate(values: ArrayLike, tree: SpanningTree, **options: Unpack[_GlobalOptions]) -> Array: ...
 
 
-# It brings arrays of other libraries in and out.
-@_arrays.takes_dlpack(gradients="aproarray.torch.global_propagate")  # type: ignore[misc]
+# They bring arrays of dask and of other libraries in and out.
+@_dispatch.takes_dask  # type: ignore[misc]
+@_arrays.takes_dlpack(gradients="aproarray.torch.global_propagate")
 def global_propagate(
     values: ArrayLike,
     tree: SpanningTree,
@@ -271,8 +273,9 @@ def local_propagate(
 def local_propagate(values: ArrayLike, image: ArrayLike, **options: Unpack[_LocalOptions]) -> Array: ...
 
 
-# It brings arrays of other libraries in and out.
-@_arrays.takes_dlpack(gradients="aproarray.torch.local_propagate")  # type: ignore[misc]
+# They bring arrays of dask and of other libraries in and out.
+@_dispatch.takes_dask  # type: ignore[misc]
+@_arrays.takes_dlpack(gradients="aproarray.torch.local_propagate")
 def local_propagate(
     values: ArrayLike,
     image: ArrayLike,

@@ -62,7 +62,15 @@ def as_floats(array: Array, takes_part: Array | None, xp: Any = np) -> Array:
         limits = np.iinfo(array.dtype)
         low = xp.where(takes_part[..., None], array, array.dtype.type(limits.max))
         high = xp.where(takes_part[..., None], array, array.dtype.type(limits.min))
-    low, high = low.min(1, keepdims=True), high.max(1, keepdims=True)
+    return floats_between(array, low.min(1, keepdims=True), high.max(1, keepdims=True), xp)
+
+
+def floats_between(array: Array, low: Array, high: Array, xp: Any = np) -> Array:
+    """Return 64-bit integers as float64, from the smallest and the largest number of their channel.
+
+    See `as_floats`; the arrays are broadcast.
+    """
+    dtype = compute_dtype(array.dtype)
     as_they_are = array.astype(dtype)
     range_ = high.astype(np.uint64) - low.astype(np.uint64)  # modulo 2^64
     beyond = high > 2**53

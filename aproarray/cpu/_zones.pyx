@@ -10,7 +10,8 @@ ctypedef fused real:
 
 
 def zones(
-    const node_t[:, ::1] edges, const real[::1] weights, real threshold, Py_ssize_t min_size, node_t[::1] first
+    const node_t[:, ::1] edges, const real[::1] weights, real threshold, Py_ssize_t min_size,
+    node_t[::1] first,
 ):
     """Fill first (N) with the first node of each node's zone, from edges (N-1, 2), lightest first.
 
