@@ -88,6 +88,7 @@ def mst(
     >>> tree.edges.tolist(), tree.weights.tolist()
     ([[0, 1], [1, 3], [2, 3]], [1.0, 1.0, 1.0])
     """
+    check_finite = _validate.flag(check_finite, "check_finite")
     backend = _dispatch.backend(image=image, mask=mask)
     xp = backend.xp
     image = _validate.real_array(image, "image", xp)
@@ -98,7 +99,7 @@ def mst(
     threads = _validate.workers(workers, backend.available_workers())
     flat = xp.ascontiguousarray(_validate.as_floats(layout.flatten(image), takes_part, xp))
     if check_finite:
-        _validate.finite(flat, "image", takes_part)
+        _validate.finite(flat, "image", takes_part, _validate.BY_MASK)
     trees, weights_finite = backend.grid_trees(flat, layout.spatial, connectivity, takes_part, threads)
     if check_finite:
         _validate.no_overflow(weights_finite, "image", flat.dtype)
@@ -212,6 +213,7 @@ def global_propagate(
     >>> aproarray.global_propagate(np.array([[1.0, 0, 0, 0]]), tree, zeta=1.0).round(3)
     array([[0.502, 0.498, 0.   , 0.   ]])
     """
+    check_finite = _validate.flag(check_finite, "check_finite")
     over = _calls.over_trees(values, tree, features, tree_index, channel_axis, out)
     backend, xp, values, layout, leading, tree_index = over
     zetas, several = _validate.positives(zeta, "zeta")
@@ -227,7 +229,7 @@ def global_propagate(
     # Before the numbers are looked at: what is too large should say so at once.
     result = _calls.Result(xp, values, layout, dtype, len(zetas) if several else None, out)
     if check_finite and out is not None:  # a call that fails leaves that as it was
-        _validate.finite(flat, "values", masks_of(tree, tree_index))
+        _validate.finite(flat, "values", masks_of(tree, tree_index), _validate.BY_TREE)
     lines, all_finite = lines_of(tree, threads), len(zetas) > 0
     for k, one_zeta in enumerate(zetas):
         means_finite = backend.global_propagate(flat, result.flat[k], lines, tree_index, one_zeta, threads)
@@ -235,7 +237,7 @@ def global_propagate(
     if check_finite and not all_finite:  # every value is part of a mean: where means are finite, values are
         masks = masks_of(tree, tree_index)
         if out is None:
-            _validate.finite(flat, "values", masks)
+            _validate.finite(flat, "values", masks, _validate.BY_TREE)
         for means in result.flat:
             _validate.finite_means(means, "values", masks)
     return result.finish()
@@ -357,13 +359,14 @@ def local_propagate(
     zeta = _validate.positive(zeta, "zeta")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
+    check_finite = _validate.flag(check_finite, "check_finite")
     over = _calls.over_windows(
         values, image, mask, (channel_axis, image_channel_axis), spatial_ndim, workers, out
     )
     backend, threads, takes_part = over.backend, over.threads, over.takes_part
     result = _calls.Result(backend.xp, over.values, over.layout, over.flat.dtype, None, out, over.image, mask)
     if check_finite:
-        over.check_finite()
+        over.check_finite(_validate.BY_MASK)
     flat, images, shape, image_index = over.flat, over.images, over.layout.spatial, over.image_index
     if iterations and kernel_size > 1:
         backend.local_propagate(

@@ -634,7 +634,7 @@ def _images(
     layout = _validate.image_layout(pixels.shape, spatial_ndim, channel_axis, batches)
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {pixels.shape}")
     flat = layout.flatten(pixels)
-    _validate.finite(flat, "image", takes_part)
+    _validate.finite(flat, "image", takes_part, _validate.BY_MASK)
     n_images, masks = math.prod(layout.leading), None
     if takes_part is not None:
         masks = takes_part.reshape(len(takes_part), *layout.spatial)

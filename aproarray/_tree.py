@@ -73,7 +73,7 @@ class SpanningTree:
 
     @classmethod
     def _loaded(cls, *fields: Any) -> SpanningTree:
-        """Return a tree that was pickled. Nobody else has its arrays: they are checked, and not copied."""
+        """Return a tree that was pickled. Its arrays are checked, and copied where others may have them."""
         return trusted_tree(*_checked(False, *fields))
 
     @classmethod
@@ -289,7 +289,13 @@ class SpanningTree:
         self._check_single("minimax")
         backend = self._backend
         xp = backend.xp
-        first, second = xp.broadcast_arrays(self._nodes(i, "i"), self._nodes(j, "j"))
+        first, second = self._nodes(i, "i"), self._nodes(j, "j")
+        try:
+            first, second = xp.broadcast_arrays(first, second)
+        except ValueError:
+            raise ValueError(
+                f"i and j must be broadcast together, got shapes {first.shape} and {second.shape}"
+            ) from None
         position = xp.empty(self.order.size, np.intp)
         position[self.order] = xp.arange(self.order.size)
         a, b = position[first.ravel()], position[second.ravel()]
@@ -435,11 +441,17 @@ class SpanningTree:
         """Return flat indices from flat ones or from a tuple of coordinates."""
         xp = self._backend.xp
         if not isinstance(index, tuple):
-            indices = _validate.integer_array(index, name, xp.asarray(index).shape, xp)
+            shape = _validate.as_array(index, name, xp).shape
+            indices = _validate.integer_array(index, name, shape, xp)
             return _validate.in_range(indices, self.order.size, name)
         if len(index) != len(self.shape):
             raise ValueError(f"{name} must have one coordinate for each axis of {self.shape}, got {index}")
-        coordinates = xp.broadcast_arrays(*(xp.asarray(axis) for axis in index))
+        coordinates = [_validate.as_array(along, f"{name}[{axis}]", xp) for axis, along in enumerate(index)]
+        try:
+            coordinates = xp.broadcast_arrays(*coordinates)
+        except ValueError:
+            shapes = ", ".join(str(along.shape) for along in coordinates)
+            raise ValueError(f"the coordinates of {name} must be broadcast together, got {shapes}") from None
         for axis, (coordinate, extent) in enumerate(zip(coordinates, self.shape, strict=True)):
             label = f"{name}[{axis}]"
             _validate.in_range(
@@ -519,7 +531,14 @@ def _of_type(array: Any, name: str, types: tuple[str, ...], xp: Any, copy: bool)
     if xp is np:  # a device has no foreign byte orders, nor unaligned numbers
         result = np.require(result, native, ("C", "A"))
     contiguous: Array = xp.ascontiguousarray(result)
-    return contiguous.copy() if copy else contiguous
+    return contiguous.copy() if copy or _is_lent(contiguous) else contiguous
+
+
+def _is_lent(array: Any) -> bool:
+    """Return whether an array lies in memory that is not NumPy's, such as a buffer of `pickle.loads`."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return not isinstance(array, np.ndarray | bytes)
 
 
 def _fault(order: Array, gaps: Array, gap_edges: Array) -> str:
@@ -593,7 +612,7 @@ def flat_features(
     masks = masks_of(tree, tree_index)
     flat = xp.ascontiguousarray(_validate.as_floats(layout.flatten(f), masks, xp))
     if check_finite:
-        _validate.finite(flat, "features", masks)
+        _validate.finite(flat, "features", masks, _validate.BY_TREE)
     return flat, layout, tree_index
 
 

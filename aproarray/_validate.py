@@ -98,10 +98,19 @@ def _not_finite(array: Array, takes_part: Array | None) -> int:
     return int(bad.sum())
 
 
-def finite(array: Array, name: str, takes_part: Array | None = None) -> None:
-    """Check that the pixels of (I, N, C) that take part (1 or I, N; None: all) hold no NaN or inf."""
+BY_MASK = " (mask= leaves pixels out)"
+BY_TREE = " (the mask= of the tree's mst leaves pixels out)"
+
+
+def finite(array: Array, name: str, takes_part: Array | None = None, advice: str = "") -> None:
+    """Check that the pixels of (I, N, C) that take part (1 or I, N; None: all) hold no NaN or inf.
+
+    The advice says how pixels are left out, where they can be.
+    """
     if bad := _not_finite(array, takes_part):
-        raise ValueError(f"{name} must be finite, but {bad} of its {array.size} numbers are NaN or inf")
+        raise ValueError(
+            f"{name} must be finite, but {bad} of its {array.size} numbers are NaN or inf{advice}"
+        )
 
 
 def no_overflow(weights_finite: bool, name: str, dtype: np.dtype[Any]) -> None:
@@ -166,8 +175,9 @@ def positive(value: Any, name: str) -> float:
 def positives(value: Any, name: str) -> tuple[list[float], bool]:
     """Return one or several numbers above 0 as a list, and whether they came as a sequence."""
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
-        if np.ndim(value) != 1:
-            raise ValueError(f"{name} must be a number or a flat sequence, got shape {np.shape(value)}")
+        shape = as_array(value, name).shape
+        if len(shape) != 1:
+            raise ValueError(f"{name} must be a number or a flat sequence, got shape {shape}")
         return [positive(one, f"{name}[{i}]") for i, one in enumerate(value)], True
     return [positive(value, name)], False
 

@@ -486,6 +486,19 @@ def test_edges_that_form_no_tree_do_no_harm(data):
         assert tree.to_linkage().shape == (n - 1, 4)
 
 
+@pytest.mark.numpy_only("buffers of a pickle are of NumPy's arrays")
+def test_buffers_of_a_pickle_stay_the_callers():
+    """Who lends their memory to pickle.loads may write into it afterwards."""
+    tree, buffers = batch_of_trees(), []
+    pickled = pickle.dumps(tree, 5, buffer_callback=buffers.append)
+    lent = [bytearray(buffer.raw()) for buffer in buffers]
+    assert len(lent) == 4
+    twin = pickle.loads(pickled, buffers=lent)
+    for memory in lent:
+        memory[:] = b"\x7f" * len(memory)
+    assert twin == tree
+
+
 @pytest.mark.numpy_only("it replaces a function of the CPU backend")
 def test_edges_are_copied_before_they_are_checked(monkeypatch):
     """Another thread may write into the caller's arrays between the check and the use."""

@@ -222,7 +222,7 @@ def mst(
         if check_finite and not torch.isfinite(flat.sum()):
             seen = flat if mask is None else flat.masked_fill(~mask[:, :, None], 0)
             if not torch.isfinite(seen).all():
-                raise ValueError("image must be finite, but holds NaN or inf")
+                raise ValueError(f"image must be finite, but holds NaN or inf{_validate.BY_MASK}")
         trees, weights_finite = backend.grid_trees(
             _array(flat), tuple(shape), connectivity, _booleans(mask), workers
         )
