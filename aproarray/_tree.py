@@ -141,8 +141,7 @@ class SpanningTree:
     @property
     def weights(self) -> Array:
         """The weights (..., N-1) of `edges`, ascending; inf where a forest has no edge."""
-        result: Array = self._backend.xp.sort(self.gaps, axis=-1)
-        return result
+        return self._backend.sorted_weights(self.gaps)
 
     def _sorted_edges(self) -> tuple[Array, Array]:
         backend = self._backend
@@ -364,8 +363,7 @@ class SpanningTree:
 
         Notes
         -----
-        O(N log N) for numbering, O(N) otherwise; with min_size, the edges are sorted first. On a device, they
-        are then joined on the host.
+        O(N); with min_size, the edges are sorted first. On a device, they are then joined on the host.
 
         References
         ----------
@@ -393,8 +391,9 @@ class SpanningTree:
                 starts[1:] = (self.gaps[b] > threshold) | np.isinf(self.gaps[b])
                 first_pixels = self.order[b][starts]
             counted = first_pixels if mask is None else first_pixels[mask[first_pixels]]
-            number = xp.zeros(n, self.order.dtype)
-            number[xp.sort(counted)] = xp.arange(1, len(counted) + 1)
+            is_first = xp.zeros(n, bool)
+            is_first[counted] = True
+            number = (xp.cumsum(is_first) * is_first).astype(self.order.dtype)
             if starts is None:
                 labels[b] = number[zone_of]
             elif n:

@@ -1,9 +1,11 @@
 """Threads: the number of workers and what else runs at the time change no bit of any result. Ctrl-C works."""
 
 import _thread
+import gc
 import signal
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 import aproarray
-from aproarray.cpu import _workers
+from aproarray.cpu import _mst, _workers
 
 
 @pytest.fixture(params=["as many threads as are worth it", "as many as possible"])
@@ -281,3 +283,73 @@ def test_an_inner_call_ends_with_the_outer_one():
 
     with pytest.raises(ZeroDivisionError):
         _workers.run([outer, fails, outer], 3)
+
+
+def test_a_task_that_waits_for_a_thread_apart_ends_with_the_others():
+    begun, released = threading.Event(), threading.Event()
+
+    def single_call():
+        begun.set()
+        released.wait()
+
+    def fails():
+        begun.wait()
+        raise MemoryError("no more")
+
+    try:
+        with pytest.raises(MemoryError, match="no more"):
+            _workers.run([lambda: _workers.run_apart(single_call), fails], 2)
+        assert not released.is_set()
+    finally:
+        released.set()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_does_not_keep_the_arrays_of_a_call(workers):
+    def fails(array):
+        raise ValueError("of no use")
+
+    def call():
+        arrays = [np.zeros(3), np.zeros(3)]
+        tasks = [partial(_workers.run_apart, fails, array) for array in arrays]
+        with pytest.raises(ValueError, match="of no use"):
+            _workers.run(tasks, workers)
+        return [weakref.ref(array) for array in arrays]
+
+    gc.disable()  # counts of references alone
+    try:
+        left = call()
+        for _ in range(100):  # a thread that has done its work takes a moment to end
+            left = [array for array in left if array() is not None]
+            time.sleep(0.01 if left else 0)
+        assert not left
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system cannot signal a thread")
+@pytest.mark.parametrize(
+    ("single", "act"),
+    [
+        ("canonical_edges", lambda tree: tree.edges),
+        ("sort_by_weight", lambda tree: tree.edges),
+        ("linkage", lambda tree: tree.to_linkage()),
+    ],
+)
+def test_single_calls_do_not_hold_up_an_interrupt(single, act, monkeypatch):
+    tree = aproarray.mst(np.random.default_rng(0).random((24, 20)))
+    monkeypatch.setattr(_workers, "STEP", 64)
+    monkeypatch.setattr(signal, "interrupts", signal.signal(signal.SIGINT, signal.default_int_handler), False)
+    released = threading.Event()
+
+    def interrupt_and_wait(*_):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        released.wait()
+
+    monkeypatch.setattr(_mst, single, interrupt_and_wait)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            act(tree)
+        assert not released.is_set()
+    finally:
+        released.set()

@@ -31,6 +31,7 @@ from aproarray.cpu._trees import (
     linkage,
     reweighed_trees,
     sorted_edges,
+    sorted_weights,
     zones,
 )
 from aproarray.cpu._workers import available_workers, run_apart
@@ -66,6 +67,7 @@ __all__ = [
     "reweighed_trees",
     "rooted_trees",
     "sorted_edges",
+    "sorted_weights",
     "sum_stretches",
     "tree_filter",
     "tree_filter_gradients",

@@ -249,13 +249,22 @@ def are_trees(trees: TreeArrays, masks: Array | None, workers: int) -> bool:
 
 def sorted_edges(gap_edges: Array, gaps: Array, n_nodes: int) -> tuple[Array, Array]:
     """Return one tree's edges (N-1, 2) by (weight, u, v) and their weights (N-1), missing ones last."""
-    edges, rows = _canonical_edges(gap_edges, n_nodes)
+    return _workers.run_apart(_sort_edges, gap_edges, gaps, n_nodes, pixels=n_nodes)
+
+
+def _sort_edges(gap_edges: Array, gaps: Array, n_nodes: int) -> tuple[Array, Array]:
+    edges, rows = _mst.canonical_edges(gap_edges, n_nodes)
     weights = gaps[rows]
     by_weight = np.empty(len(rows), np.intp)
-    _workers.run_apart(_mst.sort_by_weight, weights, by_weight, pixels=len(rows))
+    _mst.sort_by_weight(weights, by_weight)
     all_edges, all_weights = np.full_like(gap_edges, -1), np.full_like(gaps, np.inf)
     all_edges[: len(rows)], all_weights[: len(rows)] = edges[by_weight], weights[by_weight]
     return all_edges, all_weights
+
+
+def sorted_weights(gaps: Array) -> Array:
+    """Return the gaps (..., N-1) of each tree, in ascending order."""
+    return _workers.run_apart(np.sort, gaps, -1, pixels=gaps.size)
 
 
 def zones(edges: Array, weights: Array, threshold: float, min_size: int) -> Array:

@@ -118,8 +118,8 @@ def run(tasks: Sequence[Callable[[], Result]], workers: int) -> list[Result]:
             errors.append(error)
             stop.set()
     try:
-        for failure in sorted(errors, key=lambda error: isinstance(error, Stopped)):
-            raise failure
+        if errors:
+            raise min(errors, key=lambda error: isinstance(error, Stopped))
     finally:
         errors.clear()  # whose tracebacks hold this frame, and all arrays of the tasks
     return [found[number] for number in range(len(tasks))]

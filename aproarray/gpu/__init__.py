@@ -24,6 +24,7 @@ from aproarray.gpu._trees import (
     linkage,
     reweighed_trees,
     sorted_edges,
+    sorted_weights,
     zones,
 )
 from aproarray.gpu._workers import available_workers
@@ -50,6 +51,7 @@ __all__ = [
     "reweighed_trees",
     "rooted_trees",
     "sorted_edges",
+    "sorted_weights",
     "tree_filter",
     "tree_filter_gradients",
     "xp",

@@ -221,6 +221,11 @@ def sorted_edges(gap_edges: Any, gaps: Any, n_nodes: int) -> tuple[Any, Any]:
     return gap_edges[rows], weights.view(gaps.dtype)
 
 
+def sorted_weights(gaps: Any) -> Any:
+    """Return the gaps (..., N-1) of each tree, in ascending order."""
+    return cupy.sort(gaps, axis=-1)
+
+
 def zones(edges: Any, weights: Any, threshold: float, min_size: int) -> Any:
     """Return the first node (N) of each node's zone, found on the host."""
     return cupy.asarray(on_host.zones(edges.get(), weights.get(), threshold, min_size))
