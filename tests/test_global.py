@@ -97,6 +97,7 @@ def test_gaps_that_close_from_the_middle_outwards_need_as_many_slots(backward, c
     np.testing.assert_allclose(result, definition(values, tree, 0.7), rtol=1e-12)
 
 
+@pytest.mark.numpy_only("looks at the stacks of the CPU's sweeps")
 @pytest.mark.parametrize("picture", ["photograph", "grey levels", "noise"])
 def test_sweeps_over_pictures_need_few_slots(picture, monkeypatch):
     stacks = []
@@ -154,6 +155,7 @@ def test_moves_are_those_of_the_cartesian_tree(n_gaps, line, dtype):
         np.testing.assert_array_equal(moves, expected)
 
 
+@pytest.mark.numpy_only("makes trees by hand")
 def test_what_is_kept_with_a_tree_changes_no_result():
     rng = np.random.default_rng(0)
     image, values, features = rng.random((3, 3, 20, 30))
