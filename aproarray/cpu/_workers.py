@@ -157,6 +157,7 @@ def run_apart(function: Callable[..., Result], *args: object, pixels: float = ma
     done = threading.Event()
     found: list[Result] = []
     errors: list[BaseException] = []
+    left = False  # by the caller, so that an error would stay in a circle with the frame of `call`
 
     def call() -> None:
         try:
@@ -166,21 +167,23 @@ def run_apart(function: Callable[..., Result], *args: object, pixels: float = ma
         try:
             found.append(function(*args))
         except BaseException as error:
-            errors.append(error)
+            if not left:
+                errors.append(error)
         finally:
             done.set()
 
     patience = _PATIENCE if _start(call) else 0
-    while not done.is_set():
-        if turn and patience <= 0:
-            call()
-        done.wait(_LOOK)
-        patience -= _LOOK
-        check_stop()
     try:
+        while not done.is_set():
+            if turn and patience <= 0:
+                call()
+            done.wait(_LOOK)
+            patience -= _LOOK
+            check_stop()
         if errors:
             raise errors[0]
     finally:
+        left = True
         errors.clear()
     return found[0]
 
