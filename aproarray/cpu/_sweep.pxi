@@ -639,7 +639,8 @@ cdef bint move_many(
 def sweep(
     const real[:, :] values, real[:, :] out, const index_t[::1] order, const double[::1] kappa,
     const uint8_t[::1] moves, real[::1] counts, Stack ahead_stack, Stack behind_stack,
-    bint second, bint transposed, Py_ssize_t first, Py_ssize_t last, Py_ssize_t behind_first, Py_ssize_t behind_last,
+    bint second, bint transposed,
+    Py_ssize_t first, Py_ssize_t last, Py_ssize_t behind_first, Py_ssize_t behind_last,
 ):
     """Move two sweeps over N pixels of C columns (at most 32): `ahead`, forward over pixels [first, last) of
     the line, and `behind`, backward over pixels [behind_first, behind_last). Either range may be empty.
