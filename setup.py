@@ -54,7 +54,18 @@ class BuildBesideSources(build_ext):
         self.copy_extensions_to_source()
 
 
-MODULES = ("_mst", "_minimax", "_weigh", "_sweep", "_global_gradients", "_rooted", "_flood")
+MODULES = (
+    "_check",
+    "_mst",
+    "_minimax",
+    "_weigh",
+    "_sweep",
+    "_global_gradients",
+    "_rooted",
+    "_flood",
+    "_zones",
+    "_reduce",
+)
 extensions = [extension(name) for name in MODULES]
 if platform.machine().lower() in ("x86_64", "amd64"):
     # Chosen at run time.

@@ -10,11 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from aproarray import _arrays, _calls, _dispatch, _edges, _validate
 from aproarray._arrays import ForeignArray
-from aproarray._tree import SpanningTree, lines_of, masks_of, reweigh
+from aproarray._tree import SpanningTree, lines_of, masks_of, reweigh, trusted_tree
 
 Array = NDArray[Any]
 
 
+@_dispatch.takes_dask
 @_arrays.takes_dlpack
 def mst(
     image: ArrayLike,
@@ -87,6 +88,7 @@ def mst(
     >>> tree.edges.tolist(), tree.weights.tolist()
     ([[0, 1], [1, 3], [2, 3]], [1.0, 1.0, 1.0])
     """
+    check_finite = _validate.flag(check_finite, "check_finite")
     backend = _dispatch.backend(image=image, mask=mask)
     xp = backend.xp
     image = _validate.real_array(image, "image", xp)
@@ -97,13 +99,13 @@ def mst(
     threads = _validate.workers(workers, backend.available_workers())
     flat = xp.ascontiguousarray(_validate.as_floats(layout.flatten(image), takes_part, xp))
     if check_finite:
-        _validate.finite(flat, "image", takes_part)
+        _validate.finite(flat, "image", takes_part, _validate.BY_MASK)
     trees, weights_finite = backend.grid_trees(flat, layout.spatial, connectivity, takes_part, threads)
     if check_finite:
         _validate.no_overflow(weights_finite, "image", flat.dtype)
     order, gaps, gap_edges = trees.with_leading(layout.leading)
     tree_mask = None if takes_part is None else takes_part.reshape(xp.asarray(mask).shape).copy()
-    return SpanningTree(layout.spatial, order, gaps, gap_edges, tree_mask)
+    return trusted_tree(layout.spatial, order, gaps, gap_edges, tree_mask)
 
 
 class _GlobalOptions(TypedDict, total=False):
@@ -128,8 +130,9 @@ def global_propagate(
 def global_propagate(values: ArrayLike, tree: SpanningTree, **options: Unpack[_GlobalOptions]) -> Array: ...
 
 
-# It brings arrays of other libraries in and out.
-@_arrays.takes_dlpack(gradients="aproarray.torch.global_propagate")  # type: ignore[misc]
+# They bring arrays of dask and of other libraries in and out.
+@_dispatch.takes_dask  # type: ignore[misc]
+@_arrays.takes_dlpack(gradients="aproarray.torch.global_propagate")
 def global_propagate(
     values: ArrayLike,
     tree: SpanningTree,
@@ -210,6 +213,7 @@ def global_propagate(
     >>> aproarray.global_propagate(np.array([[1.0, 0, 0, 0]]), tree, zeta=1.0).round(3)
     array([[0.502, 0.498, 0.   , 0.   ]])
     """
+    check_finite = _validate.flag(check_finite, "check_finite")
     over = _calls.over_trees(values, tree, features, tree_index, channel_axis, out)
     backend, xp, values, layout, leading, tree_index = over
     zetas, several = _validate.positives(zeta, "zeta")
@@ -225,7 +229,7 @@ def global_propagate(
     # Before the numbers are looked at: what is too large should say so at once.
     result = _calls.Result(xp, values, layout, dtype, len(zetas) if several else None, out)
     if check_finite and out is not None:  # a call that fails leaves that as it was
-        _validate.finite(flat, "values", masks_of(tree, tree_index))
+        _validate.finite(flat, "values", masks_of(tree, tree_index), _validate.BY_TREE)
     lines, all_finite = lines_of(tree, threads), len(zetas) > 0
     for k, one_zeta in enumerate(zetas):
         means_finite = backend.global_propagate(flat, result.flat[k], lines, tree_index, one_zeta, threads)
@@ -233,7 +237,7 @@ def global_propagate(
     if check_finite and not all_finite:  # every value is part of a mean: where means are finite, values are
         masks = masks_of(tree, tree_index)
         if out is None:
-            _validate.finite(flat, "values", masks)
+            _validate.finite(flat, "values", masks, _validate.BY_TREE)
         for means in result.flat:
             _validate.finite_means(means, "values", masks)
     return result.finish()
@@ -264,8 +268,9 @@ def local_propagate(
 def local_propagate(values: ArrayLike, image: ArrayLike, **options: Unpack[_LocalOptions]) -> Array: ...
 
 
-# It brings arrays of other libraries in and out.
-@_arrays.takes_dlpack(gradients="aproarray.torch.local_propagate")  # type: ignore[misc]
+# They bring arrays of dask and of other libraries in and out.
+@_dispatch.takes_dask  # type: ignore[misc]
+@_arrays.takes_dlpack(gradients="aproarray.torch.local_propagate")
 def local_propagate(
     values: ArrayLike,
     image: ArrayLike,
@@ -354,13 +359,14 @@ def local_propagate(
     zeta = _validate.positive(zeta, "zeta")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
+    check_finite = _validate.flag(check_finite, "check_finite")
     over = _calls.over_windows(
         values, image, mask, (channel_axis, image_channel_axis), spatial_ndim, workers, out
     )
     backend, threads, takes_part = over.backend, over.threads, over.takes_part
     result = _calls.Result(backend.xp, over.values, over.layout, over.flat.dtype, None, out, over.image, mask)
     if check_finite:
-        over.check_finite()
+        over.check_finite(_validate.BY_MASK)
     flat, images, shape, image_index = over.flat, over.images, over.layout.spatial, over.image_index
     if iterations and kernel_size > 1:
         backend.local_propagate(

@@ -103,10 +103,10 @@ class OverWindows(NamedTuple):
         masks: NDArray[np.bool_] = self.takes_part[self.backend.xp.asarray(self.image_index)]
         return masks
 
-    def check_finite(self) -> None:
+    def check_finite(self, advice: str = "") -> None:
         """Look for NaN and inf where pixels take part."""
-        _validate.finite(self.images, "image", self.takes_part)
-        _validate.finite(self.flat, "values", self.masks_of_items())
+        _validate.finite(self.images, "image", self.takes_part, advice)
+        _validate.finite(self.flat, "values", self.masks_of_items(), advice)
 
 
 def over_windows(

@@ -1,11 +1,16 @@
-"""Which backend serves a call: chosen by the type of its arrays, which must be the same for all of them."""
+"""Which backend serves a call: chosen by the type of its arrays, which must be the same for all of them.
+
+Dask arrays are served by verbs of their own, in `aproarray.chunked`.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
+from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -16,6 +21,30 @@ if TYPE_CHECKING:
     from aproarray import cpu, gpu
 
     _BACKENDS: tuple[Backend, ...] = (cpu, gpu)  # both are what is declared
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+def _is_chunked(value: Any) -> bool:
+    """Return whether this is a dask array or the tree of one; where dask was not imported, there are none."""
+    kinds = (("dask.array", "Array"), ("aproarray.chunked", "ChunkedTree"))
+    return any(
+        name in sys.modules and isinstance(value, getattr(sys.modules[name], kind)) for name, kind in kinds
+    )
+
+
+def takes_dask(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Let the verb of that name in `aproarray.chunked` serve the calls that have dask arrays."""
+
+    @functools.wraps(verb)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        if any(map(_is_chunked, (*args, *kwargs.values()))):
+            chunked: Any = getattr(importlib.import_module("aproarray.chunked"), verb.__name__)
+            return cast(Result, chunked(*args, **kwargs))
+        return verb(*args, **kwargs)
+
+    return call
 
 
 def _on_current_device(arrays: dict[str, Any]) -> None:
@@ -41,7 +70,8 @@ def backend(**arrays: Any) -> Backend:
             raise TypeError(
                 f"{name} holds a dask array ({_arrays.kind_of(array)}), which is not in memory: pass "
                 f"{name}.compute() if it fits there, or call this on overlapping blocks by "
-                "dask.array.map_overlap"
+                "dask.array.map_overlap. Only mst, global_propagate and local_propagate take dask "
+                "arrays, such as the .data of an xarray.DataArray"
             )
         if library != "numpy":
             raise TypeError(f"{name} must be a NumPy or CuPy array here, got a {_arrays.kind_of(array)}")

@@ -61,8 +61,13 @@ def window_steps(ndim: int, kernel_size: int, dilation: int = 1) -> list[tuple[i
     A window has `kernel_size` pixels along each axis, `dilation` apart. Steps to pixels after its centre are
     above 0. They are the mirror image of the steps to pixels before it.
     """
-    along = range(-(kernel_size // 2) * dilation, (kernel_size // 2) * dilation + 1, dilation)
-    return [step for step in itertools.product(along, repeat=ndim) if any(step)]
+    return box_steps((kernel_size // 2,) * ndim, dilation)
+
+
+def box_steps(radii: tuple[int, ...], dilation: int = 1) -> list[tuple[int, ...]]:
+    """Return the steps of a window that reaches `radii` times the dilation along the axes."""
+    along = [range(-radius * dilation, radius * dilation + 1, dilation) for radius in radii]
+    return [step for step in itertools.product(*along) if any(step)]
 
 
 def flat_steps(shape: tuple[int, ...], steps: list[tuple[int, ...]]) -> NDArray[np.intp]:

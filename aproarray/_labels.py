@@ -634,7 +634,7 @@ def _images(
     layout = _validate.image_layout(pixels.shape, spatial_ndim, channel_axis, batches)
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {pixels.shape}")
     flat = layout.flatten(pixels)
-    _validate.finite(flat, "image", takes_part)
+    _validate.finite(flat, "image", takes_part, _validate.BY_MASK)
     n_images, masks = math.prod(layout.leading), None
     if takes_part is not None:
         masks = takes_part.reshape(len(takes_part), *layout.spatial)
@@ -920,13 +920,18 @@ def _tree_zeta(tree: SpanningTree) -> float:
     return 0.25 * float(np.sqrt(np.median(weights))) if weights.size else 1.0
 
 
-def _map_zeta(tree: SpanningTree) -> float:
+def _map_zeta(tree: SpanningTree, outliers: NDArray[np.bool_] | None = None) -> float:
     """Return twice the root mean square step of a tree's edges.
 
     An object's texture is below that, and its outline above. On photographs it is the root mean square step
-    between all neighbours, of which a tree does not know.
+    between all neighbours, of which a tree does not know. Edges that outliers reach do not count, unless
+    there are no others.
     """
-    weights = tree.gaps[np.isfinite(tree.gaps)]
+    counted = np.isfinite(tree.gaps)
+    if outliers is not None:
+        ordinary = counted & ~_relief.blurred_with(outliers).reshape(-1)[tree.gap_edges].any(-1)
+        counted = ordinary if ordinary.any() else counted
+    weights = tree.gaps[counted]
     largest = float(weights.max()) if weights.size else 0.0
     # Shares of the largest: the sum of weights may be too large for their type.
     return 2 * float(np.sqrt(largest * (weights / largest).mean(dtype=np.float64))) if largest > 0 else 1.0
@@ -1055,7 +1060,7 @@ def affinity_map(
     features, outliers = _features(pixels, takes_part, convert2lab)
     if kind == "global":
         tree = mst(features, channel_axis=-1, mask=takes_part, spatial_ndim=spatial_ndim)
-        return tree.affinity(index, _map_zeta(tree) if zeta is None else zeta)
+        return tree.affinity(index, _map_zeta(tree, outliers) if zeta is None else zeta)
     if zeta is None:
         step = _relief.typical_step(features, takes_part, outliers)
         zeta = _REFINE_STEPS * step if step > 0 else 1.0

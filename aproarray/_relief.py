@@ -271,6 +271,11 @@ def features(colours: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[f
     return smoothed(colours, _STEPS[0], mask, spacing)
 
 
+def blurred_with(outliers: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the pixels whose features hold a share of an outlier's."""
+    return _grown(outliers, _STEPS[0])
+
+
 def reliefs(
     features: Array,
     mask: NDArray[np.bool_] | None,
@@ -334,7 +339,7 @@ def typical_step(
     do not count, unless there are no others.
     """
     if outliers is not None:
-        counted = ~_grown(outliers, _STEPS[0] + 1)
+        counted = ~blurred_with(outliers)
         if mask is not None:
             counted &= mask
         step = typical_step(features, counted, None, spacing)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _arrays, _dispatch, _validate
-from aproarray._backend import Backend
+from aproarray import _arrays, _dispatch, _edges, _validate
+from aproarray._backend import Backend, TreeArrays
 
 Array = NDArray[Any]
 
@@ -24,8 +24,9 @@ Array = NDArray[Any]
 class SpanningTree:
     """A minimum spanning tree (forest, with a mask), or a batch of them.
 
-    Made by `aproarray.mst` and `SpanningTree.from_edges`, not by calling the class. The arrays are
-    read-only. N is the number of pixels (nodes), and a pixel's index its place in C order.
+    Made by `aproarray.mst` and `SpanningTree.from_edges`. Whoever calls the class gets copies of the arrays,
+    once they are checked, and so does unpickling. The arrays are read-only. N is the number of pixels
+    (nodes), and a pixel's index its place in C order.
 
     Attributes
     ----------
@@ -67,10 +68,13 @@ class SpanningTree:
     _edges: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        """Lock the arrays: kernels trust the indices in them."""
-        for array in (self.order, self.gaps, self.gap_edges, self.mask):
-            if isinstance(array, np.ndarray):  # other libraries have no locks
-                array.setflags(write=False)
+        """Check copies of the arrays, and keep those: kernels trust the indices in them."""
+        _fill(self, *_checked(True, self.shape, self.order, self.gaps, self.gap_edges, self.mask))
+
+    @classmethod
+    def _loaded(cls, *fields: Any) -> SpanningTree:
+        """Return a tree that was pickled. Its arrays are checked, and copied where others may have them."""
+        return trusted_tree(*_checked(False, *fields))
 
     @classmethod
     @_arrays.takes_dlpack
@@ -118,12 +122,13 @@ class SpanningTree:
         w = _validate.real_array(weights, "weights", xp)
         if w.shape != ends.shape[:1]:
             raise ValueError(f"weights must have one entry per edge, shape {ends.shape[:1]}, got {w.shape}")
-        w = xp.ascontiguousarray(w, _validate.compute_dtype(w.dtype))
+        # A copy, too: the caller may write into theirs.
+        w = xp.ascontiguousarray(w.astype(_validate.compute_dtype(w.dtype)))
         if not (np.isfinite(w).all() and (w >= 0).all()):
             raise ValueError("weights must be finite and at least 0, got negative, NaN or inf ones")
         trees, _ = backend.edge_list_tree(ends, xp.where(w < np.finfo(w.dtype).tiny, 0, w), n_nodes)
         order, gaps, gap_edges = trees.with_leading(())
-        return cls((n_nodes,), order, gaps, gap_edges)
+        return trusted_tree((n_nodes,), order, gaps, gap_edges)
 
     @property
     def edges(self) -> Array:
@@ -175,7 +180,7 @@ class SpanningTree:
         mask = self.mask
         if mask is not None and mask.shape != self.shape:
             mask = mask.reshape(n_trees, *self.shape)[picked]
-        return SpanningTree(
+        return trusted_tree(
             self.shape,
             self.order.reshape(n_trees, n_nodes)[picked],
             self.gaps.reshape(n_trees, n_gaps)[picked],
@@ -206,8 +211,8 @@ class SpanningTree:
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle through the constructor, which locks the arrays again."""
-        return SpanningTree, (self.shape, self.order, self.gaps, self.gap_edges, self.mask)
+        """Copy and pickle the fields, which are checked and locked again."""
+        return SpanningTree._loaded, (self.shape, self.order, self.gaps, self.gap_edges, self.mask)
 
     def __repr__(self) -> str:
         """Say what matters: shape, batch, components, weights."""
@@ -284,7 +289,13 @@ class SpanningTree:
         self._check_single("minimax")
         backend = self._backend
         xp = backend.xp
-        first, second = xp.broadcast_arrays(self._nodes(i, "i"), self._nodes(j, "j"))
+        first, second = self._nodes(i, "i"), self._nodes(j, "j")
+        try:
+            first, second = xp.broadcast_arrays(first, second)
+        except ValueError:
+            raise ValueError(
+                f"i and j must be broadcast together, got shapes {first.shape} and {second.shape}"
+            ) from None
         position = xp.empty(self.order.size, np.intp)
         position[self.order] = xp.arange(self.order.size)
         a, b = position[first.ravel()], position[second.ravel()]
@@ -325,7 +336,7 @@ class SpanningTree:
         result[self.order] = self._backend.affinities(distances, zeta)
         return result.reshape(self.shape)
 
-    def cut(self, threshold: float) -> Array:
+    def cut(self, threshold: float, *, min_size: int = 1) -> Array:
         """Label the components that remain without the edges heavier than `threshold`.
 
         These are the quasi-flat zones of the image at that level: pixels i and j are in one zone if
@@ -335,6 +346,10 @@ class SpanningTree:
         ----------
         threshold : float
             At least 0, in the units of the weights (squared differences).
+        min_size : int
+            Zones of fewer pixels are joined to others, as by Felzenszwalb and Huttenlocher [1]_: of the
+            heavier edges, lightest first, each one joins its two zones if one of them is that small. A whole
+            component of the forest may be smaller.
 
         Returns
         -------
@@ -345,30 +360,44 @@ class SpanningTree:
         Raises
         ------
         TypeError, ValueError
-            The threshold is not a number of at least 0.
+            The threshold is not a number of at least 0, or min_size no integer of at least 1.
 
         Notes
         -----
-        O(N log N) for numbering, O(N) otherwise.
+        O(N log N) for numbering, O(N) otherwise; with min_size, the edges are sorted first. On a device, they
+        are then joined on the host.
+
+        References
+        ----------
+        .. [1] P. F. Felzenszwalb and D. P. Huttenlocher, "Efficient graph-based image segmentation", IJCV 59,
+           2004: its implementation's treatment of small components.
         """
         threshold = _validate.real_number(threshold, "threshold")
         if not threshold >= 0:
             raise ValueError(f"threshold must be at least 0, got {threshold!r}")
         with np.errstate(over="ignore"):
             threshold = self.gaps.dtype.type(threshold)
+        min_size = _validate.integer(min_size, "min_size", 1)
         n, xp = self.order.shape[-1], self._backend.xp
         labels: Array = xp.zeros(self.order.shape, self.order.dtype)
         flat_mask = None if self.mask is None else self._flat_mask()
         for b in np.ndindex(self.batch_shape):
             mask = None if flat_mask is None else flat_mask[b if flat_mask.ndim > 1 else ()]
-            starts = xp.ones(n, bool)
-            starts[1:] = (self.gaps[b] > threshold) | np.isinf(self.gaps[b])
-            # A zone is a stretch of the line that starts with its first pixel.
-            first_pixels = self.order[b][starts]
+            if min_size > 1 and n > 1:
+                edges, weights = self._backend.sorted_edges(self.gap_edges[b], self.gaps[b], n)
+                zone_of = self._backend.zones(edges, weights, float(threshold), min(min_size, n))
+                starts, first_pixels = None, xp.arange(n)[zone_of == xp.arange(n)]
+            else:
+                # A zone is a stretch of the line that starts with its first pixel.
+                starts = xp.ones(n, bool)
+                starts[1:] = (self.gaps[b] > threshold) | np.isinf(self.gaps[b])
+                first_pixels = self.order[b][starts]
             counted = first_pixels if mask is None else first_pixels[mask[first_pixels]]
             number = xp.zeros(n, self.order.dtype)
             number[xp.sort(counted)] = xp.arange(1, len(counted) + 1)
-            if n:
+            if starts is None:
+                labels[b] = number[zone_of]
+            elif n:
                 labels[b][self.order[b]] = number[first_pixels][xp.cumsum(starts) - 1]
         return labels.reshape(self.batch_shape + self.shape)
 
@@ -412,11 +441,17 @@ class SpanningTree:
         """Return flat indices from flat ones or from a tuple of coordinates."""
         xp = self._backend.xp
         if not isinstance(index, tuple):
-            indices = _validate.integer_array(index, name, xp.asarray(index).shape, xp)
+            shape = _validate.as_array(index, name, xp).shape
+            indices = _validate.integer_array(index, name, shape, xp)
             return _validate.in_range(indices, self.order.size, name)
         if len(index) != len(self.shape):
             raise ValueError(f"{name} must have one coordinate for each axis of {self.shape}, got {index}")
-        coordinates = xp.broadcast_arrays(*(xp.asarray(axis) for axis in index))
+        coordinates = [_validate.as_array(along, f"{name}[{axis}]", xp) for axis, along in enumerate(index)]
+        try:
+            coordinates = xp.broadcast_arrays(*coordinates)
+        except ValueError:
+            shapes = ", ".join(str(along.shape) for along in coordinates)
+            raise ValueError(f"the coordinates of {name} must be broadcast together, got {shapes}") from None
         for axis, (coordinate, extent) in enumerate(zip(coordinates, self.shape, strict=True)):
             label = f"{name}[{axis}]"
             _validate.in_range(
@@ -424,6 +459,110 @@ class SpanningTree:
             )
         nodes: NDArray[np.intp] = xp.asarray(xp.ravel_multi_index(tuple(coordinates), self.shape), np.intp)
         return nodes
+
+
+def trusted_tree(
+    shape: tuple[int, ...], order: Array, gaps: Array, gap_edges: Array, mask: NDArray[np.bool_] | None = None
+) -> SpanningTree:
+    """Return the tree of arrays that a backend has made, or that are checked, without a look at them."""
+    tree = object.__new__(SpanningTree)
+    _fill(tree, shape, order, gaps, gap_edges, mask)
+    for kept in ("_rooted", "_lines", "_edges"):
+        object.__setattr__(tree, kept, None)
+    return tree
+
+
+def _fill(tree: SpanningTree, *fields: Any) -> None:
+    """Set the fields of a tree, and lock its arrays."""
+    for name, value in zip(("shape", "order", "gaps", "gap_edges", "mask"), fields, strict=True):
+        if isinstance(value, np.ndarray):  # other libraries have no locks
+            value.setflags(write=False)
+        object.__setattr__(tree, name, value)
+
+
+def _checked(
+    copy: bool, shape: Any, order: Any, gaps: Any, gap_edges: Any, mask: Any
+) -> tuple[tuple[int, ...], Array, Array, Array, NDArray[np.bool_] | None]:
+    """Return the fields of a tree, or copies of them, once kernels may trust them."""
+    backend = _dispatch.backend(order=order, gaps=gaps, gap_edges=gap_edges, mask=mask)
+    xp = backend.xp
+    if not isinstance(shape, tuple | list) or not shape:
+        raise TypeError(f"shape must be a tuple of at least one integer, got {shape!r}")
+    shape = tuple(_validate.integer(extent, "shape", 0) for extent in shape)
+    n_nodes = math.prod(shape)
+    # As backends make them: a device has 32 bits only, and the CPU has them for twice an index, too.
+    index_types: tuple[str, ...] = ("int32",)
+    if xp is np:
+        index_types = ("int32", "int64") if _edges.fits_32_bits(n_nodes, n_nodes) else ("int64",)
+    order = _of_type(order, "order", index_types, xp, copy)
+    gaps = _of_type(gaps, "gaps", ("float32", "float64"), xp, copy)
+    gap_edges = _of_type(gap_edges, "gap_edges", index_types, xp, copy)
+    if gap_edges.dtype != order.dtype:
+        raise TypeError(f"gap_edges must have order's dtype {order.dtype}, got {gap_edges.dtype}")
+    if order.ndim == 0 or order.shape[-1] != n_nodes:
+        raise ValueError(f"order must be (..., {n_nodes}) for a tree of shape {shape}, got {order.shape}")
+    batch_shape, n_gaps = order.shape[:-1], max(n_nodes - 1, 0)
+    for name, array, expected in (
+        ("gaps", gaps, (*batch_shape, n_gaps)),
+        ("gap_edges", gap_edges, (*batch_shape, n_gaps, 2)),
+    ):
+        if array.shape != expected:
+            raise ValueError(
+                f"{name} must have shape {expected} beside an order of {order.shape}, got {array.shape}"
+            )
+    n_trees = math.prod(batch_shape)
+    trees = TreeArrays(
+        order.reshape(n_trees, n_nodes), gaps.reshape(n_trees, n_gaps), gap_edges.reshape(n_trees, n_gaps, 2)
+    )
+    if mask is not None:
+        mask = _of_type(mask, "mask", ("bool",), xp, copy)
+    masks = _validate.mask(mask, batch_shape, shape, f"a tree of shape {batch_shape + shape}", xp)
+    if not backend.are_trees(trees, masks, backend.available_workers()):
+        raise ValueError(_fault(*map(_arrays.on_host, trees)))
+    return shape, order, gaps, gap_edges, mask
+
+
+def _of_type(array: Any, name: str, types: tuple[str, ...], xp: Any, copy: bool) -> Array:
+    """Return a contiguous array of one of some types, in native byte order."""
+    result = _validate.as_array(array, name, xp)
+    native = result.dtype.newbyteorder("=")
+    if native.name not in types:
+        raise TypeError(f"{name} must be of dtype {' or '.join(types)}, got {result.dtype}")
+    if xp is np:  # a device has no foreign byte orders, nor unaligned numbers
+        result = np.require(result, native, ("C", "A"))
+    contiguous: Array = xp.ascontiguousarray(result)
+    return contiguous.copy() if copy or _is_lent(contiguous) else contiguous
+
+
+def _is_lent(array: Any) -> bool:
+    """Return whether an array lies in memory that is not NumPy's, such as a buffer of `pickle.loads`."""
+    while isinstance(array, np.ndarray) and array.base is not None:
+        array = array.base
+    return not isinstance(array, np.ndarray | bytes)
+
+
+def _fault(order: Array, gaps: Array, gap_edges: Array) -> str:
+    """Say what is wrong with arrays that are no trees."""
+    n_nodes, u, v = order.shape[1], gap_edges[..., 0], gap_edges[..., 1]
+    missing = gaps == np.inf
+    wrong = {
+        f"order must hold every index from 0 to {n_nodes - 1} once": (
+            np.sort(order, axis=1) != np.arange(n_nodes)
+        ).any(axis=1),
+        "gaps must be at least 0": ~(gaps >= 0),
+        "gap_edges must be (-1, -1) where a gap is inf": missing & ((u != -1) | (v != -1)),
+        f"gap_edges must be pairs 0 <= u < v < {n_nodes} where a gap is finite": (
+            ~missing & ~((u >= 0) & (u < v) & (v < n_nodes))
+        ),
+    }
+    for expected, where in wrong.items():
+        if where.any():
+            b, *place = (int(found[0]) for found in np.nonzero(where))
+            if not place:
+                return f"{expected}, got others"
+            p = place[0]
+            return f"{expected}, got ({int(u[b, p])}, {int(v[b, p])}) beside a gap of {float(gaps[b, p])}"
+    return "gap_edges must not join pixels that mask leaves out, got some that do"
 
 
 def reweigh(
@@ -452,7 +591,7 @@ def reweigh(
     if mask is not None:
         shared = tree.mask is not None and tree.mask.shape == tree.shape
         mask = mask.reshape(tree.shape if shared else layout.leading + tree.shape)
-    return SpanningTree(tree.shape, order, gaps, gap_edges, mask)
+    return trusted_tree(tree.shape, order, gaps, gap_edges, mask)
 
 
 def flat_features(
@@ -473,7 +612,7 @@ def flat_features(
     masks = masks_of(tree, tree_index)
     flat = xp.ascontiguousarray(_validate.as_floats(layout.flatten(f), masks, xp))
     if check_finite:
-        _validate.finite(flat, "features", masks)
+        _validate.finite(flat, "features", masks, _validate.BY_TREE)
     return flat, layout, tree_index
 
 

@@ -62,7 +62,15 @@ def as_floats(array: Array, takes_part: Array | None, xp: Any = np) -> Array:
         limits = np.iinfo(array.dtype)
         low = xp.where(takes_part[..., None], array, array.dtype.type(limits.max))
         high = xp.where(takes_part[..., None], array, array.dtype.type(limits.min))
-    low, high = low.min(1, keepdims=True), high.max(1, keepdims=True)
+    return floats_between(array, low.min(1, keepdims=True), high.max(1, keepdims=True), xp)
+
+
+def floats_between(array: Array, low: Array, high: Array, xp: Any = np) -> Array:
+    """Return 64-bit integers as float64, from the smallest and the largest number of their channel.
+
+    See `as_floats`; the arrays are broadcast.
+    """
+    dtype = compute_dtype(array.dtype)
     as_they_are = array.astype(dtype)
     range_ = high.astype(np.uint64) - low.astype(np.uint64)  # modulo 2^64
     beyond = high > 2**53
@@ -90,10 +98,19 @@ def _not_finite(array: Array, takes_part: Array | None) -> int:
     return int(bad.sum())
 
 
-def finite(array: Array, name: str, takes_part: Array | None = None) -> None:
-    """Check that the pixels of (I, N, C) that take part (1 or I, N; None: all) hold no NaN or inf."""
+BY_MASK = " (mask= leaves pixels out)"
+BY_TREE = " (the mask= of the tree's mst leaves pixels out)"
+
+
+def finite(array: Array, name: str, takes_part: Array | None = None, advice: str = "") -> None:
+    """Check that the pixels of (I, N, C) that take part (1 or I, N; None: all) hold no NaN or inf.
+
+    The advice says how pixels are left out, where they can be.
+    """
     if bad := _not_finite(array, takes_part):
-        raise ValueError(f"{name} must be finite, but {bad} of its {array.size} numbers are NaN or inf")
+        raise ValueError(
+            f"{name} must be finite, but {bad} of its {array.size} numbers are NaN or inf{advice}"
+        )
 
 
 def no_overflow(weights_finite: bool, name: str, dtype: np.dtype[Any]) -> None:
@@ -158,8 +175,9 @@ def positive(value: Any, name: str) -> float:
 def positives(value: Any, name: str) -> tuple[list[float], bool]:
     """Return one or several numbers above 0 as a list, and whether they came as a sequence."""
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
-        if np.ndim(value) != 1:
-            raise ValueError(f"{name} must be a number or a flat sequence, got shape {np.shape(value)}")
+        shape = as_array(value, name).shape
+        if len(shape) != 1:
+            raise ValueError(f"{name} must be a number or a flat sequence, got shape {shape}")
         return [positive(one, f"{name}[{i}]") for i, one in enumerate(value)], True
     return [positive(value, name)], False
 
@@ -354,7 +372,11 @@ def integer_array(value: ArrayLike, name: str, shape: Sequence[int | None], xp: 
 
 
 def in_range(array: Array, stop: int, name: str) -> Array:
-    """Check that all entries are in [0, stop), and return them as intp."""
+    """Check that all entries are in [0, stop), and return them as intp.
+
+    A copy is checked and returned: another thread may write into the caller's array meanwhile.
+    """
+    array = array.copy()
     if array.size and not (array.min() >= 0 and array.max() < stop):
         raise ValueError(f"{name} must be in [0, {stop}), got values from {array.min()} to {array.max()}")
     return array.astype(np.intp, copy=False)

@@ -99,14 +99,19 @@ def test_a_buffer_is_an_array():
     assert tree.gaps.tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("make", [dask.array.from_array, Lazy])
-def test_lazy_arrays_are_refused_with_what_to_do(make):
+def test_lazy_arrays_are_refused_with_what_to_do():
     with pytest.raises(
         TypeError, match=r"image holds a dask array .*, which is not in memory: pass image.compute\(\)"
     ):
-        aproarray.mst(make(IMAGE))
+        aproarray.mst(Lazy(IMAGE))
     with pytest.raises(TypeError, match=r"labels holds a dask array .*map_overlap"):
-        aproarray.propagate_labels(IMAGE, make(SEEDS))
+        aproarray.propagate_labels(IMAGE, Lazy(SEEDS))
+    with pytest.raises(
+        TypeError, match=r"labels holds a dask array .* Only mst, global_propagate and local_"
+    ):
+        aproarray.propagate_labels(IMAGE, dask.array.from_array(SEEDS))
+    with pytest.raises(TypeError, match="image holds a dask array"):
+        aproarray.refine(dask.array.from_array(IMAGE), SEEDS)
 
 
 @pytest.mark.parametrize("value", [{}, "abc", b"abc", {1, 2}, object(), lambda: 0])

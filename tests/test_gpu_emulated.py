@@ -17,7 +17,7 @@ from on_device import Device
 
 import aproarray
 import aproarray.related
-from aproarray import cpu
+from aproarray import SpanningTree, cpu
 
 if not shutil.which("g++"):
     pytest.skip("the emulation needs g++", allow_module_level=True)
@@ -402,3 +402,27 @@ def test_waits_that_not_all_threads_reach_are_errors():
     lost = emulated_cupy.RawModule(code=code, options=options).get_function("lost").kernel
     with pytest.raises(RuntimeError, match="lost: threads wait for one another"):
         lost((1,), (64,), (emulated_cupy.zeros(1, np.int32),))
+
+
+def test_trees_that_kernels_cannot_trust_are_refused_on_the_device(gpu):
+    mask = np.ones((3, 4), bool)
+    mask[2, 2:] = False
+    tree = aproarray.mst(np.random.default_rng(0).random((2, 3, 4, 1), np.float32), mask=mask)
+
+    def again(**changed):
+        names = ("shape", "order", "gaps", "gap_edges", "mask")
+        fields = {name: getattr(tree, name) for name in names} | changed
+        return SpanningTree(tree.shape, *(to_device(fields[name]) for name in names[1:]))
+
+    assert again().order.get().tolist() == tree.order.tolist()
+    for name, place, value, message in (
+        ("order", (1, 3), 0, "order must hold every index"),
+        ("gap_edges", (1, 4, 1), 12, "0 <= u < v < 12"),
+        ("gap_edges", (0, 10), (0, 1), "where a gap is inf"),
+        ("gap_edges", (0, 3), (0, 11), "mask leaves out"),
+        ("gaps", (1, 2), np.nan, "gaps must be at least 0"),
+    ):
+        array = getattr(tree, name).copy()
+        array[place] = value
+        with pytest.raises(ValueError, match=message):
+            again(**{name: array})

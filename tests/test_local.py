@@ -171,6 +171,22 @@ def test_windows_larger_than_the_image_hold_all_of_it():
         np.testing.assert_array_equal(larger, seven)
 
 
+@pytest.mark.parametrize("kernel_size", [1199, 10**30 + 1])
+@pytest.mark.parametrize("shape", [(1, 600), (600, 1), (2, 150), (150, 2), (1, 1, 90), (3, 1, 60), (1,)])
+def test_windows_reach_no_further_than_the_image_along_any_axis(shape, kernel_size):
+    """A window of 1199 x 1199 pixels over one row of 600 would take 11 TiB."""
+    rng = np.random.default_rng(0)
+    values, image = rng.random((*shape, 2)), rng.random((*shape, 3))
+    options = {"zeta": 0.5, "iterations": 2, "spatial_ndim": len(shape)}
+    result = aproarray.local_propagate(values, image, kernel_size=kernel_size, **options)
+    squares = ((image.reshape(-1, 1, 3) - image.reshape(-1, 3)) ** 2).sum(-1)
+    weights = np.exp(-squares / 0.25)
+    expected = values.reshape(-1, 2)
+    for _ in range(2):
+        expected = weights @ expected / weights.sum(1, keepdims=True)
+    np.testing.assert_allclose(result.reshape(-1, 2), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("zeta", [1e-300, 1e-30, 1e-4])
 @pytest.mark.parametrize(("kernel_size", "dtype", "image_dtype"), [KERNELS[0], KERNELS[1]])
 def test_tiny_zeta_lets_only_equal_pixels_meet(zeta, kernel_size, dtype, image_dtype):

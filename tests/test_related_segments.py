@@ -468,7 +468,7 @@ def nan(array):
         (ValueError, "gamma must be above 0", lambda: random_walk_propagate(SCORES, FEATURES, gamma=0)),
         (
             ValueError,
-            "normalization must be 'rows' or 'columns', got 'both'",
+            "normalization must be one of 'rows', 'columns', got 'both'",
             lambda: random_walk_propagate(SCORES, FEATURES, normalization="both"),
         ),
         (ValueError, "k must be at least 1", lambda: nearest_neighbor_labels(BANK, BANK, BANK_LABELS, k=0)),

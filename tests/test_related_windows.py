@@ -161,6 +161,18 @@ def test_dilations_beyond_the_image():
     assert not aproarray.related.pairwise_affinity(image, dilation=10**12).any()
 
 
+def test_dilations_beyond_the_image_along_one_axis():
+    """Images are padded by no more than their extent along each axis: here, by 3 GB otherwise."""
+    values, image, *_ = scene((1, 1, 60))
+    options = {"spatial_ndim": 3, "workers": 1}
+    result = aproarray.related.pamr(values, image, dilations=(1, 10**12), iterations=2, **options)
+    expected = reference.pamr(flat(values, (1, 1, 60)), image, [1, 60], 2)
+    np.testing.assert_allclose(flat(result, (1, 1, 60)), expected, rtol=1e-12)
+    result = aproarray.related.pairwise_affinity(image, dilation=59, spatial_ndim=3)
+    assert np.isclose(result[0, 0, 0, 13], np.exp(-np.linalg.norm(image[0, 0, 0] - image[0, 0, 59]) / 2))
+    assert np.count_nonzero(result) == 2
+
+
 def test_mean_field_settles_on_the_side_of_an_edge():
     image = np.zeros((12, 12))
     image[:, 6:] = 1

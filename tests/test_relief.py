@@ -48,6 +48,22 @@ def test_outliers_change_no_label_elsewhere(scene, outliers):
     assert not changed[:, 60:][8:30].any()
 
 
+@pytest.mark.parametrize("outliers", OUTLIERS)
+@pytest.mark.parametrize("kind", ["global", "local"])
+def test_outliers_change_no_affinity_map_elsewhere(scene, outliers, kind):
+    image, _ = scene
+    expected = affinity_map(image, (30, 25), kind=kind)
+    where, number = OUTLIERS[outliers]
+    spoiled = image.copy()
+    spoiled[where] = number
+    near = np.zeros((60, 80), bool)
+    near[where] = True
+    for _ in range(8):
+        near = _relief.blurred_with(near)
+    apart = affinity_map(spoiled, (30, 25), kind=kind) - expected
+    assert np.abs(apart[~near]).max() < 0.15
+
+
 @pytest.mark.parametrize("number", [0, 65535])
 def test_one_pixel_at_the_end_of_16_bits(scene, number):
     image, seeds = scene

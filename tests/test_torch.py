@@ -136,6 +136,20 @@ def test_local_gradients(mask, index, kernel_size, iterations):
     assert gradcheck(propagate, (values, image, ZETA))
 
 
+@pytest.mark.parametrize("shape", [(1, 300), (300, 1), (2, 40)])
+def test_local_gradients_of_windows_much_larger_than_the_image(shape):
+    """A window reaches no further than the image along any axis, whatever its size."""
+    values, image = rand(1, 2, *shape, grad=True), rand(1, 2, *shape, seed=1, grad=True)
+    phi, pixels = (x.flatten(2).mT[0] for x in (values, image))
+    weights = torch.exp(-(pixels[:, None] - pixels).square().sum(-1) / 0.25)
+    for _ in range(2):
+        phi = weights @ phi / weights.sum(1, keepdim=True)
+    expected = torch.autograd.grad(phi.square().sum(), (values, image))
+    for kernel_size in (2 * max(shape) - 1, 10**30 + 1):
+        result = local_propagate(values, image, zeta=0.5, kernel_size=kernel_size, iterations=2)
+        torch.testing.assert_close(torch.autograd.grad(result.square().sum(), (values, image)), expected)
+
+
 def test_local_gradients_do_not_depend_on_how_the_work_is_cut(monkeypatch):
     from aproarray.cpu import _local, _local_gradients
 

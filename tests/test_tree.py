@@ -15,7 +15,7 @@ from skimage.measure import label
 from strategies import DTYPES, LAYOUTS, assert_is_tree, graphs, pictures, zetas
 
 import aproarray
-from aproarray import SpanningTree, reference
+from aproarray import SpanningTree, cpu, reference
 
 pytestmark = pytest.mark.any_backend
 
@@ -172,6 +172,45 @@ def test_cut_joins_exactly_what_minimax_says(picture, threshold):
     np.testing.assert_array_equal(labels[:, None] == labels, (d <= threshold) & np.isfinite(d))
 
 
+@given(pictures(), st.sampled_from([0, 0.01, 0.25, 1, math.inf]), st.integers(1, 12))
+def test_cut_joins_small_zones_at_the_lowest_gap(picture, threshold, min_size):
+    tree = picture.tree()
+    zones = [{i} for i in range(picture.n_nodes)]
+    for (u, v), weight in zip(tree.edges.tolist(), tree.weights, strict=True):
+        if u >= 0 and (weight <= threshold or min(len(zones[u]), len(zones[v])) < min_size):
+            joined = zones[u] | zones[v]
+            for pixel in joined:
+                zones[pixel] = joined
+    mask = np.ones(picture.n_nodes, bool) if picture.mask is None else picture.mask.ravel()
+    firsts = sorted({min(zone) for zone, part in zip(zones, mask, strict=True) if part})
+    expected = [firsts.index(min(zone)) + 1 if part else 0 for zone, part in zip(zones, mask, strict=True)]
+    labels = tree.cut(threshold, min_size=min_size)
+    assert labels.dtype == tree.cut(threshold).dtype
+    np.testing.assert_array_equal(labels.ravel(), expected)
+    whole = tree.cut(math.inf)
+    for zone in range(1, labels.max(initial=0) + 1):
+        pixels = labels == zone
+        assert pixels.sum() >= min_size or (pixels == (whole == whole[pixels][0])).all()
+
+
+@pytest.mark.parametrize("mask", ["none", "shared", "each"])
+def test_cut_of_a_batch_joins_small_zones_tree_by_tree(mask):
+    trees = batch_of_trees(mask)
+    labels = trees.cut(0, min_size=4)
+    for b in np.ndindex(2, 3):
+        np.testing.assert_array_equal(labels[b], trees[b].cut(0, min_size=4))
+    np.testing.assert_array_equal(trees.cut(1, min_size=10**30), trees.cut(math.inf))
+    assert aproarray.mst(np.zeros((0, 3))).cut(0, min_size=5).shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("min_size", "error"), [(0, ValueError), (2.0, TypeError), (None, TypeError), (True, TypeError)]
+)
+def test_min_size_of_cut_is_a_positive_integer(min_size, error):
+    with pytest.raises(error, match="min_size must be"):
+        aproarray.mst(np.zeros((2, 3))).cut(0, min_size=min_size)
+
+
 def test_zones_are_numbered_by_their_first_pixel_as_by_scikit_image():
     image = np.random.default_rng(1).integers(3, size=(2, 20, 15))
     trees = aproarray.mst(image, channel_axis=None)
@@ -310,6 +349,169 @@ def test_deepcopy_shares_no_memory():
     twin = copy.deepcopy(tree)
     for name in ("order", "gaps", "gap_edges", "mask"):
         assert not np.shares_memory(getattr(tree, name), getattr(twin, name))
+
+
+def forged(tree, name, change):
+    """Return the fields of a tree, one of them changed in place or replaced."""
+    fields = {key: getattr(tree, key) for key in ("shape", "order", "gaps", "gap_edges", "mask")}
+    array = fields[name] if fields[name] is None or name == "shape" else fields[name].copy()
+    result = change(array)
+    return fields | {name: array if result is None else result}
+
+
+def put(place, value):
+    return lambda array: array.__setitem__(place, value)
+
+
+# Of a batch of two trees over 3 x 4 pixels. The last pixels on the line are those that the mask leaves out.
+FORGERIES = {
+    "a pixel twice": ("order", put((1, 3), 0), ValueError, "order must hold every index from 0 to 11 once"),
+    "all zero": ("order", put(..., 0), ValueError, "order must hold"),
+    "a pixel after the last": ("order", put((0, 11), 12), ValueError, "order must hold"),
+    "a huge pixel": ("order", put((0, 11), 2**31 - 1), ValueError, "order must hold"),
+    "a negative pixel": ("order", put((0, 0), -1), ValueError, "order must hold"),
+    "order too short": ("order", lambda a: a[:, :-1], ValueError, r"order must be \(..., 12\)"),
+    "order of floats": ("order", lambda a: a.astype(float), TypeError, "order must be of dtype int32 or"),
+    "unsigned order": ("order", lambda a: a.astype(np.uint32), TypeError, "order must be of dtype int32 or"),
+    "ragged order": ("order", lambda _: [[1, 2], [3]], ValueError, "order cannot be made an array"),
+    "order without an axis": ("order", lambda _: np.int32(3), ValueError, "order must be"),
+    "no order": ("order", lambda _: {}, TypeError, "order must be an array"),
+    "another batch": ("order", lambda a: a[:1], ValueError, r"gaps must have shape \(1, 11\)"),
+    "an end after the last": ("gap_edges", put((1, 4, 1), 12), ValueError, "0 <= u < v < 12"),
+    "a huge end": ("gap_edges", put((0, 0, 1), 2**31 - 1), ValueError, "0 <= u < v < 12"),
+    "a negative end": ("gap_edges", put((0, 2, 0), -2), ValueError, "0 <= u < v < 12"),
+    "one end": ("gap_edges", put((0, 2, 0), -1), ValueError, "0 <= u < v < 12"),
+    "one end at inf": ("gap_edges", put((0, 10, 1), 3), ValueError, "where a gap is inf, got .-1, 3. beside"),
+    "a loop": ("gap_edges", put((0, 2), 5), ValueError, r"0 <= u < v < 12 .* got \(5, 5\)"),
+    "no edge": ("gap_edges", put((0, 2), -1), ValueError, "0 <= u < v < 12"),
+    "an edge at inf": ("gap_edges", put((0, 10), (0, 1)), ValueError, "must be .-1, -1. where a gap is inf"),
+    "edges the other way": ("gap_edges", lambda a: a[..., ::-1], ValueError, "0 <= u < v < 12"),
+    "few edges": ("gap_edges", lambda a: a[:, :-1], ValueError, r"gap_edges must have shape \(2, 11, 2\)"),
+    "flat edges": ("gap_edges", lambda a: a[..., 0], ValueError, "gap_edges must have shape"),
+    "other indices": ("gap_edges", lambda a: a.astype(np.int64), TypeError, "must have order's dtype int32"),
+    "an edge of a pixel that is left out": (
+        "gap_edges", put((0, 3), (0, 11)), ValueError, "must not join pixels that mask leaves out"
+    ),
+    "NaN": ("gaps", put((1, 2), np.nan), ValueError, "gaps must be at least 0, got .* beside a gap of nan"),
+    "NaN without an edge": ("gaps", put((1, 10), np.nan), ValueError, "gaps must be at least 0"),
+    "a negative gap": ("gaps", put((1, 2), -1), ValueError, "gaps must be at least 0"),
+    "a negative gap without an edge": ("gaps", put((1, 10), -np.inf), ValueError, "gaps must be at least 0"),
+    "an infinite gap": ("gaps", put((1, 2), np.inf), ValueError, "where a gap is inf"),
+    "a gap without an edge": ("gaps", put((1, 10), 2), ValueError, "0 <= u < v < 12"),
+    "half gaps": ("gaps", lambda a: a.astype(np.float16), TypeError, "gaps must be of dtype float32 or"),
+    "few gaps": ("gaps", lambda a: a[:, 1:], ValueError, r"gaps must have shape \(2, 11\)"),
+    "no gaps": ("gaps", lambda _: 0, TypeError, "gaps must be of dtype"),
+    "a mask of numbers": ("mask", lambda a: a.astype(int), TypeError, "mask must be of dtype bool"),
+    "a mask of another shape": ("mask", lambda a: a.T, ValueError, r"mask of shape \(4, 3\) does not fit"),
+    "another mask": ("mask", lambda a: ~a, ValueError, "must not join pixels that mask leaves out"),
+    "another shape": ("shape", lambda _: (3, 5), ValueError, r"order must be \(..., 15\)"),
+    "negative extents": ("shape", lambda _: (-3, -4), ValueError, "shape must be at least 0"),
+    "extents of floats": ("shape", lambda _: (3, 4.0), TypeError, "shape must be an integer"),
+    "no axes": ("shape", lambda _: (), TypeError, "shape must be a tuple"),
+    "a number for a shape": ("shape", lambda _: 12, TypeError, "shape must be a tuple"),
+}  # fmt: skip
+
+
+class Forged:
+    """Pickles as a tree does, with other fields."""
+
+    def __init__(self, tree, fields):
+        self.reduced = tree.__reduce__()[0], tuple(fields.values())
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.numpy_only("the dtypes of indices are those of the CPU")
+@pytest.mark.parametrize("name", FORGERIES)
+def test_no_tree_of_arrays_that_kernels_cannot_trust(name):
+    mask = np.ones((3, 4), bool)
+    mask[2, 2:] = False
+    tree = aproarray.mst(np.random.default_rng(0).random((2, 3, 4, 1), np.float32), mask=mask)
+    assert tree.order[:, -2:].tolist() == [[10, 11]] * 2
+    field, change, error, message = FORGERIES[name]
+    fields = forged(tree, field, change)
+    with pytest.raises(error, match=message):
+        SpanningTree(**fields)
+    with pytest.raises(error, match=message):
+        pickle.loads(pickle.dumps(Forged(tree, fields)))
+
+
+@pytest.mark.numpy_only("the constructor takes arrays of the tree's library")
+@pytest.mark.parametrize("mask", ["none", "shared", "each"])
+def test_constructor_copies_what_it_checks(mask):
+    tree = batch_of_trees(mask)
+    fields = forged(tree, "gaps", lambda array: None)
+    fields["order"], fields["gap_edges"] = tree.order.copy(), tree.gap_edges.copy()
+    twin = SpanningTree(**fields)
+    assert twin == tree
+    fields["order"][...] = 99
+    fields["gap_edges"][...] = 99
+    assert twin == tree
+
+
+@pytest.mark.numpy_only("a device has one byte order")
+@pytest.mark.parametrize("make", [lambda a: a.astype(a.dtype.newbyteorder()), np.asfortranarray])
+def test_trees_pickled_elsewhere_are_read(make):
+    tree = batch_of_trees()
+    fields = [make(array) for array in (tree.order, tree.gaps, tree.gap_edges)]
+    twin = pickle.loads(pickle.dumps(Forged(tree, dict(enumerate((tree.shape, *fields, tree.mask))))))
+    assert twin == tree
+    np.testing.assert_array_equal(twin.cut(1), tree.cut(1))
+
+
+@pytest.mark.numpy_only("a device is not asked for the results of such trees")
+@given(st.data())
+def test_edges_that_form_no_tree_do_no_harm(data):
+    """Only their indices and weights are checked: the rest takes time. Results are then anything."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    n = data.draw(st.integers(2, 40))
+    index, real = data.draw(st.sampled_from([np.int32, np.int64])), data.draw(st.sampled_from(DTYPES[-2:]))
+    later = rng.integers(1, n, n - 1)
+    edges = np.stack([rng.integers(0, later), later], 1).astype(index)
+    if data.draw(st.booleans()):
+        edges[:] = edges[0]
+    gaps = rng.random(n - 1).astype(real)
+    missing = rng.random(n - 1) < data.draw(st.sampled_from([0, 0.3]))
+    gaps[missing], edges[missing] = np.inf, -1
+    tree = SpanningTree((n,), rng.permutation(n).astype(index), gaps, edges)
+    features = rng.random((n, 2))
+    again = tree.reweight(features)
+    for found in (tree, again):
+        SpanningTree(found.shape, found.order, found.gaps, found.gap_edges)
+        assert found.edges.shape == (n - 1, 2)
+        assert found.cut(0.5).shape == (n,)
+        assert np.isfinite(aproarray.global_propagate(features, found, zeta=0.5)).all()
+    if not missing.any():
+        assert tree.to_linkage().shape == (n - 1, 4)
+
+
+@pytest.mark.numpy_only("buffers of a pickle are of NumPy's arrays")
+def test_buffers_of_a_pickle_stay_the_callers():
+    """Who lends their memory to pickle.loads may write into it afterwards."""
+    tree, buffers = batch_of_trees(), []
+    pickled = pickle.dumps(tree, 5, buffer_callback=buffers.append)
+    lent = [bytearray(buffer.raw()) for buffer in buffers]
+    assert len(lent) == 4
+    twin = pickle.loads(pickled, buffers=lent)
+    for memory in lent:
+        memory[:] = b"\x7f" * len(memory)
+    assert twin == tree
+
+
+@pytest.mark.numpy_only("it replaces a function of the CPU backend")
+def test_edges_are_copied_before_they_are_checked(monkeypatch):
+    """Another thread may write into the caller's arrays between the check and the use."""
+    edges, weights = np.array([[0, 1], [1, 2]]), np.array([1.0, 2.0])
+    expected = SpanningTree.from_edges(edges, weights, 3)
+    build = cpu.edge_list_tree
+
+    def write_and_build(*args):
+        edges[...], weights[...] = 2**40, np.nan
+        return build(*args)
+
+    monkeypatch.setattr(cpu, "edge_list_tree", write_and_build)
+    assert SpanningTree.from_edges(edges, weights, 3) == expected
 
 
 @pytest.mark.numpy_only("memory of a device cannot be made read-only")

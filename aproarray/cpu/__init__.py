@@ -1,8 +1,8 @@
 """The NumPy backend: trees and sweeps in Cython, windows in Numba.
 
-This is the list of what `aproarray._backend.Backend` asks for, and `flood` and `vote` besides. The functions
-take arrays that the verbs have checked and laid out. They split the work over threads so that the result does
-not depend on how.
+This is the list of what `aproarray._backend.Backend` asks for, with `flood` and `vote` for labels and what
+lines of chunks need. The functions take arrays that the verbs have checked and laid out. They split the work
+over threads so that the result does not depend on how.
 """
 
 from __future__ import annotations
@@ -20,9 +20,19 @@ from aproarray.cpu._global import (
     lines,
 )
 from aproarray.cpu._labels import flood, vote
+from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._tree_filter import edge_distances, rooted_trees, tree_filter, tree_filter_gradients
-from aproarray.cpu._trees import edge_list_tree, edges, grid_trees, linkage, reweighed_trees, sorted_edges
+from aproarray.cpu._trees import (
+    are_trees,
+    edge_list_tree,
+    edges,
+    grid_trees,
+    linkage,
+    reweighed_trees,
+    sorted_edges,
+    zones,
+)
 from aproarray.cpu._workers import available_workers, run_apart
 
 if TYPE_CHECKING:
@@ -32,11 +42,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "affinities",
+    "are_trees",
     "available_workers",
     "distances_from",
     "edge_distances",
     "edge_list_tree",
+    "edge_weights",
     "edges",
+    "expand_line",
     "feature_gradients",
     "flood",
     "global_gap_gradients",
@@ -49,13 +62,16 @@ __all__ = [
     "local_propagate",
     "pairwise_affinities",
     "pamr",
+    "reduce_line",
     "reweighed_trees",
     "rooted_trees",
     "sorted_edges",
+    "sum_stretches",
     "tree_filter",
     "tree_filter_gradients",
     "vote",
     "xp",
+    "zones",
 ]
 
 # Their modules import Numba, which takes longer than many a call: not before they are needed.

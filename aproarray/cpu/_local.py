@@ -71,8 +71,8 @@ def _propagate(
     """
     if out.size == 0:
         return
-    shape, kernel_size, images = _local_stream.prepared(shape, kernel_size, images, zeta)
-    if kernel_size == 1:
+    shape, radii, images = _local_stream.prepared(shape, kernel_size, images, zeta)
+    if not any(radii):
         out[...] = values if region is None else np.where(region[:, None], values, 0)
         if sums is not None:
             sums[...] = 1
@@ -94,7 +94,7 @@ def _propagate(
         _workers.run(tasks, workers)
         return
     n_slabs = shape[0]
-    view = _local_stream.window(shape[1:], kernel_size)
+    view = _local_stream.window(shape[1:], radii)
     steps_of = (view.interior, view.stop, view.slabs, view.shifts)
     stream = _local_stream.stream_kernel(values.dtype, images.dtype)
     scale = images.dtype.type(_zeta.inverse_square(zeta, images.dtype))
@@ -103,13 +103,14 @@ def _propagate(
     # The first item of each image hands out its sums.
     summing = set() if sums is None else set(np.unique(image_index, return_index=True)[1].tolist())
 
-    radius = kernel_size // 2
+    radius = radii[0]
+    ring = 2 * radius + 1
     slab_bytes = view.padded * values.dtype.itemsize
     blocks = [slice(c, c + _STREAM_CHANNELS) for c in range(0, values.shape[2], _STREAM_CHANNELS)]
     channels = min(values.shape[2], _STREAM_CHANNELS)
-    kept = slab_bytes * (kernel_size * channels + radius * len(view.slabs))  # per iteration
+    kept = slab_bytes * (ring * channels + radius * len(view.slabs))  # per iteration
     per_pass = int(np.clip(_STREAM_BYTES // kept, min(4, iterations), iterations))
-    n_bands = max(1, min(workers // (len(values) * len(blocks)), n_slabs // (per_pass * radius)))
+    n_bands = max(1, min(workers // (len(values) * len(blocks)), n_slabs // max(per_pass * radius, 1)))
     bounds = np.linspace(0, n_slabs, n_bands + 1).astype(int)
     # One band may be propagated in place, as a stream reads ahead of what it writes; several may not.
     other = np.empty_like(out) if n_bands > 1 and per_pass < iterations else out
@@ -120,7 +121,7 @@ def _propagate(
     ) -> None:  # fmt: skip
         n_channels = source.shape[1]
         state = _local_stream.stream_state(
-            iterations, view, radius, iterations, kernel_size, n_channels, values.dtype, image
+            iterations, view, radius, iterations, ring, n_channels, values.dtype, image
         )
         moves = _local_stream.moves_of(n_slabs, first, last, iterations * radius, radius)
         taps = 2 * len(view.slabs) * len(view.interior) * iterations * n_channels

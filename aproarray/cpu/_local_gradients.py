@@ -192,18 +192,20 @@ def _gradients(
     by_values[...] = grad if region is None else np.where(region[:, None], grad, 0)
     by_image[...] = 0
     by_zeta[...] = 0
-    shape, kernel_size, images = _local_stream.prepared(shape, kernel_size, images, zeta)
-    if values.size == 0 or kernel_size == 1:
+    if values.size == 0:
         return
-    n_slabs, slab_pixels, radius = shape[0], math.prod(shape[1:]), kernel_size // 2
-    view = _local_stream.window(shape[1:], kernel_size)
+    shape, radii, images = _local_stream.prepared(shape, kernel_size, images, zeta)
+    if not any(radii):
+        return
+    n_slabs, slab_pixels, radius = shape[0], math.prod(shape[1:]), radii[0]
+    view = _local_stream.window(shape[1:], radii)
     steps = (view.interior, view.stop, view.slabs, view.shifts)
     scale = images.dtype.type(_zeta.inverse_square(zeta, images.dtype))
     n_channels = min(values.shape[2], _GRADIENT_CHANNELS)
     blocks = [slice(c, c + n_channels) for c in range(0, values.shape[2], n_channels)]
     reach = iterations * radius
-    n_bands = -(-n_slabs // max(4 * reach, _GRADIENT_PIXELS // slab_pixels))
-    n_bands = max(n_bands, min(workers // len(blocks), n_slabs // (2 * reach)))
+    n_bands = -(-n_slabs // max(4 * reach, _GRADIENT_PIXELS // slab_pixels, 1))
+    n_bands = max(n_bands, min(workers // len(blocks), n_slabs // max(2 * reach, 1)))
     bounds = np.linspace(0, n_slabs, n_bands + 1).astype(int).tolist()
     no_mask, no_sums = np.empty(0, np.uint8), np.empty(0, values.dtype)
     stream = _local_stream.stream_kernel(values.dtype, images.dtype)

@@ -1,7 +1,7 @@
 """Local propagation: window sums over slabs, compiled by Numba.
 
 A *slab* is what remains of an image at one index of its first spatial axis: a row of pixels in 2-D,
-a plane in 3-D. Slabs are padded by the window's radius and flattened, so that a step inside a window
+a plane in 3-D. Slabs are padded by the window's radii and flattened, so that a step inside a window
 is a number of slabs and a shift along the slab, whatever the dimension and the size of the window.
 
 The slabs stream through many iterations at once: as soon as slab s has entered, iteration t can be
@@ -51,15 +51,13 @@ TILE = 32
 
 
 @functools.lru_cache(16)
-def window(slab_shape: tuple[int, ...], kernel_size: int) -> Window:
-    """Return the window of `kernel_size` pixels along every axis, over slabs of `slab_shape`."""
-    radius = kernel_size // 2
-    padded = tuple(extent + 2 * radius for extent in slab_shape)
+def window(slab_shape: tuple[int, ...], radii: tuple[int, ...]) -> Window:
+    """Return the window that reaches `radii` along the axes, over slabs of `slab_shape`."""
+    padded = tuple(extent + 2 * radius for extent, radius in zip(slab_shape, radii[1:], strict=True))
     strides = [math.prod(padded[axis + 1 :]) for axis in range(len(padded))]
-    inside = np.indices(slab_shape).reshape(len(slab_shape), math.prod(slab_shape)) + radius
-    interior = (np.array(strides, np.intp) @ inside).astype(np.uintp)
-    ndim = 1 + len(slab_shape)
-    steps = [step for step in _edges.window_steps(ndim, kernel_size) if step > (0,) * ndim]
+    inside = np.indices(slab_shape).reshape(len(slab_shape), math.prod(slab_shape))
+    interior = (np.array(strides, np.intp) @ (inside + np.array(radii[1:])[:, None])).astype(np.uintp)
+    steps = [step for step in _edges.box_steps(radii) if step > (0,) * len(radii)]
     shifts = np.array([sum(a * b for a, b in zip(step[1:], strides, strict=True)) for step in steps], np.intp)
     stop = max(int(interior[-1]) + 1, int(interior[0]) + TILE)
     return Window(
@@ -69,7 +67,7 @@ def window(slab_shape: tuple[int, ...], kernel_size: int) -> Window:
         np.array([step[0] for step in steps], np.uintp),
         shifts.astype(np.uintp),
         np.array(
-            [i for i, step in enumerate(steps) if i == 0 or step[-1] == -radius] + [len(steps)], np.uintp
+            [i for i, step in enumerate(steps) if i == 0 or step[-1] == -radii[-1]] + [len(steps)], np.uintp
         ),
     )
 
@@ -351,7 +349,7 @@ def stream_kernel(dtype: Any, image_dtype: Any) -> Any:
 
 
 def moves_of(n_slabs: int, first: int, last: int, reach: int, radius: int) -> int:
-    """Return how many moves of a stream take slabs [first, last) to their end."""
+    """Return how many moves of a stream take slabs [first, last) to their end; `radius` is that of slabs."""
     return min(n_slabs, last + reach) - max(0, first - reach) + reach + radius
 
 
@@ -376,10 +374,15 @@ def stream_state(
 
 def prepared(
     shape: tuple[int, ...], kernel_size: int, images: NDArray[Any], zeta: float
-) -> tuple[tuple[int, ...], int, NDArray[Any]]:
-    """Return at least two axes, a window no larger than the image, and images in which zeta fits."""
-    if len(shape) == 1:
-        shape = (1, *shape)
+) -> tuple[tuple[int, ...], tuple[int, ...], NDArray[Any]]:
+    """Return at least two axes, how far a window reaches along each, and images in which zeta fits.
+
+    A window reaches no further than the image. An axis of one pixel is left out, as no step leads along it:
+    a single row, or a single column, is one slab.
+    """
+    shape = tuple(extent for extent in shape if extent > 1)
+    shape = (1,) * (2 - len(shape)) + shape
+    radii = tuple(min(kernel_size // 2, extent - 1) for extent in shape)
     if images.dtype == np.float32 and not 1e-18 <= zeta <= 1e18:  # whose square float32 cannot hold
         images = images.astype(np.float64)
-    return shape, min(kernel_size, 2 * max(shape) - 1), images
+    return shape, radii, images

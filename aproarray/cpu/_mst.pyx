@@ -28,6 +28,8 @@ ctypedef fused real:
 cdef extern from *:
     int64_t LARGEST32 "INT32_MAX"
     int64_t LARGEST64 "INT64_MAX"
+    int64_t SMALLEST32 "INT32_MIN"  # its only bit is the sign
+    int64_t SMALLEST64 "INT64_MIN"
 
 cdef enum:
     DIGIT_BITS = 11
@@ -178,6 +180,23 @@ cdef Py_ssize_t first_of_row(const TileView *view, Py_ssize_t row) noexcept nogi
     return local
 
 
+cdef void find_inside(
+    const TileView *view, Py_ssize_t row, Py_ssize_t k, Py_ssize_t *first, Py_ssize_t *stop
+) noexcept nogil:
+    """Find the pixels [first, stop) of a row whose edges with offset k stay in the tile."""
+    cdef Py_ssize_t last = view.ndim - 1, width = view.extent[last], axis, step
+    first[0] = 0
+    stop[0] = 0
+    for axis in range(last - 1, -1, -1):
+        step = row % view.extent[axis] + view.offsets[k * view.ndim + axis]
+        row //= view.extent[axis]
+        if not 0 <= step < view.extent[axis]:
+            return
+    step = view.offsets[k * view.ndim + last]
+    first[0] = min(width, max(<Py_ssize_t> 0, -step))
+    stop[0] = max(first[0], width - max(<Py_ssize_t> 0, step))
+
+
 cdef Py_ssize_t gather_tile(
     const TileView *view, const real *weights, uint64_t *items, node_t *bound
 ) noexcept nogil:
@@ -186,14 +205,14 @@ cdef Py_ssize_t gather_tile(
     bound[x] becomes the weight of the lightest edge that leaves the tile from local pixel x.
     """
     cdef Py_ssize_t ndim = view.ndim, last = ndim - 1, width = view.extent[last]
-    cdef Py_ssize_t row, rest, axis, k, x, there, step, back, first, stop, u, local, count = 0
+    cdef Py_ssize_t row, rest, axis, k, x, step, back, first, stop, u, local, count = 0
     cdef const real *row_of[MAX_OFFSETS]
     cdef Py_ssize_t first_inside[MAX_OFFSETS]
     cdef Py_ssize_t stop_inside[MAX_OFFSETS]
     cdef Py_ssize_t all_first, all_stop  # pixels from which all edges stay in the tile
     cdef Py_ssize_t n_offsets = view.n_offsets
     cdef int id_bits = view.id_bits
-    cdef bint ahead_inside, behind_inside, behind_in_image
+    cdef bint behind_inside, behind_in_image
     cdef node_t kind = 0
     cdef real weight
     cdef node_t furthest = LARGEST32 if node_t is int32_t else LARGEST64
@@ -205,25 +224,20 @@ cdef Py_ssize_t gather_tile(
         all_first = 0
         all_stop = width
         for k in range(view.n_offsets):
-            ahead_inside = True
+            find_inside(view, row, k, first_inside + k, stop_inside + k)
+            all_first = max(all_first, first_inside[k])
+            all_stop = max(all_first, min(all_stop, stop_inside[k]))
+            row_of[k] = weights + k * view.n + u
             behind_inside = True
             behind_in_image = True
             rest = row
             for axis in range(last - 1, -1, -1):
-                there = rest % view.extent[axis]
+                back = rest % view.extent[axis] - view.offsets[k * ndim + axis]
                 rest //= view.extent[axis]
-                step = there + view.offsets[k * ndim + axis]
-                back = there - view.offsets[k * ndim + axis]
-                ahead_inside = ahead_inside and 0 <= step < view.extent[axis]
                 behind_inside = behind_inside and 0 <= back < view.extent[axis]
                 back += view.corner[axis]
                 behind_in_image = behind_in_image and 0 <= back < view.shape[axis]
             step = view.offsets[k * ndim + last]
-            row_of[k] = weights + k * view.n + u
-            first_inside[k] = max(<Py_ssize_t> 0, -step) if ahead_inside else width
-            stop_inside[k] = width - max(<Py_ssize_t> 0, step) if ahead_inside else 0
-            all_first = max(all_first, first_inside[k])
-            all_stop = max(all_first, min(all_stop, stop_inside[k]))
             if not behind_in_image:
                 continue
             # Edges that enter the tile from earlier pixels: all along a row, or at one of its ends.
@@ -288,9 +302,9 @@ cdef Py_ssize_t solve_tile(
     cdef const node_t *pixel_of = <const node_t *> view.pixel_of
     cdef node_t *runs = bound  # of every local pixel, once edges are through
     cdef node_t a, b, low, high, low_last, high_last, lightest, final, apart, key, kind = 0
-    cdef node_t sign = <node_t> 1 << (31 if node_t is int32_t else 63)
+    cdef node_t sign = SMALLEST32 if node_t is int32_t else SMALLEST64
     cdef node_t[2 * TOGETHER] ends
-    cdef Py_ssize_t i, count, local, row, there, x, k, head, width = view.extent[view.ndim - 1]
+    cdef Py_ssize_t i, count, local, row, there, x, k, head, first, stop, width = view.extent[view.ndim - 1]
     cdef Py_ssize_t n_runs = 0
     cdef uint64_t id, k_mask = (<uint64_t> 1 << view.id_bits) - 1
     cdef uint64_t *items
@@ -356,14 +370,16 @@ cdef Py_ssize_t solve_tile(
             start += 1
             run_keys[there] = <node_t> (there - start)
             n_runs += 1
-    # Results are written to the image along rows: neither edges nor runs come in that order.
+    # Results are written to the image along rows: neither edges nor runs come in that order. Edges that leave
+    # the tile are not touched, as the tiles they enter may be reading them.
     for row in range(n_rows_of(view)):
         local = first_of_row(view, row)
         memcpy(run_of + view.base + pixel_of[local], runs + local, width * sizeof(node_t))
         for k in range(view.n_offsets):
             bits = <node_t *> (weights + k * view.n + view.base + pixel_of[local])
             marks = settled + k * view.n_local + local
-            for x in range(width):
+            find_inside(view, row, k, &first, &stop)
+            for x in range(first, stop):
                 bits[x] |= sign * marks[x]
     return n_runs
 

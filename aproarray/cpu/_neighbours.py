@@ -21,9 +21,16 @@ Array = NDArray[Any]
 
 
 class _Padded:
-    """Where pixels of images of `shape` lie once they are padded by the reach of some steps."""
+    """Where pixels of images of `shape` lie once they are padded by the reach of some steps.
+
+    A step that leaves the image along an axis may as well be the shortest one that does, from every pixel.
+    """
 
     def __init__(self, shape: tuple[int, ...], steps: list[tuple[int, ...]]):
+        steps = [
+            tuple(max(-extent, min(along, extent)) for along, extent in zip(step, shape, strict=True))
+            for step in steps
+        ]
         self._reach = [max((abs(step[axis]) for step in steps), default=0) for axis in range(len(shape))]
         self._shape = tuple(extent + 2 * reach for extent, reach in zip(shape, self._reach, strict=True))
         lines = np.indices(shape[:-1]).reshape(len(shape) - 1, math.prod(shape[:-1]))

@@ -6,7 +6,6 @@ Array = NDArray[Any]
 
 MAX_COLUMNS: int
 
-def is_permutation(order: Array) -> bool: ...
 def root_trees(
     order: Array,
     gap_edges: Array,

@@ -11,8 +11,6 @@ parents then never fall, so that both passes stream through memory.
 [1] L. Song et al., "Learnable Tree Filter for Structure-preserving Feature Transform", NeurIPS 2019.
 """
 
-import numpy as np
-
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
@@ -31,21 +29,6 @@ MAX_COLUMNS = 16
 cdef enum:
     AHEAD = 12  # places whose pixels are prefetched before their turn
     LEFT = -2  # in place of the gap of a node's first edge: its neighbours have been laid out
-
-
-def is_permutation(const index_t[:] order):
-    """Return whether order (N) holds each number from 0 to N-1 once."""
-    cdef Py_ssize_t n = order.shape[0], p, number
-    cdef uint8_t[::1] seen = np.zeros(n, np.uint8)
-    cdef bint result = True
-    with nogil:
-        for p in range(n):
-            number = order[p]
-            if number < 0 or number >= n or seen[number]:
-                result = False
-                break
-            seen[number] = 1
-    return result
 
 
 def root_trees(

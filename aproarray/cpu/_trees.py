@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from aproarray import _edges
 from aproarray._backend import TreeArrays
-from aproarray.cpu import _mst, _processor, _workers
+from aproarray.cpu import _check, _mst, _processor, _workers, _zones
 
 Array = NDArray[Any]
 
@@ -225,19 +225,48 @@ def reweighed_trees(
     return _build_trees(n_trees, n_nodes, index_dtype, features.dtype, build, workers)
 
 
+def are_trees(trees: TreeArrays, masks: Array | None, workers: int) -> bool:
+    """Return whether kernels may trust trees over N nodes, with masks (B or 1, N) or none.
+
+    Order is a permutation. A gap is finite, at least 0, and has an edge u < v between nodes that take part;
+    or it is inf, and has (-1, -1). Whether the edges form that tree is not looked at.
+    """
+    no_mask = np.empty(0, np.uint8)
+
+    def is_tree(b: int) -> bool:
+        order, gaps, gap_edges = (array[b] for array in trees)
+        mask = no_mask if masks is None else masks[b % len(masks)].view(np.uint8)
+
+        def edges_fit(first: int, last: int) -> bool:
+            return _check.edges_fit(gaps, gap_edges, mask, len(order), first, last)
+
+        # In this order: masks are looked up at the ends of edges.
+        permuted = _workers.run_apart(_check.is_permutation, order, pixels=len(order))
+        return permuted and all(_workers.run_ranges(edges_fit, len(gaps), workers, _workers.LINEAR))
+
+    return all(_workers.run([functools.partial(is_tree, b) for b in range(len(trees.order))], workers))
+
+
 def sorted_edges(gap_edges: Array, gaps: Array, n_nodes: int) -> tuple[Array, Array]:
     """Return one tree's edges (N-1, 2) by (weight, u, v) and their weights (N-1), missing ones last."""
     edges, rows = _canonical_edges(gap_edges, n_nodes)
     weights = gaps[rows]
     by_weight = np.empty(len(rows), np.intp)
-    _mst.sort_by_weight(weights, by_weight)
+    _workers.run_apart(_mst.sort_by_weight, weights, by_weight, pixels=len(rows))
     all_edges, all_weights = np.full_like(gap_edges, -1), np.full_like(gaps, np.inf)
     all_edges[: len(rows)], all_weights[: len(rows)] = edges[by_weight], weights[by_weight]
     return all_edges, all_weights
 
 
+def zones(edges: Array, weights: Array, threshold: float, min_size: int) -> Array:
+    """Return the first node (N) of each node's zone, from one tree's edges and weights, lightest first."""
+    first = np.empty(len(edges) + 1, edges.dtype)
+    _workers.run_apart(_zones.zones, edges, weights, threshold, min_size, first, pixels=len(first))
+    return first
+
+
 def linkage(edges: Array, weights: Array) -> Array:
     """Return the linkage matrix (N-1, 4) of one connected tree."""
     result = np.empty((len(edges), 4))
-    _mst.linkage(edges, weights, result)
+    _workers.run_apart(_mst.linkage, edges, weights, result, pixels=len(edges))
     return result

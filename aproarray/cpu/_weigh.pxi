@@ -18,6 +18,8 @@ ctypedef fused node_t:
 cdef extern from *:
     int64_t LARGEST32 "INT32_MAX"
     int64_t LARGEST64 "INT64_MAX"
+    int64_t SMALLEST32 "INT32_MIN"  # its only bit is the sign
+    int64_t SMALLEST64 "INT64_MIN"
 
 cdef enum:
     CHUNK = 256
@@ -124,7 +126,7 @@ cdef void drop_from_run(node_t *e0, node_t *e1, node_t *e2, node_t *e3, Py_ssize
 
 cdef inline void mark(node_t *weights, const node_t *heaviest, node_t which, Py_ssize_t count) noexcept nogil:
     cdef Py_ssize_t x
-    cdef node_t sign = <node_t> 1 << (31 if node_t is int32_t else 63)
+    cdef node_t sign = SMALLEST32 if node_t is int32_t else SMALLEST64
     for x in range(count):
         weights[x] |= sign if heaviest[x] == which else 0
 

@@ -51,6 +51,8 @@ class Stopped(Exception):  # noqa: N818 - no error of its own
 _local = threading.local()  # `stop`: an event that ends the tasks of this thread
 # Seconds after which a thread that was started, and has not begun, is no longer waited for.
 _PATIENCE = 1.0
+# Seconds between two looks of a thread that waits for another one.
+_LOOK = 0.05
 
 
 def run(tasks: Sequence[Callable[[], Result]], workers: int) -> list[Result]:
@@ -95,10 +97,14 @@ def run(tasks: Sequence[Callable[[], Result]], workers: int) -> list[Result]:
             errors.append(error)
             stop.set()
 
-    for _ in range(min(workers, len(tasks)) - 1):
-        if not _start(functools.partial(work, True)):
-            break
-    work(False)
+    try:
+        for _ in range(min(workers, len(tasks)) - 1):
+            if not _start(functools.partial(work, True)):
+                break
+        work(False)
+    except KeyboardInterrupt as error:  # between two tasks
+        errors.append(error)
+        stop.set()
     _local.stop = outer
     while True:
         try:
@@ -106,13 +112,16 @@ def run(tasks: Sequence[Callable[[], Result]], workers: int) -> list[Result]:
                 if errors:
                     waiting.clear()
                 while running:
-                    changed.wait()
+                    changed.wait(_PATIENCE)
             break
         except KeyboardInterrupt as error:
             errors.append(error)
             stop.set()
-    for failure in sorted(errors, key=lambda error: isinstance(error, Stopped)):
-        raise failure
+    try:
+        for failure in sorted(errors, key=lambda error: isinstance(error, Stopped)):
+            raise failure
+    finally:
+        errors.clear()  # whose tracebacks hold this frame, and all arrays of the tasks
     return [found[number] for number in range(len(tasks))]
 
 
@@ -161,13 +170,18 @@ def run_apart(function: Callable[..., Result], *args: object, pixels: float = ma
         finally:
             done.set()
 
-    if _start(call):
-        done.wait(_PATIENCE)
-    if turn:
-        call()
-    done.wait()
-    if errors:
-        raise errors[0]
+    patience = _PATIENCE if _start(call) else 0
+    while not done.is_set():
+        if turn and patience <= 0:
+            call()
+        done.wait(_LOOK)
+        patience -= _LOOK
+        check_stop()
+    try:
+        if errors:
+            raise errors[0]
+    finally:
+        errors.clear()
     return found[0]
 
 

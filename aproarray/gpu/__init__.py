@@ -16,11 +16,21 @@ from aproarray.gpu._local_gradients import local_gradients
 from aproarray.gpu._minimax import distances_from, largest_between
 from aproarray.gpu._neighbours import pairwise_affinities, pamr
 from aproarray.gpu._tree_filter import edge_distances, rooted_trees, tree_filter, tree_filter_gradients
-from aproarray.gpu._trees import edge_list_tree, edges, grid_trees, linkage, reweighed_trees, sorted_edges
+from aproarray.gpu._trees import (
+    are_trees,
+    edge_list_tree,
+    edges,
+    grid_trees,
+    linkage,
+    reweighed_trees,
+    sorted_edges,
+    zones,
+)
 from aproarray.gpu._workers import available_workers
 
 __all__ = [
     "affinities",
+    "are_trees",
     "available_workers",
     "distances_from",
     "edge_distances",
@@ -43,4 +53,5 @@ __all__ = [
     "tree_filter",
     "tree_filter_gradients",
     "xp",
+    "zones",
 ]

@@ -193,6 +193,22 @@ def reweighed_trees(edges: Any, tree_index: Any, features: Any, workers: int) ->
     return _joined(parts, n_nodes, features.dtype)
 
 
+def are_trees(trees: TreeArrays, masks: Any, workers: int) -> bool:
+    """Return whether kernels may trust trees, as the function of the CPU does; this waits for the device."""
+    del workers
+    order, gaps, gap_edges = trees
+    n_nodes, u, v = order.shape[1], gap_edges[..., 0], gap_edges[..., 1]
+    missing = gaps == np.inf
+    edges_fit = cupy.where(missing, (u == -1) & (v == -1), (gaps >= 0) & (u >= 0) & (u < v) & (v < n_nodes))
+    if not (cupy.sort(order, axis=1) == cupy.arange(n_nodes)).all() or not edges_fit.all():
+        return False
+    if masks is None:
+        return True
+    of_tree = cupy.arange(len(order))[:, None] % len(masks)
+    both = [masks[of_tree, cupy.where(missing, 0, end)] for end in (u, v)]
+    return bool((missing | (both[0] & both[1])).all())
+
+
 def sorted_edges(gap_edges: Any, gaps: Any, n_nodes: int) -> tuple[Any, Any]:
     """Return one tree's edges (N-1, 2) by (weight, u, v) and their weights (N-1), missing ones last."""
     ends = cupy.ascontiguousarray(gap_edges, np.int64)
@@ -203,6 +219,11 @@ def sorted_edges(gap_edges: Any, gaps: Any, n_nodes: int) -> tuple[Any, Any]:
     weights = cupy.where(missing, np.inf, gaps).astype(gaps.dtype).view(BITS[gaps.dtype])[rows]
     rows = sort(weights, key_bits(gaps.dtype), rows)
     return gap_edges[rows], weights.view(gaps.dtype)
+
+
+def zones(edges: Any, weights: Any, threshold: float, min_size: int) -> Any:
+    """Return the first node (N) of each node's zone, found on the host."""
+    return cupy.asarray(on_host.zones(edges.get(), weights.get(), threshold, min_size))
 
 
 def linkage(edges: Any, weights: Any) -> np.ndarray[Any, Any]:

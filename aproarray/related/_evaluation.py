@@ -62,9 +62,9 @@ def mean_iou(
     0.0
     """
     xp = _dispatch.backend(predicted=predicted, truth=truth).xp
-    said, there = xp.asarray(predicted), xp.asarray(truth)
+    said = _validate.as_array(predicted, "predicted", xp)
     said = _validate.integer_array(said, "predicted", said.shape, xp)
-    there = _validate.integer_array(there, "truth", said.shape, xp)
+    there = _validate.integer_array(truth, "truth", said.shape, xp)
     ignore_index = _validate.integer(ignore_index, "ignore_index")
     counted = there != ignore_index
     said, there = said[counted], there[counted]
@@ -72,7 +72,7 @@ def mean_iou(
         both = _arrays.on_host(xp.unique(xp.concatenate([xp.unique(said), xp.unique(there)])))
         classes = [number for number in both.tolist() if number != ignore_index]
     else:
-        chosen: Any = np.asarray(classes)
+        chosen: Any = _validate.as_array(classes, "classes")
         classes = _validate.integer_array(chosen, "classes", (None,)).tolist() if chosen.size else []
     ratios = []
     for number in classes:

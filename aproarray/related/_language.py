@@ -337,7 +337,10 @@ def _with_background(
 def _of_tags(cams: Array, m: Pixels, xp: Any, tags: Any, alpha: Any) -> Array:
     alpha = 6.0 if alpha is None else _validate.positive(alpha, "alpha")
     if tags is not None:
-        present, expected = xp.asarray(_arrays.on_host(tags)), (*m.layout.leading, m.layout.n_channels)
+        present, expected = (
+            _validate.as_array(_arrays.on_host(tags), "tags", xp),
+            (*m.layout.leading, m.layout.n_channels),
+        )
         if present.dtype != np.bool_:
             raise TypeError(
                 f"tags must be boolean (True: the image has the class), got dtype {present.dtype}"

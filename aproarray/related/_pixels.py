@@ -40,6 +40,7 @@ def pixels(
 ) -> Pixels:
     """Check an array over images."""
     array = _validate.real_array(array, name, xp)
+    check_finite = _validate.flag(check_finite, "check_finite")
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     layout = _validate.layout(array.shape, spatial_ndim, channel_axis, name)
     dtype = _validate.compute_dtype(array.dtype)

@@ -212,8 +212,7 @@ def random_walk_propagate(
     """
     xp = _dispatch.backend(values=values, embeddings=embeddings).xp
     gamma, beta = _validate.positive(gamma, "gamma"), _validate.positive(beta, "beta")
-    if normalization not in ("rows", "columns"):
-        raise ValueError(f"normalization must be 'rows' or 'columns', got {normalization!r}")
+    _validate.choice(normalization, "normalization", ("rows", "columns"))
     by_rows = normalization == "rows"
     steps = (6 if by_rows else 64) if steps is None else _validate.integer(steps, "steps", 0)
     m = pixels(values, "values", xp, channel_axis, spatial_ndim, check_finite)
@@ -352,6 +351,7 @@ def nearest_neighbor_labels(
     ).xp
     k = _validate.integer(k, "k", 1)
     ignore_index = _validate.integer(ignore_index, "ignore_index")
+    check_finite = _validate.flag(check_finite, "check_finite")
     queries, references = (
         _validate.real_array(array, name, xp) for array, name in ((embeddings, "embeddings"), (bank, "bank"))
     )

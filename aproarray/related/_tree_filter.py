@@ -159,6 +159,7 @@ def _filtered(
     check_finite: bool,
     v2: tuple[float, float, ArrayLike | None] | None,
 ) -> Array:
+    check_finite = _validate.flag(check_finite, "check_finite")
     given = None if v2 is None else v2[2]
     over = _calls.over_trees(values, tree, features, tree_index, channel_axis, out, confidence=given)
     backend, xp, values, layout, leading, tree_index = over
@@ -174,7 +175,7 @@ def _filtered(
     flat = layout.flatten(values).astype(dtype, copy=False)
     result = _calls.Result(xp, values, layout, dtype, None, out)
     if check_finite:
-        _validate.finite(flat, "values", masks)
+        _validate.finite(flat, "values", masks, _validate.BY_TREE)
     if features is None:
         # Each tree has one set of weights.
         distances, set_trees, set_of = (
@@ -225,7 +226,7 @@ def _confidence(
         )
     flat = c.reshape(math.prod(layout.leading), math.prod(layout.spatial))
     if check_finite:
-        _validate.finite(flat[..., None], "confidence", masks)
+        _validate.finite(flat[..., None], "confidence", masks, _validate.BY_TREE)
         taking_part = flat if masks is None else xp.where(masks, flat, 0)
         if flat.size and taking_part.min() < 0:
             raise ValueError(f"confidence must be at least 0, got {float(taking_part.min())}")

@@ -91,6 +91,7 @@ def mean_field(
     zeta = _validate.positive(zeta, "zeta")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     iterations = _validate.integer(iterations, "iterations", 0)
+    check_finite = _validate.flag(check_finite, "check_finite")
     over = _calls.over_windows(
         values, image, mask, (channel_axis, image_channel_axis), spatial_ndim, workers, out, region=region
     )
@@ -106,7 +107,7 @@ def mean_field(
     )
     masks = over.masks_of_items()
     if check_finite:
-        over.check_finite()
+        over.check_finite(_validate.BY_MASK)
         _in_unit_interval(flat, "values", masks, backend.xp)
         if inside is not None:
             _in_unit_interval(inside, "region", masks, backend.xp)
@@ -227,10 +228,11 @@ def pamr(
     >>> pamr(np.array([[1.0, 0.0, 0.0, 0.0]]), image, dilations=(1,)).round(2)
     array([[0.62, 0.62, 0.  , 0.  ]])
     """
-    if np.ndim(dilations) != 1 or len(dilations) == 0:
+    if _validate.as_array(dilations, "dilations").ndim != 1 or len(dilations) == 0:
         raise ValueError(f"dilations must be a sequence of one integer or more, got {dilations!r}")
     apart = tuple(_validate.integer(one, f"dilations[{i}]", 1) for i, one in enumerate(dilations))
     iterations = _validate.integer(iterations, "iterations", 0)
+    check_finite = _validate.flag(check_finite, "check_finite")
     over = _calls.over_windows(
         values, image, None, (channel_axis, image_channel_axis), spatial_ndim, workers, out
     )
@@ -313,13 +315,14 @@ def pairwise_affinity(
     theta = _validate.positive(theta, "theta")
     kernel_size = _validate.odd(kernel_size, "kernel_size")
     dilation = _validate.integer(dilation, "dilation", 1)
+    check_finite = _validate.flag(check_finite, "check_finite")
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     threads = _validate.workers(workers, backend.available_workers())
     layout = _validate.image_layout(image.shape, spatial_ndim, channel_axis)
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}", xp)
     flat = _validate.as_floats(layout.flatten(image), takes_part, xp)
     if check_finite:
-        _validate.finite(flat, "image", takes_part)
+        _validate.finite(flat, "image", takes_part, _validate.BY_MASK)
     dilation = min(dilation, max(1, *layout.spatial))  # which reaches beyond the image
     result = xp.empty((len(flat), kernel_size**spatial_ndim - 1, flat.shape[1]), flat.dtype)
     backend.pairwise_affinities(

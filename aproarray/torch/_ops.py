@@ -18,7 +18,7 @@ from torch import Tensor
 
 from aproarray import _arrays, _dispatch, _edges, _validate
 from aproarray._backend import Backend, RootedTrees
-from aproarray.cpu import _rooted
+from aproarray.cpu import _check
 from aproarray.related._windows import mean_field_steps
 
 Parameters = ParamSpec("Parameters")
@@ -130,7 +130,7 @@ def _in_memory(tensor: Tensor, low: int, stop: int, name: str) -> None:
 
 def _known_order(order: Tensor, n_nodes: int) -> None:
     """Check that a CPU tensor's lines (B, N) hold each pixel once: others would get no result."""
-    if order.device.type == "cpu" and not all(map(_rooted.is_permutation, order.numpy())):
+    if order.device.type == "cpu" and not all(map(_check.is_permutation, order.numpy())):
         _in_memory(order, 0, n_nodes, "order")
         raise ValueError(f"order must hold each of {n_nodes} pixels once, got one of them twice")
 
@@ -222,7 +222,7 @@ def mst(
         if check_finite and not torch.isfinite(flat.sum()):
             seen = flat if mask is None else flat.masked_fill(~mask[:, :, None], 0)
             if not torch.isfinite(seen).all():
-                raise ValueError("image must be finite, but holds NaN or inf")
+                raise ValueError(f"image must be finite, but holds NaN or inf{_validate.BY_MASK}")
         trees, weights_finite = backend.grid_trees(
             _array(flat), tuple(shape), connectivity, _booleans(mask), workers
         )

@@ -103,6 +103,7 @@ def mst(
     """
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     connectivity = _validate.integer(connectivity, "connectivity", 1, spatial_ndim)
+    check_finite = _validate.flag(check_finite, "check_finite")
     _tensors.check_tensor(image, "image")
     _tensors.check_device(image, image=image, mask=mask)
     if image.requires_grad and torch.is_grad_enabled():
