@@ -157,6 +157,7 @@ def test_moves_are_those_of_the_cartesian_tree(n_gaps, line, dtype):
         np.testing.assert_array_equal(moves, expected)
 
 
+@pytest.mark.numpy_only("makes trees by hand")
 def test_what_is_kept_with_a_tree_changes_no_result():
     rng = np.random.default_rng(0)
     image, values, features = rng.random((3, 3, 20, 30))
