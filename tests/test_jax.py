@@ -288,13 +288,13 @@ def test_errors_say_what_came():
         ours.mst(image.tolist())
     with pytest.raises(TypeError, match="image must hold real numbers, got dtype complex64"):
         ours.mst(image.astype(np.complex64))
-    with pytest.raises(TypeError, match="mask must be boolean .* got dtype float32"):
+    with pytest.raises(TypeError, match=r"mask must be boolean .* got dtype float32"):
         ours.mst(image, mask=image[..., 0])
     with pytest.raises(ValueError, match=r"mask of shape \(7, 6\) does not fit .*expected \(6, 7\)"):
         ours.mst(image, mask=np.ones((7, 6), bool))
-    with pytest.raises(TypeError, match="tree must come from aproarray.jax.mst, got a SpanningTree"):
+    with pytest.raises(TypeError, match=r"tree must come from aproarray.jax.mst, got a SpanningTree"):
         ours.global_propagate(values, aproarray.mst(image), zeta=1)
-    with pytest.raises(TypeError, match="tree must have int32 or int64 order .* got float32"):
+    with pytest.raises(TypeError, match=r"tree must have int32 or int64 order .* got float32"):
         ours.global_propagate(values, tree._replace(order=tree.order.astype(jnp.float32)), zeta=1)
     with pytest.raises(ValueError, match=r"tree must have order .* got \(6, 7\), \(40,\)"):
         ours.global_propagate(values, tree._replace(gaps=tree.gaps[1:]), zeta=1)

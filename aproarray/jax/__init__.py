@@ -1,7 +1,7 @@
 """Affinity propagation under the transformations of JAX: channels last, exact gradients, on the CPU.
 
-The verbs of `aproarray` take JAX arrays as well, but neither their traces nor gradients. The functions here work
-under `jax.jit`, `jax.grad`, `jax.vmap` and `jax.lax.scan`.
+The verbs of `aproarray` take JAX arrays as well, but neither their traces nor gradients. The functions here
+work under `jax.jit`, `jax.grad`, `jax.vmap` and `jax.lax.scan`.
 """
 
 try:

@@ -1,8 +1,8 @@
 """The functions that JAX calls on the host: NumPy arrays in and out, for one item or for a batch of them.
 
-An argument has the axes of one item, and before these the axes that `jax.vmap` adds: as many for every argument
-of a call, of extent 1 where it is not mapped. Results have them all. Forward, trees and images that items share
-are therefore there once, and go to the backend as one batch. A gradient is that of each item.
+An argument has the axes of one item, and before these the axes that `jax.vmap` adds: as many for every
+argument of a call, of extent 1 where it is not mapped. Results have them all. Forward, trees and images that
+items share are therefore there once, and go to the backend as one batch. A gradient is that of each item.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def _over_trees(
 
 def _not_finite(features: Array) -> Array:
     """Return which of features (F, N, C) hold NaN or inf: the weights that they give have no order."""
-    return ~np.isfinite(features).all((1, 2))
+    result: Array = ~np.isfinite(features).all(axis=(1, 2))
+    return result
 
 
 def _reweighed(over: _OverTrees) -> _OverTrees:
@@ -186,9 +187,10 @@ def global_gradients(
         backend.global_propagate(grad[items], out, lines, index, scale, workers, sums[items], True)
 
     def by_gaps(scale: float, items: Any, out: Array) -> None:
-        arrays = (array[items] for array in (grad, phi, y, order, gaps))
-        index = np.arange(len(out))
-        backend.global_gap_gradients(*arrays, index, scale, sums[items], out, workers)
+        backend.global_gap_gradients(
+            grad[items], phi[items], y[items], order[items], gaps[items], np.arange(len(out)), scale,
+            sums[items], out, workers,
+        )  # fmt: skip
 
     of_values = np.empty_like(grad)
     _for_scales(zeta, by_values, of_values)
@@ -209,7 +211,8 @@ def _held(gradient: Array, dtype: Any) -> Array:
 
 def _zeta_gradients(by_weights: Array, weights: Array, zeta: Array) -> Array:
     """Return dL/dzeta (I) of what depends on weights (I, N-1) / zeta^2 alone, from dL/dweights."""
-    return (-2 * (_held(by_weights, np.float64) * weights).sum(1)) / zeta
+    result: Array = -2 * (_held(by_weights, np.float64) * weights).sum(1) / zeta
+    return result
 
 
 def _weight_gradients(by_gaps: Array, gaps: Array, gap_edges: Array, features: Array | None) -> Array:
@@ -326,8 +329,8 @@ def local_propagate(
         of_images = None if sums is None else np.empty(images.shape[:2], values.dtype)
         index = image_index[items]
         backend.local_propagate(
-            flat[items], out, images, window.shape, index, masks, scale, window.kernel_size, window.iterations,
-            workers, of_images,
+            flat[items], out, images, window.shape, index, masks, scale, window.kernel_size,
+            window.iterations, workers, of_images,
         )  # fmt: skip
         if sums is not None and of_images is not None:
             sums[...] = of_images[index]
@@ -369,7 +372,8 @@ def local_gradients(
     for i in range(len(grad)):  # the backend's dL/dzeta is that of all of a call
         item = slice(i, i + 1)
         backend.local_gradients(
-            grad[item], values[item], images[item], shape, np.arange(1), None if masks is None else masks[item],
+            grad[item], values[item], images[item], shape, np.arange(1),
+            None if masks is None else masks[item],
             _validate.positive(float(zeta[i]), "zeta"), kernel_size, iterations, workers, sums[item],
             of_values[item], of_image[item], of_zeta[i],
         )  # fmt: skip

@@ -110,7 +110,8 @@ def _tree_shapes(n_nodes: int, n_ids: int, dtype: Any) -> tuple[jax.ShapeDtypeSt
     index = np.dtype(np.int32 if fits else np.int64)
     if jax.dtypes.canonicalize_dtype(index) != index:
         raise ValueError(
-            f"trees of {n_nodes} pixels have 64-bit numbers of pixels: jax.config.update('jax_enable_x64', True)"
+            f"trees of {n_nodes} pixels have 64-bit numbers of pixels: call "
+            "jax.config.update('jax_enable_x64', True)"
         )
     n_gaps = max(n_nodes - 1, 0)
     return (
@@ -127,8 +128,8 @@ def mst(image: Any, mask: Any, shape: tuple[int, ...], connectivity: int, check_
     return _call(
         _host.mst, _tree_shapes(n_nodes, n_nodes << id_bits, image.dtype), image, mask,
         shape=shape, connectivity=connectivity, check_finite=check_finite,
-        refusal="mst is not differentiable, but image has a tangent: pass jax.lax.stop_gradient(image), and the "
-        "same array as features= of global_propagate for gradients through the weights of the edges",
+        refusal="mst is not differentiable, but image has a tangent: pass jax.lax.stop_gradient(image), and "
+        "the same array as features= of global_propagate for gradients through the weights of the edges",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The verbs under JAX's transformations: check arrays, flatten their pixels, map the operators of `_ops` over batches."""
+"""The verbs for JAX: check arrays, flatten their pixels, map the operators of `_ops` over batches."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Shape = tuple[int, ...]
 class Tree(NamedTuple):
     """The minimum spanning tree of an image, or of a batch, as arrays. Made by `mst`.
 
-    It is a pytree: `jax.jit` takes and returns it, `jax.vmap` and `jax.lax.scan` run over the trees of a batch, and
-    ``jax.tree.map(lambda array: array[index], tree)`` picks some. `aproarray.SpanningTree` is the same for NumPy
-    arrays, and has more methods.
+    It is a pytree: `jax.jit` takes and returns it, `jax.vmap` and `jax.lax.scan` run over the trees of a
+    batch, and ``jax.tree.map(lambda array: array[index], tree)`` picks some. `aproarray.SpanningTree` is the
+    same for NumPy arrays, and has more methods.
 
     Attributes
     ----------
@@ -48,8 +48,8 @@ def mst(
 ) -> Tree:
     """Return the minimum spanning tree of an image, or of each of a batch, for `global_propagate`.
 
-    It is `aproarray.mst` under JAX's transformations. The structure of a tree is locally constant, so that there is
-    no gradient: those of its weights come from `features` of `global_propagate`.
+    It is `aproarray.mst` under JAX's transformations. The structure of a tree is locally constant, so that
+    there is no gradient: those of its weights come from `features` of `global_propagate`.
 
     Parameters
     ----------
@@ -118,22 +118,22 @@ def global_propagate(
 ) -> jax.Array:
     """Average values over all pixels, each weighted by how alike the tree says they are.
 
-    It is `aproarray.global_propagate` under JAX's transformations, with gradients to values, features and zeta.
-    They are exact: of what the forward pass computes, with the structure of the tree as it is.
+    It is `aproarray.global_propagate` under JAX's transformations, with gradients to values, features and
+    zeta. They are exact: of what the forward pass computes, with the structure of the tree as it is.
 
     Parameters
     ----------
     values : (..., H, W, C) floating-point array
-        phi, over the pixels of the tree; leading axes begin with the tree's, and those beyond share a tree. float16
-        and bfloat16 are computed in float32 and returned as they were. NaN and inf are not looked for: they
-        spread over their component, those of `features` over all.
+        phi, over the pixels of the tree; leading axes begin with the tree's, and those beyond share a tree.
+        float16 and bfloat16 are computed in float32 and returned as they were. NaN and inf are not looked
+        for: they spread over their component, those of `features` over all.
     tree : Tree
         From `mst`.
     zeta : float or array of one number
         Scale, above 0, in the image's units. An array may be traced; a float is not rounded to float32.
     features : (..., H, W, C') array, optional
-        Weigh the tree's edges by ``|f_u - f_v|^2`` of these (the paper's semantic affinity). Leading axes begin
-        with the tree's, and values' begin with theirs.
+        Weigh the tree's edges by ``|f_u - f_v|^2`` of these (the paper's semantic affinity). Leading axes
+        begin with the tree's, and values' begin with theirs.
 
     Returns
     -------
@@ -142,15 +142,15 @@ def global_propagate(
     Raises
     ------
     TypeError, ValueError
-        An array of the wrong kind, shape or dtype; zeta not above 0 (under `jax.jit`, where it is an array, that is
-        found while the call runs, and JAX wraps the error in one of its own).
+        An array of the wrong kind, shape or dtype; zeta not above 0 (under `jax.jit`, where it is an array,
+        that is found while the call runs, and JAX wraps the error in one of its own).
     NotImplementedError
         Derivatives of second order, or arrays on a device other than the CPU.
 
     Notes
     -----
-    O(N C) time, forward and backward. A backward pass to the values keeps 4 bytes per pixel and the tree; one to
-    features or zeta also keeps values and result. Items that share a tree share it forward; backward to
+    O(N C) time, forward and backward. A backward pass to the values keeps 4 bytes per pixel and the tree; one
+    to features or zeta also keeps values and result. Items that share a tree share it forward; backward to
     features or zeta, each has a copy of its own.
 
     Where weights tie, the largest weight on a path has no derivative: the result is the one-sided derivative
@@ -183,8 +183,8 @@ def tree_filter(
 ) -> jax.Array:
     """Average values over all pixels, with affinities that are products along the paths of a tree.
 
-    It is `aproarray.related.tree_filter` under JAX's transformations, with exact gradients to values, features and
-    zeta.
+    It is `aproarray.related.tree_filter` under JAX's transformations, with exact gradients to values,
+    features and zeta.
 
     Parameters
     ----------
@@ -233,13 +233,14 @@ def local_propagate(
 ) -> jax.Array:
     """Average values over a small window, weighted by likeness to its centre, again and again.
 
-    It is `aproarray.local_propagate` under JAX's transformations, with exact gradients to values, image and zeta.
+    It is `aproarray.local_propagate` under JAX's transformations, with exact gradients to values, image and
+    zeta.
 
     Parameters
     ----------
     values : (..., H, W, C) floating-point array
-        phi; leading axes begin with the image's. float16 and bfloat16 are computed in float32 and returned as they
-        were.
+        phi; leading axes begin with the image's. float16 and bfloat16 are computed in float32 and returned as
+        they were.
     image : (..., H, W, C') array
         Of any real dtype, never rescaled.
     zeta : float or array of one number
@@ -264,8 +265,8 @@ def local_propagate(
 
     Notes
     -----
-    O(N C k^2 iterations) time. The gradient to values costs one more forward pass, the one to image or zeta about
-    four, which compute all iterates again.
+    O(N C k^2 iterations) time. The gradient to values costs one more forward pass, the one to image or zeta
+    about four, which compute all iterates again.
 
     References
     ----------
@@ -315,8 +316,8 @@ def _over_tree(operator: Callable[..., Any], values: Any, tree: Any, zeta: Any, 
         of_features = _fitting(f, leading, shape, "features", "a tree")
         if batch[: len(of_features)] != of_features:
             raise ValueError(
-                f"features with leading axes {of_features} do not fit values with leading axes {batch}: those of "
-                "values must begin with those of features"
+                f"features with leading axes {of_features} do not fit values with leading axes {batch}: "
+                "those of values must begin with those of features"
             )
         weighing = _flat(f, of_features), len(of_features)
     line = tree.order.reshape(*leading, math.prod(shape)), *tree[1:]
@@ -357,7 +358,7 @@ def _floating(value: Any, name: str) -> jax.Array:
 
 
 def _wide(value: Any, name: str) -> jax.Array:
-    """Return an array in the float type to compute in, as `_validate.compute_dtype` does, for bfloat16 too."""
+    """Return an array in the float type to compute in, as `_validate.compute_dtype` does; bfloat16 too."""
     array = _array(value, name)
     narrow = array.dtype in (jnp.bfloat16, np.float32) or np.dtype(array.dtype).itemsize <= 2
     dtype = np.dtype(np.float32 if narrow else np.float64)
@@ -374,7 +375,8 @@ def _axes(image: jax.Array, name: str, spatial_ndim: int) -> tuple[Shape, Shape]
     if image.ndim < spatial_ndim + 1:
         advice = f": pass {name}[..., None] if it has no channels" if image.ndim == spatial_ndim else ""
         raise ValueError(
-            f"{name} must have {spatial_ndim} spatial axes and a last one of channels, got shape {image.shape}{advice}"
+            f"{name} must have {spatial_ndim} spatial axes and a last one of channels, got shape "
+            f"{image.shape}{advice}"
         )
     first = image.ndim - spatial_ndim - 1
     return image.shape[:first], image.shape[first:-1]
@@ -386,7 +388,8 @@ def _fitting(array: jax.Array, leading: Shape, shape: Shape, name: str, owner: s
     if first < len(leading) or array.shape[: len(leading)] != leading or array.shape[first:-1] != shape:
         expected = ", ".join(map(str, (*leading, "...", *shape, "channels")))
         raise ValueError(
-            f"{name} of shape {array.shape} does not fit {owner} of shape {leading + shape}: expected ({expected})"
+            f"{name} of shape {array.shape} does not fit {owner} of shape {leading + shape}: expected "
+            f"({expected})"
         )
     return array.shape[:first]
 
@@ -418,13 +421,14 @@ def _scale(zeta: Any) -> tuple[float | None, Any]:
         return _validate.positive(zeta, "zeta"), None
     if zeta.ndim or not _is_floating(zeta):
         raise ValueError(
-            f"zeta must be one floating-point number, got {zeta.dtype} of shape {zeta.shape}: jax.vmap maps over several"
+            f"zeta must be one floating-point number, got {zeta.dtype} of shape {zeta.shape}: jax.vmap maps "
+            "over several"
         )
     return None, zeta.astype(jnp.promote_types(zeta.dtype, np.float32))
 
 
 def _tree_axes(tree: Any) -> tuple[Shape, Shape]:
-    """Return the leading and the spatial shape of a tree, after a look at its arrays: anybody can make one."""
+    """Return the leading and the spatial shape of a tree, after a look at what its arrays are."""
     if not isinstance(tree, Tree):
         raise TypeError(f"tree must come from aproarray.jax.mst, got a {type(tree).__name__}")
     order, gaps, gap_edges = (_array(array, f"tree.{name}") for name, array in tree._asdict().items())
