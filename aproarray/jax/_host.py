@@ -138,7 +138,7 @@ def _reweighed(over: _OverTrees) -> _OverTrees:
 
 
 def global_propagate(
-    values: Array, tree: Sequence[Array], features: Array | None, zeta: Any, for_gradients: bool
+    values: Array, tree: Sequence[Array], features: Array | None, zeta: Any, for_gradients: bool, out: Array
 ) -> tuple[Array, ...]:
     """Return the result (N, C) and, for gradients, z (N) along the line and a tree that features weigh."""
     over = _reweighed(_over_trees(values, tree, features, zeta, with_edges=features is not None))
@@ -152,7 +152,7 @@ def global_propagate(
         if sums is not None and of_trees is not None:
             sums[...] = of_trees[tree_index]
 
-    results = [np.empty_like(over.values)]
+    results = [out.reshape(over.values.shape)]
     if for_gradients:
         results.append(np.empty(over.values.shape[:2], values.dtype))
     _for_scales(over.zeta, propagate, *results)
@@ -171,13 +171,16 @@ def global_gradients(
     tree: Sequence[Array],
     features: Array | None,
     zeta: Any,
+    out: Array,
 ) -> tuple[Array, ...]:
     """Return dL/dvalues, dL/dfeatures (dL/dgaps where there are none) and dL/dzeta, from dL/dresult.
 
     of_weights are values and result; without them, dL/dvalues is all. The tree is as features weigh it.
     """
     phi, y = of_weights or (None, None)
-    leading, arrays = _owners((2, 2, 2, 1, *_TREE_NDIMS, 2, 0), grad, phi, y, sums, *tree, features, zeta)
+    leading, arrays = _owners(
+        (2, 2, 2, 1, *_TREE_NDIMS, 2, 0), grad, phi, y, sums, *tree, features, np.asarray(zeta)
+    )
     grad, phi, y, sums, order, gaps, gap_edges, features, zeta = arrays
     sums = sums.copy()  # sweeps take them by one argument for both ways: it has to be writeable
     workers = backend.available_workers()
@@ -192,7 +195,7 @@ def global_gradients(
             sums[items], out, workers,
         )  # fmt: skip
 
-    of_values = np.empty_like(grad)
+    of_values = out.reshape(grad.shape)
     _for_scales(zeta, by_values, of_values)
     of_values[np.isnan(gaps.sum(1))] = np.nan
     if phi is None:
@@ -233,9 +236,8 @@ class _Filter(NamedTuple):
     missing: Array
     tree_index: NDArray[np.intp]
 
-    def apply(self, values: Array, sums: Array, transposed: bool) -> Array:
-        """Return the filtered values (I, N, C); sums (I, N) are written or, transposed, read."""
-        result = np.empty_like(values)
+    def apply(self, values: Array, result: Array, sums: Array, transposed: bool) -> Array:
+        """Fill and return the filtered values (I, N, C); sums (I, N) are written or, transposed, read."""
         sets = self.exponents, self.tree_index, np.arange(len(values))
         workers = backend.available_workers()
         backend.tree_filter(values, result, self.trees, *sets, 1.0, workers, sums=sums, transposed=transposed)
@@ -266,11 +268,15 @@ def _filter(over: _OverTrees) -> _Filter:
     return _Filter(trees, exponents, missing[over.tree_index], over.tree_index)
 
 
-def tree_filter(values: Array, tree: Sequence[Array], features: Array | None, zeta: Any) -> tuple[Array, ...]:
+def tree_filter(
+    values: Array, tree: Sequence[Array], features: Array | None, zeta: Any, out: Array
+) -> tuple[Array, ...]:
     """Return the result (N, C) of the tree filter."""
     over = _over_trees(values, tree, features, zeta)
     sums = np.empty(over.values.shape[:2])
-    return _with_leading(over.leading, _filter(over).apply(over.values, sums, False))
+    return _with_leading(
+        over.leading, _filter(over).apply(over.values, out.reshape(over.values.shape), sums, False)
+    )
 
 
 def tree_filter_gradients(
@@ -279,6 +285,7 @@ def tree_filter_gradients(
     tree: Sequence[Array],
     features: Array | None,
     zeta: Any,
+    out: Array,
 ) -> tuple[Array, ...]:
     """Return the gradients that `global_gradients` returns, of the tree filter.
 
@@ -290,8 +297,9 @@ def tree_filter_gradients(
     of, leading, index = _filter(over), over.leading, over.tree_index
     n_items, n_nodes, _ = over.values.shape
     sums = np.empty((n_items, n_nodes))
-    of.apply(np.empty((n_items, n_nodes, 0), grad.dtype), sums, False)
-    of_values = of.apply(over.values, sums, True)
+    nothing = np.empty((n_items, n_nodes, 0), grad.dtype)
+    of.apply(nothing, nothing, sums, False)
+    of_values = of.apply(over.values, out.reshape(over.values.shape), sums, True)
     if of_weights is None:
         return _with_leading(leading, of_values)
     phi, y = (_owners((2,), np.broadcast_to(array, leading + grad.shape[-2:]))[1][0] for array in of_weights)
@@ -317,7 +325,13 @@ class Window(NamedTuple):
 
 
 def local_propagate(
-    values: Array, image: Array, mask: Array | None, zeta: Any, window: Window, for_gradients: bool
+    values: Array,
+    image: Array,
+    mask: Array | None,
+    zeta: Any,
+    window: Window,
+    for_gradients: bool,
+    out: Array,
 ) -> tuple[Array, ...]:
     """Return the result (N, C) along an image (N, C') and, for gradients, W 1 (N)."""
     owners, (images, masks) = _owners((2, 1), image, mask)
@@ -335,7 +349,7 @@ def local_propagate(
         if sums is not None and of_images is not None:
             sums[...] = of_images[index]
 
-    results = [np.empty_like(flat)]
+    results = [out.reshape(flat.shape)]
     if for_gradients:
         results.append(np.empty(flat.shape[:2], values.dtype))
     _for_scales(np.broadcast_to(zeta, leading).ravel(), propagate, *results)
@@ -350,9 +364,10 @@ def local_gradients(
     mask: Array | None,
     zeta: Any,
     window: Window,
+    out: Array,
 ) -> tuple[Array, ...]:
     """Return dL/dvalues, dL/dimage and dL/dzeta, from dL/dresult; without values, the first alone."""
-    leading, arrays = _owners((2, 2, 1, 2, 1, 0), grad, values, sums, image, mask, zeta)
+    leading, arrays = _owners((2, 2, 1, 2, 1, 0), grad, values, sums, image, mask, np.asarray(zeta))
     grad, values, sums, images, masks, zeta = arrays
     shape, kernel_size, iterations = window
     workers = backend.available_workers()
@@ -364,10 +379,10 @@ def local_gradients(
             None if masks is None else masks[items], scale, kernel_size, iterations, workers,
         )  # fmt: skip
 
-    of_values = np.empty_like(grad)
+    of_values = out.reshape(grad.shape)
     if values is None:
         _for_scales(zeta, by_values, of_values)
-        return _with_leading(leading, of_values * sums[..., None])
+        return _with_leading(leading, np.multiply(of_values, sums[..., None], out=of_values))
     of_image, of_zeta = np.empty(images.shape), np.empty((len(grad), 1))
     for i in range(len(grad)):  # the backend's dL/dzeta is that of all of a call
         item = slice(i, i + 1)

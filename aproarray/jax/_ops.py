@@ -16,12 +16,12 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from aproarray import _edges
-from aproarray.jax import _host
+from aproarray.jax import _foreign, _host
 
 
 def _on_host(x: Any, refusal: str) -> Any:
     """Return an array that is to go to the host: an error if it has a tangent, or is on another device."""
-    return _on_host_p.bind(x, refusal=refusal)
+    return _on_host_p.bind(x, refusal=refusal)  # type: ignore[no-untyped-call]
 
 
 _on_host_p = Primitive("aproarray_on_host")
@@ -34,7 +34,6 @@ def _elsewhere(platform: str) -> str:
     )
 
 
-@_on_host_p.def_impl
 def _impl(x: Any, *, refusal: str) -> Any:
     for device in x.devices() if isinstance(x, jax.Array) else ():
         if device.platform != "cpu":
@@ -42,7 +41,6 @@ def _impl(x: Any, *, refusal: str) -> Any:
     return x
 
 
-@_on_host_p.def_abstract_eval
 def _abstract(x: Any, *, refusal: str) -> Any:
     return x
 
@@ -63,6 +61,8 @@ def _refuse_platform(ctx: Any, x: Any, *, refusal: str) -> Any:
     raise NotImplementedError(_elsewhere(" and ".join(ctx.module_context.platforms)))
 
 
+_on_host_p.def_impl(_impl)
+_on_host_p.def_abstract_eval(_abstract)
 batching.primitive_batchers[_on_host_p] = _batched
 ad.primitive_jvps[_on_host_p] = _refuse_tangent
 mlir.register_lowering(_on_host_p, _lower, platform="cpu")
@@ -84,25 +84,20 @@ def _call(
 
     The options are no arrays, and nor is zeta where it is a number.
     """
-    arrays = {"zeta": zeta} if isinstance(zeta, jax.Array) else {}
-    if zeta is not None and not arrays:
-        options["zeta"] = np.float64(zeta)
+    named = {"zeta": zeta} if isinstance(zeta, jax.Array) else {}
+    if zeta is not None and not named:
+        options["zeta"] = float(zeta)
+    return _foreign.call(function, tuple(results), (_on_host(first, refusal), *args), named, options)
 
-    def on_numpy(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = jax.tree.map(np.asarray, (args, kwargs))
-        return tuple(
-            result.astype(like.dtype, copy=False)
-            for result, like in zip(function(*args, **kwargs, **options), results, strict=True)
-        )
 
-    return jax.pure_callback(
-        on_numpy, results, _on_host(first, refusal), *args, vmap_method="expand_dims", **arrays
-    )
+def _shape(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    result: jax.ShapeDtypeStruct = jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _like(array: Any, *shape: int) -> jax.ShapeDtypeStruct:
     """Return the shape, another one if given, and the dtype of an array."""
-    return jax.ShapeDtypeStruct(shape or array.shape, array.dtype)
+    return _shape(shape or array.shape, array.dtype)
 
 
 def _tree_shapes(n_nodes: int, n_ids: int, dtype: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -115,9 +110,9 @@ def _tree_shapes(n_nodes: int, n_ids: int, dtype: Any) -> tuple[jax.ShapeDtypeSt
         )
     n_gaps = max(n_nodes - 1, 0)
     return (
-        jax.ShapeDtypeStruct((n_nodes,), index),
-        jax.ShapeDtypeStruct((n_gaps,), dtype),
-        jax.ShapeDtypeStruct((n_gaps, 2), index),
+        _shape((n_nodes,), index),
+        _shape((n_gaps,), dtype),
+        _shape((n_gaps, 2), index),
     )
 
 
@@ -182,7 +177,7 @@ def _backward(
     """Return the gradients of values, tree, features and zeta; see `_host.global_gradients`."""
     *_, tree, features, zeta = saved
     results = [_like(grad)]
-    scale = jax.ShapeDtypeStruct((), np.float32) if zeta is None else _like(zeta)
+    scale = _shape((), np.float32) if zeta is None else _like(zeta)
     if of_weights is not None:
         results += [_like(tree[1] if features is None else features), scale]
     by_values, *more = _call(
@@ -246,7 +241,7 @@ def _local_backward(number: float | None, window: _host.Window, saved: Any, grad
     values, *along, zeta = saved
     results = [_like(grad)]
     if values is not None:
-        scale = jax.ShapeDtypeStruct((), np.float32) if zeta is None else _like(zeta)
+        scale = _shape((), np.float32) if zeta is None else _like(zeta)
         results += [_like(along[1]), scale]
     by_values, *more = _call(
         _host.local_gradients, results, grad, values, *along,

@@ -73,8 +73,8 @@ def mst(
     ------
     TypeError, ValueError
         An array or option of the wrong kind or shape; an image to be computed in float64 without JAX's x64.
-        NaN, inf, and differences too large to square are found while the call runs: under `jax.jit`, JAX
-        wraps the error in one of its own.
+        NaN, inf, and differences too large to square are found while the call runs: JAX wraps the error in
+        one of its own.
     NotImplementedError
         An image that is differentiated by, or arrays on a device other than the CPU.
 
@@ -142,8 +142,8 @@ def global_propagate(
     Raises
     ------
     TypeError, ValueError
-        An array of the wrong kind, shape or dtype; zeta not above 0 (under `jax.jit`, where it is an array,
-        that is found while the call runs, and JAX wraps the error in one of its own).
+        An array of the wrong kind, shape or dtype; zeta not above 0. That of an array is found while the call
+        runs: JAX wraps the error in one of its own.
     NotImplementedError
         Derivatives of second order, or arrays on a device other than the CPU.
 
@@ -300,7 +300,8 @@ def local_propagate(
 
     flat = _flat(phi, batch), len(batch)
     result = _mapped(one, batch, flat, (_flat(image, leading), len(leading)), masks, (scale, 0))
-    return result.reshape(given.shape).astype(given.dtype)
+    shaped: jax.Array = result.reshape(given.shape).astype(given.dtype)
+    return shaped
 
 
 def _over_tree(operator: Callable[..., Any], values: Any, tree: Any, zeta: Any, features: Any) -> jax.Array:
@@ -326,7 +327,8 @@ def _over_tree(operator: Callable[..., Any], values: Any, tree: Any, zeta: Any, 
         return operator(values, tree, features, zeta, number)
 
     result = _mapped(one, batch, (_flat(phi, batch), len(batch)), (line, len(leading)), weighing, (scale, 0))
-    return result.reshape(given.shape).astype(given.dtype)
+    shaped: jax.Array = result.reshape(given.shape).astype(given.dtype)
+    return shaped
 
 
 def _mapped(one: Callable[..., Any], leading: Shape, *args: tuple[Any, int]) -> Any:
