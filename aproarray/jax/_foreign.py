@@ -1,14 +1,15 @@
 """Calls of Python functions by XLA, on arrays over XLA's own memory: inputs are not copied, nor are results.
 
-`jax.pure_callback` copies results, which takes half as long as to propagate 21 channels. XLA's foreign function
-interface calls a C function with the addresses of the buffers. ctypes makes one of a Python function. The structs
-are those of xla/ffi/api/c_api.h, whose layout major version 0 of that interface keeps.
+`jax.pure_callback` copies results, which takes half as long as to propagate 21 channels. XLA's foreign
+function interface calls a C function with the addresses of the buffers. ctypes makes it of a Python one.
+The structs are those of xla/ffi/api/c_api.h, whose layout major version 0 of that interface keeps.
 """
 
 from __future__ import annotations
 
 import ctypes
 import inspect
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 _TARGET = "aproarray_call"
 _METADATA = 1  # the type of the extension by which XLA asks for the version
 _EXECUTE = 3
-_INVALID_ARGUMENT, _INTERNAL, _RESOURCE_EXHAUSTED = 3, 13, 8
+_INVALID_ARGUMENT, _INTERNAL = 3, 13
 _DTYPES = {1: np.bool_, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 11: np.float32, 12: np.float64}
 _POINTER, _SIZE, _INT, _INT64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int64
 
@@ -122,8 +123,9 @@ def _arrays(buffers: _Buffers, writeable: bool) -> list[Any]:
 
 
 # The functions that compiled programs call, by number, and their numbers.
-_functions: list[Callable[[list[Any], list[Any]], None]] = []
+_functions: dict[int, Callable[[list[Any], list[Any]], None]] = {}
 _numbers: dict[Any, int] = {}
+_next = itertools.count()
 
 
 def _call_back(pointer: Any) -> int | None:
@@ -138,16 +140,17 @@ def _call_back(pointer: Any) -> int | None:
             _functions[number](_arrays(frame.arguments, False), _arrays(frame.results, True))
         return None
     except BaseException as error:  # to C, none can be raised
-        codes = {ValueError: _INVALID_ARGUMENT, MemoryError: _RESOURCE_EXHAUSTED}
-        arguments = _ErrorArgs(
-            ctypes.sizeof(_ErrorArgs), None, str(error).encode(), codes.get(type(error), _INTERNAL)
-        )
+        wrong = isinstance(error, ValueError)
+        message = str(error) if wrong else f"{type(error).__name__}: {error}"
+        code = _INVALID_ARGUMENT if wrong else _INTERNAL
+        arguments = _ErrorArgs(ctypes.sizeof(_ErrorArgs), None, message.encode(), code)
         made: int | None = frame.api.contents.create_error(ctypes.byref(arguments))
         return made
 
 
 _handler = ctypes.CFUNCTYPE(_POINTER, ctypes.POINTER(_Frame))(_call_back)
-jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(_handler), platform="cpu")
+_capsule = jax.ffi.pycapsule(_handler)  # type: ignore[no-untyped-call]
+jax.ffi.register_ffi_target(_TARGET, _capsule, platform="cpu")
 
 
 def call(
@@ -174,8 +177,7 @@ def call(
             if not np.may_share_memory(memory, result):
                 memory[...] = result
 
-    if key not in _numbers:
-        _functions.append(on_arrays)
-        _numbers[key] = len(_functions) - 1
+    number = _numbers.setdefault(key, next(_next))
+    _functions.setdefault(number, on_arrays)
     foreign = jax.ffi.ffi_call(_TARGET, results, vmap_method="expand_dims")
-    return foreign(*flat, number=np.int64(_numbers[key]))
+    return foreign(*flat, number=np.int64(number))

@@ -118,8 +118,8 @@ def _over_trees(
 
 def _not_finite(features: Array) -> Array:
     """Return which of features (F, N, C) hold NaN or inf: the weights that they give have no order."""
-    result: Array = ~np.isfinite(features).all(axis=(1, 2))
-    return result
+    unknown: Array = np.asarray(~np.isfinite(features).all(axis=(1, 2)))
+    return unknown
 
 
 def _reweighed(over: _OverTrees) -> _OverTrees:

@@ -61,8 +61,8 @@ def _refuse_platform(ctx: Any, x: Any, *, refusal: str) -> Any:
     raise NotImplementedError(_elsewhere(" and ".join(ctx.module_context.platforms)))
 
 
-_on_host_p.def_impl(_impl)
-_on_host_p.def_abstract_eval(_abstract)
+_on_host_p.def_impl(_impl)  # type: ignore[no-untyped-call]
+_on_host_p.def_abstract_eval(_abstract)  # type: ignore[no-untyped-call]
 batching.primitive_batchers[_on_host_p] = _batched
 ad.primitive_jvps[_on_host_p] = _refuse_tangent
 mlir.register_lowering(_on_host_p, _lower, platform="cpu")
