@@ -11,7 +11,9 @@ import ctypes
 import inspect
 import itertools
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,6 +25,20 @@ _EXECUTE = 3
 _INVALID_ARGUMENT, _INTERNAL = 3, 13
 _DTYPES = {1: np.bool_, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64, 11: np.float32, 12: np.float64}
 _POINTER, _SIZE, _INT, _INT64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int64
+
+
+def _version() -> tuple[int, int]:
+    """Return the version of the interface that JAX comes with: handlers must name it."""
+    header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text(encoding="utf-8")
+    major, minor = map(int, re.findall(r"^#define XLA_FFI_API_M(?:AJ|IN)OR (\d+)", header, flags=re.M))
+    if major != 0:
+        raise ImportError(
+            f"aproarray.jax knows version 0 of XLA's FFI, but JAX {jax.__version__} has {major}"
+        )
+    return major, minor
+
+
+_VERSION = _version()
 
 
 class _Extension(ctypes.Structure):
@@ -132,7 +148,7 @@ def _call_back(pointer: Any) -> int | None:
     frame = pointer.contents
     if frame.extension and frame.extension.contents.type == _METADATA:
         version = _Metadata.from_address(frame.extension.contents.metadata).version
-        version.major, version.minor = 0, frame.api.contents.version.minor  # XLA refuses another major one
+        version.major, version.minor = _VERSION
         return None
     try:
         if frame.stage == _EXECUTE:

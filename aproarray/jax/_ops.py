@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -142,6 +143,13 @@ def _perturbed(given: Any) -> bool:
     return any(x.perturbed for x in jax.tree.leaves(given, is_leaf=_is_noted))
 
 
+def _whole(grad: Any) -> Any:
+    """Return a gradient as an array: some versions of JAX hand over a note that it is 0."""
+    if isinstance(grad, jax.custom_derivatives.SymbolicZero):
+        return jnp.zeros(grad.shape, grad.dtype)
+    return grad
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def global_propagate(values: Any, tree: Any, features: Any, zeta: Any, number: float | None) -> Any:
     """Return the result (N, C) of values over a tree, weighed by features (N, C') where there are any.
@@ -176,6 +184,7 @@ def _backward(
 ) -> tuple[Any, ...]:
     """Return the gradients of values, tree, features and zeta; see `_host.global_gradients`."""
     *_, tree, features, zeta = saved
+    grad = _whole(grad)
     results = [_like(grad)]
     scale = _shape((), np.float32) if zeta is None else _like(zeta)
     if of_weights is not None:
@@ -239,6 +248,7 @@ def _local_forward(
 
 def _local_backward(number: float | None, window: _host.Window, saved: Any, grad: Any) -> Any:
     values, *along, zeta = saved
+    grad = _whole(grad)
     results = [_like(grad)]
     if values is not None:
         scale = _shape((), np.float32) if zeta is None else _like(zeta)
