@@ -1,6 +1,9 @@
 """aproarray.jax: the results of the verbs, torch's gradients, under every transformation."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -376,3 +379,28 @@ def test_python_of_the_page_runs():
         exec(compile(block, str(PAGE), "exec"), names)
     first, *_, last = names["history"]
     assert last < 0.7 * first
+
+
+def test_programs_that_jax_keeps_on_disk_make_the_same_call_elsewhere(tmp_path):
+    image, values, _ = arrays(np.float32)
+    np.savez(tmp_path / "given.npz", image=image, values=values)
+    code = (
+        "import sys, numpy as np, jax, aproarray.jax as ours\n"
+        "jax.config.update('jax_compilation_cache_dir', sys.argv[1] + '/cache')\n"
+        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"
+        "jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)\n"
+        "given = np.load(sys.argv[1] + '/given.npz'); image, values = given['image'], given['values']\n"
+        "local = jax.jit(lambda x: ours.local_propagate(x, image, zeta=0.3, iterations=3))\n"
+        "soft = jax.jit(lambda x: ours.global_propagate(x, ours.mst(image), zeta=0.3))\n"
+        "order = (local, soft) if sys.argv[2] == '0' else (soft, local)\n"
+        "print([float(function(values)[2, 3, 1]) for function in order])\n"
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path), turn],
+            cwd=Path(aproarray.__file__).parents[1], capture_output=True, text=True, check=True, timeout=300,
+        ).stdout
+        for turn in "01"
+    ]  # fmt: skip
+    assert any((tmp_path / "cache").iterdir())
+    assert json.loads(printed[0]) == json.loads(printed[1])[::-1]

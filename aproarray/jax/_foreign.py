@@ -8,8 +8,9 @@ The structs are those of xla/ffi/api/c_api.h, whose layout major version 0 of th
 from __future__ import annotations
 
 import ctypes
+import functools
 import inspect
-import itertools
+import json
 import math
 import re
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from typing import Any
 
 import jax
 import numpy as np
+
+from aproarray.jax import _host
 
 _TARGET = "aproarray_call"
 _METADATA = 1  # the type of the extension by which XLA asks for the version
@@ -96,8 +99,8 @@ class _Buffers(ctypes.Structure):
     ]
 
 
-class _Scalar(ctypes.Structure):
-    _fields_ = [("dtype", _INT), ("value", ctypes.POINTER(_INT64))]
+class _Text(ctypes.Structure):
+    _fields_ = [("start", _POINTER), ("length", _SIZE)]
 
 
 class _Attributes(ctypes.Structure):
@@ -107,7 +110,7 @@ class _Attributes(ctypes.Structure):
         ("size", _INT64),
         ("types", _POINTER),
         ("names", _POINTER),
-        ("values", ctypes.POINTER(ctypes.POINTER(_Scalar))),
+        ("values", ctypes.POINTER(ctypes.POINTER(_Text))),
     ]
 
 
@@ -138,10 +141,28 @@ def _arrays(buffers: _Buffers, writeable: bool) -> list[Any]:
     return arrays
 
 
-# The functions that compiled programs call, by number, and their numbers.
-_functions: dict[int, Callable[[list[Any], list[Any]], None]] = {}
-_numbers: dict[Any, int] = {}
-_next = itertools.count()
+def _tuples(value: Any) -> Any:
+    """Return what JSON made of nested tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+@functools.lru_cache(maxsize=1024)
+def _planned(plan: bytes) -> Callable[[list[Any], list[Any]], None]:
+    """Return the call that a plan describes, of arrays given and memories of results."""
+    name, places, named_places, options = json.loads(plan)
+    function: Callable[..., Any] = getattr(_host, name)
+    options = {name: _tuples(value) for name, value in options.items()}
+    writes = "out" in inspect.signature(function).parameters
+
+    def on_arrays(given: list[Any], memories: list[Any]) -> None:
+        args, named = jax.tree.map(given.__getitem__, (places, named_places))
+        in_place = {"out": memories[0]} if writes else {}
+        computed = function(*args, **named, **options, **in_place)
+        for memory, result in zip(memories, computed, strict=True):
+            if not np.may_share_memory(memory, result):
+                memory[...] = result
+
+    return on_arrays
 
 
 def _call_back(pointer: Any) -> int | None:
@@ -152,8 +173,9 @@ def _call_back(pointer: Any) -> int | None:
         return None
     try:
         if frame.stage == _EXECUTE:
-            number = frame.attributes.values[0].contents.value[0]
-            _functions[number](_arrays(frame.arguments, False), _arrays(frame.results, True))
+            text = frame.attributes.values[0].contents
+            plan = ctypes.string_at(text.start, text.length)
+            _planned(plan)(_arrays(frame.arguments, False), _arrays(frame.results, True))
         return None
     except BaseException as error:  # to C, none can be raised
         wrong = isinstance(error, ValueError)
@@ -176,24 +198,13 @@ def call(
     named: dict[str, Any],
     options: dict[str, Any],
 ) -> Any:
-    """Return the results of function(*args, **named, **options): one call for all items of `jax.vmap`.
+    """Return the results of a function of `_host`, by one call for all items of `jax.vmap`.
 
-    The arrays in args and named become NumPy's. The options are hashable. A function with a parameter `out`
-    gets the memory of its first result, and returns what it has written there.
+    The arrays in args and named become NumPy's; options are JSON's numbers and nested tuples. A function with
+    a parameter `out` gets the memory of its first result, and returns what it has written there.
     """
-    writes = "out" in inspect.signature(function).parameters
     flat, structure = jax.tree.flatten((args, named))
-    key = function, structure, tuple(sorted(options.items()))
-
-    def on_arrays(given: list[Any], memories: list[Any]) -> None:
-        args, named = jax.tree.unflatten(structure, given)
-        in_place = {"out": memories[0]} if writes else {}
-        computed = function(*args, **named, **options, **in_place)
-        for memory, result in zip(memories, computed, strict=True):
-            if not np.may_share_memory(memory, result):
-                memory[...] = result
-
-    number = _numbers.setdefault(key, next(_next))
-    _functions.setdefault(number, on_arrays)
-    foreign = jax.ffi.ffi_call(_TARGET, results, vmap_method="expand_dims")
-    return foreign(*flat, number=np.int64(number))
+    places = jax.tree.unflatten(structure, range(len(flat)))
+    # The program says all of the call: JAX may keep it on disk, for another process.
+    plan = json.dumps([function.__name__, *places, options])
+    return jax.ffi.ffi_call(_TARGET, results, vmap_method="expand_dims")(*flat, plan=plan)

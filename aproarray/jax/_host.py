@@ -334,6 +334,7 @@ def local_propagate(
     out: Array,
 ) -> tuple[Array, ...]:
     """Return the result (N, C) along an image (N, C') and, for gradients, W 1 (N)."""
+    shape, kernel_size, iterations = window
     owners, (images, masks) = _owners((2, 1), image, mask)
     leading = np.broadcast_shapes(owners, values.shape[:-2], np.shape(zeta))
     _, (flat,) = _owners((2,), np.broadcast_to(values, leading + values.shape[-2:]))
@@ -343,8 +344,8 @@ def local_propagate(
         of_images = None if sums is None else np.empty(images.shape[:2], values.dtype)
         index = image_index[items]
         backend.local_propagate(
-            flat[items], out, images, window.shape, index, masks, scale, window.kernel_size,
-            window.iterations, workers, of_images,
+            flat[items], out, images, shape, index, masks, scale, kernel_size,
+            iterations, workers, of_images,
         )  # fmt: skip
         if sums is not None and of_images is not None:
             sums[...] = of_images[index]

@@ -165,10 +165,12 @@ def global_propagate(
     --------
     >>> import jax
     >>> import jax.numpy as jnp
+    >>> import numpy as np
     >>> from aproarray.jax import global_propagate, mst
     >>> tree = mst(jnp.array([[[0.0], [0.1], [5.0], [5.1]]]))
     >>> seeds = jnp.array([[[1.0], [0], [0], [0]]])
-    >>> print(jax.grad(lambda x: global_propagate(x, tree, zeta=1.0)[0, 1, 0])(seeds).ravel().round(3))
+    >>> gradient = jax.grad(lambda x: global_propagate(x, tree, zeta=1.0)[0, 1, 0])(seeds)
+    >>> print(np.asarray(gradient).ravel().round(3))
     [0.498 0.502 0.    0.   ]
     """
     return _over_tree(_ops.global_propagate, values, tree, zeta, features)
@@ -213,9 +215,11 @@ def tree_filter(
     Examples
     --------
     >>> import jax.numpy as jnp
+    >>> import numpy as np
     >>> from aproarray.jax import mst, tree_filter
     >>> tree = mst(jnp.array([[[0.0], [1.0], [2.0]]]))
-    >>> print(tree_filter(jnp.array([[[1.0], [0.0], [0.0]]]), tree).ravel().round(2))
+    >>> result = tree_filter(jnp.array([[[1.0], [0.0], [0.0]]]), tree)
+    >>> print(np.asarray(result).ravel().round(2))
     [0.67 0.21 0.09]
     """
     return _over_tree(_ops.tree_filter, values, tree, zeta, features)
