@@ -180,11 +180,12 @@ def _taking_dlpack(verb: Callable[Parameters, Result], gradients: str | None) ->
 
 # What to do about a tracer, by the module of JAX that it comes from.
 _TRACED = {
-    "ad": "there are no gradients for JAX. Pass jax.lax.stop_gradient({}) where it is to be a constant in "
-    "jax.grad, or train in PyTorch with aproarray.torch",
-    "batching": "this does not run inside jax.vmap. Pass the whole batch, whose axes come first",
-    "partial_eval": "this does not run inside jax.jit. Call it outside, or through jax.pure_callback, which "
-    "has no gradients",
+    "ad": "there are no gradients here. Use the function of aproarray.jax, if there is one, or pass "
+    "jax.lax.stop_gradient({}) where it is to be a constant in jax.grad",
+    "batching": "this does not run inside jax.vmap. Use the function of aproarray.jax, if there is one, or "
+    "pass the whole batch, whose axes come first",
+    "partial_eval": "this does not run inside jax.jit. Use the function of aproarray.jax, if there is one. "
+    "Call others outside, or through jax.pure_callback, which has no gradients",
 }
 
 
