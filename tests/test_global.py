@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -83,20 +84,23 @@ def test_deep_dendrograms(descending):
     np.testing.assert_allclose(result, definition(values, tree, 1.0), rtol=1e-12)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 21])
+@pytest.mark.numpy_only("about the slots of the CPU's sweeps")
 @pytest.mark.parametrize("backward", [False, True])
-def test_gaps_that_close_from_the_middle_outwards_need_as_many_slots(backward, channels):
+def test_gaps_that_close_from_the_middle_outwards_need_as_many_slots(backward):
     # On either side of a gap, all others are lighter, and the heaviest of them is at the far end.
     n = 1201
     weights = np.arange(n - 1, 0, -1.0)
     weights = np.concatenate([weights[::2], weights[1::2][::-1]])[:: -1 if backward else 1] / n
     tree = SpanningTree.from_edges(np.stack([np.arange(n - 1), np.arange(1, n)], axis=1), weights, n)
     np.testing.assert_array_equal(tree.gaps, weights)
-    values = np.random.default_rng(6).random((n, channels))
-    result = aproarray.global_propagate(values, tree, zeta=0.7)
-    np.testing.assert_allclose(result, definition(values, tree, 0.7), rtol=1e-12)
+    values = np.random.default_rng(6).random((n, 21))
+    expected = definition(values, tree, 0.7)
+    for channels in (1, 2, 3, 4, 21):
+        result = aproarray.global_propagate(values[:, :channels], tree, zeta=0.7)
+        np.testing.assert_allclose(result, expected[:, :channels], rtol=1e-12)
 
 
+@pytest.mark.numpy_only("about the slots of the CPU's sweeps")
 @pytest.mark.parametrize("picture", ["photograph", "grey levels", "noise"])
 def test_sweeps_over_pictures_need_few_slots(picture, monkeypatch):
     stacks = []
@@ -168,7 +172,7 @@ def test_what_is_kept_with_a_tree_changes_no_result():
             for k, b in enumerate(index):
                 again = {name: array[k] for name, array in options.items()}
                 alone = aproarray.global_propagate(
-                    values[b], SpanningTree(*fresh[b].__reduce__()[1]), zeta=0.2, channel_axis=None, **again
+                    values[b], pickle.loads(pickle.dumps(fresh[b])), zeta=0.2, channel_axis=None, **again
                 )
                 np.testing.assert_array_equal(result[k], alone)
 
@@ -204,7 +208,7 @@ def test_features_weigh_the_trees_edges(picture, zeta, data):
 
 @pytest.mark.parametrize("masks", ["none", "shared", "each"])
 @pytest.mark.parametrize("leading", [(0,), (1,), (3,), (2, 2)])
-@pytest.mark.parametrize("more", [(), (1,), (4,), (2, 3), (0,)])
+@pytest.mark.parametrize("more", [(), (1,), (2, 3), (0,)])
 @pytest.mark.parametrize("features", [None, "per tree", "per item"])
 def test_batch_is_a_loop(masks, leading, more, features):
     rng = np.random.default_rng(4)
