@@ -1,8 +1,8 @@
 """global_propagate(): the definition's result, over every kind of tree, and its properties."""
 
+import copy
 import importlib
 import math
-import pickle
 
 import numpy as np
 import pytest
@@ -100,7 +100,7 @@ def test_gaps_that_close_from_the_middle_outwards_need_as_many_slots(backward):
         np.testing.assert_allclose(result, expected[:, :channels], rtol=1e-12)
 
 
-@pytest.mark.numpy_only("about the slots of the CPU's sweeps")
+@pytest.mark.numpy_only("looks at the stacks of the CPU's sweeps")
 @pytest.mark.parametrize("picture", ["photograph", "grey levels", "noise"])
 def test_sweeps_over_pictures_need_few_slots(picture, monkeypatch):
     stacks = []
@@ -124,6 +124,7 @@ def test_sweeps_over_pictures_need_few_slots(picture, monkeypatch):
     assert max(stack.capacity for stack in stacks) <= 64
 
 
+@pytest.mark.numpy_only("calls the CPU's code itself")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("line", ["noise", "levels", "rising", "falling", "valley", "inf", "NaN"])
 @pytest.mark.parametrize("n_gaps", [1, 2, 3, 1023, 1024, 1025, 1026, 2049, 5000])
@@ -158,6 +159,7 @@ def test_moves_are_those_of_the_cartesian_tree(n_gaps, line, dtype):
         np.testing.assert_array_equal(moves, expected)
 
 
+@pytest.mark.numpy_only("makes trees by hand")
 def test_what_is_kept_with_a_tree_changes_no_result():
     rng = np.random.default_rng(0)
     image, values, features = rng.random((3, 3, 20, 30))
@@ -172,7 +174,7 @@ def test_what_is_kept_with_a_tree_changes_no_result():
             for k, b in enumerate(index):
                 again = {name: array[k] for name, array in options.items()}
                 alone = aproarray.global_propagate(
-                    values[b], pickle.loads(pickle.dumps(fresh[b])), zeta=0.2, channel_axis=None, **again
+                    values[b], copy.copy(fresh[b]), zeta=0.2, channel_axis=None, **again
                 )
                 np.testing.assert_array_equal(result[k], alone)
 
