@@ -84,18 +84,20 @@ def test_deep_dendrograms(descending):
     np.testing.assert_allclose(result, definition(values, tree, 1.0), rtol=1e-12)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 21])
+@pytest.mark.numpy_only("about the slots of the CPU's sweeps")
 @pytest.mark.parametrize("backward", [False, True])
-def test_gaps_that_close_from_the_middle_outwards_need_as_many_slots(backward, channels):
+def test_gaps_that_close_from_the_middle_outwards_need_as_many_slots(backward):
     # On either side of a gap, all others are lighter, and the heaviest of them is at the far end.
     n = 1201
     weights = np.arange(n - 1, 0, -1.0)
     weights = np.concatenate([weights[::2], weights[1::2][::-1]])[:: -1 if backward else 1] / n
     tree = SpanningTree.from_edges(np.stack([np.arange(n - 1), np.arange(1, n)], axis=1), weights, n)
     np.testing.assert_array_equal(tree.gaps, weights)
-    values = np.random.default_rng(6).random((n, channels))
-    result = aproarray.global_propagate(values, tree, zeta=0.7)
-    np.testing.assert_allclose(result, definition(values, tree, 0.7), rtol=1e-12)
+    values = np.random.default_rng(6).random((n, 21))
+    expected = definition(values, tree, 0.7)
+    for channels in (1, 2, 3, 4, 21):
+        result = aproarray.global_propagate(values[:, :channels], tree, zeta=0.7)
+        np.testing.assert_allclose(result, expected[:, :channels], rtol=1e-12)
 
 
 @pytest.mark.numpy_only("looks at the stacks of the CPU's sweeps")
@@ -208,7 +210,7 @@ def test_features_weigh_the_trees_edges(picture, zeta, data):
 
 @pytest.mark.parametrize("masks", ["none", "shared", "each"])
 @pytest.mark.parametrize("leading", [(0,), (1,), (3,), (2, 2)])
-@pytest.mark.parametrize("more", [(), (1,), (4,), (2, 3), (0,)])
+@pytest.mark.parametrize("more", [(), (1,), (2, 3), (0,)])
 @pytest.mark.parametrize("features", [None, "per tree", "per item"])
 def test_batch_is_a_loop(masks, leading, more, features):
     rng = np.random.default_rng(4)
