@@ -64,6 +64,6 @@ def gradient(
         magnitudes.reshape(-1), (*extents, row_length), n_channels,
         (1.0,) * (len(extents) + 1) if spacing is None else tuple(spacing),
     )  # fmt: skip
-    _workers.run_ranges(task, math.prod(extents), workers, _SQUARE * row_length * n_channels * (len(extents) + 1)
-    )
+    per_row = _SQUARE * row_length * n_channels * (len(extents) + 1)
+    _workers.run_ranges(task, math.prod(extents), workers, per_row)
     return magnitudes
