@@ -63,6 +63,7 @@ MODULES = (
     "_global_gradients",
     "_rooted",
     "_flood",
+    "_forest",
     "_smooth",
     "_zones",
     "_reduce",

@@ -157,8 +157,8 @@ class LabelPropagator:
         return shares.reshape(len(values), *self.shape)
 
 
-class _PreparedImage:
-    """Everything that depends on one image alone."""
+class PreparedImage:
+    """Everything that depends on one image alone, or on a part of one of which `statistics` are known."""
 
     def __init__(
         self,
@@ -166,12 +166,20 @@ class _PreparedImage:
         takes_part: NDArray[np.bool_] | None,
         convert2lab: bool | None,
         spacing: tuple[float, ...] | None,
+        statistics: _relief.Statistics | None = None,
+        with_reliefs: bool = True,
     ):
         self._shape = pixels.shape[:-1]
         self._mask = takes_part
         self._spacing = spacing
-        features, outliers = _features(pixels, takes_part, convert2lab, spacing)
-        step = _relief.typical_step(features, takes_part, outliers, spacing)
+        if statistics is None:
+            features, outliers = _relief.features_of(pixels, takes_part, convert2lab, spacing)
+            step, usual = _relief.typical_step(features, takes_part, outliers, spacing), None
+        else:
+            constant_end, range_, step, usual = statistics
+            features, outliers = _relief.features_of(
+                pixels, takes_part, convert2lab, spacing, constant_end=constant_end, range_=range_
+            )
         # On a plain image every neighbour has the same vote, whatever the scale. They would round off regions
         # that are shared out by distance.
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
@@ -185,10 +193,11 @@ class _PreparedImage:
         self._features = np.zeros((*padded, features.shape[-1]), np.float32)
         self._features[self._inner] = features
         self._features = self._features.reshape(math.prod(padded), features.shape[-1])
-        reliefs = _relief.reliefs(features, takes_part, outliers, spacing)
-        self._reliefs = np.zeros((len(reliefs), *padded), np.float32)
-        self._reliefs[(slice(None), *self._inner)] = reliefs
-        self._reliefs = self._reliefs.reshape(len(reliefs), -1)
+        if with_reliefs:
+            reliefs = _relief.reliefs(features, takes_part, outliers, spacing, usual=usual)
+            self._reliefs = np.zeros((len(reliefs), *padded), np.float32)
+            self._reliefs[(slice(None), *self._inner)] = reliefs
+            self._reliefs = self._reliefs.reshape(len(reliefs), -1)
         self._neighbours = _steps(padded, 1)
         self._window = _steps(padded, _RADIUS, spacing)
 
@@ -218,8 +227,7 @@ class _PreparedImage:
             zones = zones.reshape(-1)
         maps = np.repeat(flat[None], len(self._reliefs), axis=0)
         backend.flood(self._reliefs, maps, self._neighbours, workers, self._padded_shape, self._spacing)
-        # What two of the three scales say; the middle one, where each says something else.
-        flat = np.where(maps[1] == maps[2], maps[1], maps[0])
+        flat = agreed(maps)
         shares = np.zeros((flat.size if with_shares else 0, len(values)), np.float32)
         backend.vote(
             self._features, flat, zones, held, self._window, self._scale, self._votes, shares, workers
@@ -230,6 +238,40 @@ class _PreparedImage:
         if with_shares:
             shares = np.moveaxis(shares.reshape(*self._padded_shape, len(values))[self._inner], -1, 0)
         return values, shares
+
+    @property
+    def reliefs(self) -> Array:
+        """Return the reliefs (scales, *spatial)."""
+        reliefs: Array = self._reliefs.reshape(-1, *self._padded_shape)[(slice(None), *self._inner)]
+        return reliefs
+
+    def voted(
+        self, backend: ModuleType, labels: NDArray[np.int32], held: NDArray[np.bool_], zones: Array | None
+    ) -> NDArray[np.int32]:
+        """Return what labels (*spatial) become by votes: 0 none, -1 takes no part; one thread.
+
+        `held` ones stay. Pixels of different `zones` do not hear one another.
+        """
+        padded = np.full((3, *self._padded_shape), -1, np.int32)
+        for place, array in enumerate((labels, held, 0 if zones is None else zones)):
+            padded[(place, *self._inner)] = array
+        flat = padded.reshape(3, -1)
+        backend.vote(
+            self._features, flat[0], flat[2 : 2 if zones is None else 3].reshape(-1),
+            (flat[1] > 0).view(np.uint8), self._window, self._scale, self._votes,
+            np.zeros((0, 0), np.float32), 1,
+        )  # fmt: skip
+        return np.asarray(padded[0][self._inner], np.int32)
+
+
+def agreed(maps: Array) -> Array:
+    """Return what two of the labels maps (3, ...) say; the first, where each says something else."""
+    return np.where(maps[1] == maps[2], maps[1], maps[0])
+
+
+# From a pixel to the farthest one that its votes depend on: they look at one window after another, and at
+# smoothed colours.
+VOTES_REACH = _RADIUS * _VOTES + _relief.FEATURES_REACH
 
 
 class _Image:
@@ -245,10 +287,10 @@ class _Image:
         self._pixels = pixels.copy()  # what the caller does with theirs between strokes is no part of this
         self._mask = None if takes_part is None else takes_part.copy()
         self._options = convert2lab, spacing
-        self._whole = _PreparedImage(self._pixels, self._mask, *self._options)
-        self._beside: tuple[NDArray[np.uint8], _PreparedImage] | None = None  # the last void, as bits
+        self._whole = PreparedImage(self._pixels, self._mask, *self._options)
+        self._beside: tuple[NDArray[np.uint8], PreparedImage] | None = None  # the last void, as bits
 
-    def prepared(self, seeds: Array) -> _PreparedImage:
+    def prepared(self, seeds: Array) -> PreparedImage:
         """Return what depends on the pixels alone that seeds do not leave out."""
         void = seeds < 0
         if self._mask is not None:
@@ -259,7 +301,7 @@ class _Image:
         beside = self._beside
         if beside is None or not np.array_equal(beside[0], bits):
             takes_part = ~void if self._mask is None else self._mask & ~void
-            beside = self._beside = bits, _PreparedImage(self._pixels, takes_part, *self._options)
+            beside = self._beside = bits, PreparedImage(self._pixels, takes_part, *self._options)
         return beside[1]
 
 
@@ -330,7 +372,9 @@ def propagate_labels(
 ) -> Array: ...
 
 
-@_refuse_options_of_random_walker  # type: ignore[misc]  # below, arrays of other libraries come in and go out
+# The others bring arrays of dask and of other libraries in and out.
+@_refuse_options_of_random_walker  # type: ignore[misc]
+@_dispatch.takes_dask
 @_arrays.takes_dlpack
 def propagate_labels(
     image: ArrayLike,
@@ -442,7 +486,7 @@ def propagate_labels(
     _dispatch.cpu_backend("propagate_labels", image=image, labels=labels, mask=mask)
     pixels = _validate.real_array(image, "image")
     seeds = _validate.as_array(labels, "labels")
-    spatial_ndim, channel_axis = _axes_beside_labels(pixels.shape, seeds.shape, channel_axis, spatial_ndim)
+    spatial_ndim, channel_axis = axes_beside_labels(pixels.shape, seeds.shape, channel_axis, spatial_ndim)
     propagator = LabelPropagator(
         pixels, channel_axis=channel_axis, spatial_ndim=spatial_ndim, convert2lab=convert2lab,
         spacing=spacing, mask=_without_void(mask, seeds, spatial_ndim),
@@ -480,7 +524,7 @@ def _units(spacing: Any, ndim: int) -> tuple[float, ...] | None:
     return tuple(one / min(units) for one in units)
 
 
-def _axes_beside_labels(
+def axes_beside_labels(
     shape: tuple[int, ...], labels_shape: tuple[int, ...], channel_axis: Any, spatial_ndim: Any
 ) -> tuple[int, int | None]:
     """Return how many axes of an image are spatial, and which holds channels, as its labels tell."""
@@ -656,31 +700,6 @@ def _one_image(
     return next(images.each())
 
 
-def _features(
-    pixels: Array,
-    takes_part: NDArray[np.bool_] | None,
-    convert2lab: bool | None,
-    spacing: tuple[float, ...] | None = None,
-) -> tuple[Array, NDArray[np.bool_] | None]:
-    """Return the smoothed colours of an image (..., C), without an alpha channel, and its outliers."""
-    is_rgb = None if convert2lab is None else _validate.flag(convert2lab, "convert2lab")
-    n_channels = pixels.shape[-1]
-    if (is_rgb and n_channels == 4) or (n_channels in (2, 4) and _is_constant(pixels[..., -1], takes_part)):
-        pixels = pixels[..., :-1]
-    if is_rgb is None:
-        is_rgb = pixels.shape[-1] == 3
-    if is_rgb and pixels.shape[-1] != 3:
-        raise ValueError(f"convert2lab needs an image of 3 channels, or 4 with alpha, got {n_channels}")
-    colours, outliers = _relief.colours(pixels, takes_part, is_rgb)
-    return _relief.features(colours, takes_part, spacing), outliers
-
-
-def _is_constant(band: Array, takes_part: NDArray[np.bool_] | None) -> bool:
-    """Return whether a channel is one number wherever pixels take part: it says nothing then."""
-    inside = band if takes_part is None else band[takes_part]
-    return bool(inside.size == 0 or inside.min() == inside.max())
-
-
 def _steps(shape: tuple[int, ...], reach: int, spacing: tuple[float, ...] | None = None) -> NDArray[np.intp]:
     """Return the flat steps in an array to a pixel's neighbours: reach 1, one hop; more, a whole window.
 
@@ -799,7 +818,7 @@ def refine(
         each = []
         for one, (pixels, takes_part) in zip(stack, images.each(), strict=True):
             resampled = _resampled(one, images.spatial, takes_part)
-            features, outliers = _features(pixels, takes_part, convert2lab)
+            features, outliers = _relief.features_of(pixels, takes_part, convert2lab)
             each.append(_refined(resampled, features, outliers, mode, iterations, takes_part, workers))
         results = (each[0] if len(each) == 1 else np.stack(each)).reshape(shape)
     return results[..., 0] if layout.channel_axis is None else np.moveaxis(results, -1, layout.channel_axis)
@@ -1057,7 +1076,7 @@ def affinity_map(
     index = _pixel(pixel, pixels.shape[:-1])
     if takes_part is not None and not takes_part[index]:
         raise ValueError(f"pixel {index} is not in the mask")
-    features, outliers = _features(pixels, takes_part, convert2lab)
+    features, outliers = _relief.features_of(pixels, takes_part, convert2lab)
     if kind == "global":
         tree = mst(features, channel_axis=-1, mask=takes_part, spatial_ndim=spatial_ndim)
         return tree.affinity(index, _map_zeta(tree, outliers) if zeta is None else zeta)

@@ -165,10 +165,6 @@ def _propagate(
             _validate.finite_means(means, f"values in {chunk}", takes_part)
 
 
-def _nothing(*_: Any) -> None:
-    """Wait for what it is given."""
-
-
 def global_propagate(
     values: Any,
     tree: ChunkedTree,
@@ -217,7 +213,7 @@ def global_propagate(
         for item in tree.items()
         for index in tree.boxes.nodes(0)
     ]
-    graph[(ready,)] = _nothing, needed
+    graph[(ready,)] = _passes.wait_for, needed
     up_and_down = HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
     barrier = Delayed((ready,), up_and_down, layer=name)
     seed = tokenize(name, "again")

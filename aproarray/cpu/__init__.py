@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as xp
 
+from aproarray.cpu._forests import contracted, edge_levels, flood_from, flood_graph_from
 from aproarray.cpu._global import (
     affinities,
     feature_gradients,
@@ -46,14 +47,18 @@ __all__ = [
     "affinities",
     "are_trees",
     "available_workers",
+    "contracted",
     "distances_from",
     "edge_distances",
+    "edge_levels",
     "edge_list_tree",
     "edge_weights",
     "edges",
     "expand_line",
     "feature_gradients",
     "flood",
+    "flood_from",
+    "flood_graph_from",
     "global_gap_gradients",
     "global_propagate",
     "gradient",
