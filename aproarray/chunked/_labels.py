@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aproarray import _labels, _relief, _validate, cpu
 from aproarray.chunked import _arguments, _forest, _overlap, _passes, _statistics
+from aproarray.chunked._again import read_again
 from aproarray.chunked._boxes import Array, Box, Boxes
 from aproarray.chunked._forest import Border, Part
 from aproarray.chunked._passes import Graph, Key
@@ -181,7 +182,7 @@ def _one(pixels: Any, seeds: Any, mask: Any, convert2lab: bool | None) -> Any:
         plain = da.zeros(seeds.shape, chunks=seeds.chunks, dtype=np.uint8)
         tree = mst(plain, spatial_ndim=seeds.ndim, channel_axis=None, mask=takes_part)
         zones = surroundings.around(tree.cut(0), 0)
-    (labels,) = _statistics.read_again([seeds], known, "votes")
+    (labels,) = read_again([seeds], known, "labels to vote")
     labels, found = surroundings.around(labels, 0), surroundings.around(maps, 0)
     graph: Graph = {}
     for index in Boxes(surroundings.chunks).nodes(0):
@@ -202,7 +203,7 @@ def _floods(name: str, image: Image, seeds: Any, known: Delayed) -> Any:
     graph: Graph = {}
     part, borders, border = (_passes.key_of(f"{name}-{what}", 0) for what in ("part", "borders", "border"))
     wide = image.again(known, "parts").around(surroundings)
-    (labels,) = _statistics.read_again([seeds.rechunk(surroundings.chunks)], known, "parts")
+    (labels,) = read_again([seeds.rechunk(surroundings.chunks)], known, "seeds")
     for index in boxes.nodes(0):
         task = functools.partial(
             _parts, inner=surroundings.inner(index), box=boxes.box(0, index), convert2lab=image.convert2lab,
@@ -228,7 +229,7 @@ def _floods(name: str, image: Image, seeds: Any, known: Delayed) -> Any:
     )
     barrier = Delayed(ready, layers, layer=f"{name}-passes")
     wide = image.again(barrier, "floods").around(surroundings)
-    (labels,) = _statistics.read_again([seeds.rechunk(surroundings.chunks)], barrier, "floods")
+    (labels,) = read_again([seeds.rechunk(surroundings.chunks)], barrier, "seeds again")
     graph = {}
     for index in boxes.nodes(0):
         task = functools.partial(

@@ -12,23 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from dask.base import tokenize
 from dask.delayed import Delayed
-from dask.graph_manipulation import bind
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from aproarray import _relief, _validate
 from aproarray.chunked import _overlap
+from aproarray.chunked._again import read_again
 from aproarray.chunked._boxes import Array, Boxes, Index
 from aproarray.chunked._passes import Graph, Key
 
 _TOGETHER = 16  # results that one task adds up
 _MOST_NUMBERS = 1 << 16  # distinct ones of an image of wide numbers whose outliers can be told
-
-
-def read_again(arrays: list[Any], barrier: Delayed, what: str) -> list[Any]:
-    """Return the same dask arrays, to be computed again after the barrier, for a purpose."""
-    again: list[Any] = bind(arrays, barrier, seed=tokenize(barrier.key, what))
-    return again
 
 
 class Image(NamedTuple):
