@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpa
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _arrays, _dispatch, _edges, _relief, _validate
+from aproarray import _arrays, _dispatch, _edges, _relief, _validate, cpu
 from aproarray._api import global_propagate, local_propagate, mst
 from aproarray._arrays import ForeignArray
 from aproarray._tree import SpanningTree
@@ -189,7 +189,7 @@ class _PreparedImage:
         self._reliefs = np.zeros((len(reliefs), *padded), np.float32)
         self._reliefs[(slice(None), *self._inner)] = reliefs
         self._reliefs = self._reliefs.reshape(len(reliefs), -1)
-        self._neighbours = _steps(padded, 1)
+        self._floods = cpu.Floods(self._reliefs, _steps(padded, 1), padded, spacing)
         self._window = _steps(padded, _RADIUS, spacing)
 
     def propagate(
@@ -216,10 +216,9 @@ class _PreparedImage:
             graph = mst(np.zeros(self._shape, np.uint8), mask=takes_part, spatial_ndim=len(self._shape))
             zones[self._inner] = graph.cut(0)
             zones = zones.reshape(-1)
-        maps = np.repeat(flat[None], len(self._reliefs), axis=0)
-        backend.flood(self._reliefs, maps, self._neighbours, workers, self._padded_shape, self._spacing)
-        # What two of the three scales say; the middle one, where each says something else.
-        flat = np.where(maps[1] == maps[2], maps[1], maps[0])
+        with self._floods.labels(flat, values.tolist(), workers) as maps:
+            # What two of the three scales say; the middle one, where each says something else.
+            flat = np.where(maps[1] == maps[2], maps[1], maps[0])
         shares = np.zeros((flat.size if with_shares else 0, len(values)), np.float32)
         backend.vote(
             self._features, flat, zones, held, self._window, self._scale, self._votes, shares, workers

@@ -5,7 +5,40 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 class Flood:
-    def __init__(self, relief: Array, labels: Array, steps: Array, heaviest: float) -> None: ...
+    n_entered: int
+    def __init__(
+        self,
+        relief: Array,
+        labels: Array,
+        steps: Array,
+        heaviest: float,
+        order: Array,
+        levels: Array,
+        directions: Array,
+    ) -> None: ...
+    def run(self, pixels: int) -> bool: ...
+
+def rank_pixels(seeds: Array, order: Array, n_entered: int, ranks: Array) -> None: ...
+
+class Repair:
+    n_entered: int
+    def __init__(
+        self,
+        relief: Array,
+        labels: Array,
+        steps: Array,
+        heaviest: float,
+        order: Array,
+        levels: Array,
+        directions: Array,
+        n_entered: int,
+        ranks: Array,
+        seeds: Array,
+        added: Array,
+        removed: Array,
+        new_order: Array,
+        new_levels: Array,
+    ) -> None: ...
     def run(self, pixels: int) -> bool: ...
 
 class SpacedFlood:
