@@ -47,7 +47,7 @@ class LabelPropagator:
     image : array_like or None
         Bool, integer or float, at any scale: spatial axes, optionally channels, optionally leading axes.
         None: `edges` alone decide.
-    edges : array_like, optional
+    edges, features : array_like, optional
         As for `propagate_labels`: of the spatial shape, or with the image's leading axes.
     channel_axis : int, None or "auto"
         Axis of the channels; None: there is none. "auto": the last one of three or more axes. An axis of
@@ -101,6 +101,7 @@ class LabelPropagator:
         image: ArrayLike | None,
         *,
         edges: ArrayLike | None = None,
+        features: ArrayLike | None = None,
         channel_axis: int | Literal["auto"] | None = "auto",
         spatial_ndim: int | None = None,
         mask: ArrayLike | None = None,
@@ -108,10 +109,10 @@ class LabelPropagator:
         spacing: Sequence[float] | None = None,
     ):
         """Smooth the image and compute its relief."""
-        _dispatch.cpu_backend("LabelPropagator", image=image, edges=edges, mask=mask)
+        _dispatch.cpu_backend("LabelPropagator", image=image, edges=edges, features=features, mask=mask)
         if image is None:
             image, channel_axis = _plain_image(edges), None
-        images = _images(image, channel_axis, spatial_ndim, mask, edges)
+        images = _images(image, channel_axis, spatial_ndim, mask, edges, features)
         self.shape: tuple[int, ...] = images.leading + images.spatial
         self.spatial_ndim = len(images.spatial)
         self._like_seeds = _look_like_seeds(images.pixels)
@@ -174,6 +175,9 @@ class _PreparedImage:
         self._shape = image.pixels.shape[:-1]
         self._spacing = spacing
         features, outliers = _features(image.pixels, takes_part, convert2lab, spacing)
+        if image.features is not None:
+            others = _relief.smoothed_features(image.features, takes_part, spacing)
+            features = _relief.beside(features, others, takes_part, outliers, spacing)
         step = _relief.typical_step(features, takes_part, outliers, spacing)
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
         self._votes = _VOTES
@@ -251,6 +255,7 @@ class _Image:
             image.pixels.copy(),
             None if image.mask is None else image.mask.copy(),
             None if image.edges is None else image.edges.copy(),
+            None if image.features is None else image.features.copy(),
         )
         self._options = convert2lab, spacing
         self._whole = _PreparedImage(self._image, *self._options)
@@ -275,6 +280,7 @@ class _LabelOptions(TypedDict, total=False):
     """The options of `propagate_labels`, for its overloads."""
 
     edges: ArrayLike | None
+    features: ArrayLike | None
     channel_axis: int | Literal["auto"] | None
     spatial_ndim: int | None
     mask: ArrayLike | None
@@ -355,6 +361,7 @@ def propagate_labels(
     *,
     return_full_prob: bool = False,
     edges: ArrayLike | None = None,
+    features: ArrayLike | None = None,
     channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int | None = None,
     mask: ArrayLike | None = None,
@@ -382,6 +389,10 @@ def propagate_labels(
         A map of boundaries, higher where they are, at any scale: a membrane stain, the negative of an image
         whose walls are dark, a network's output. Of the shape of `labels`, or of its spatial axes. Labels
         follow it. The image's own gradients count as far as they agree with it.
+    features : array_like, optional
+        What else is known of each pixel, such as a network's embedding: real numbers, at any scale, of the
+        shape of `labels`, or of its spatial axes, and a last axis of D channels. They count as much as the
+        colours: both have the same root mean square step between neighbours.
     channel_axis : int, None or "auto"
         Axis of the channels of `image`; None: there is none. "auto": the last one, where the image has one
         more axis than `labels`.
@@ -420,12 +431,12 @@ def propagate_labels(
     Raises
     ------
     TypeError
-        Labels that are not numbers, or boolean ones; an image, edges or mask of the wrong kind; neither an
-        image nor edges; arrays of more than one library; an option of `random_walker` that means nothing
-        here.
+        Labels that are not numbers, or boolean ones; an image, edges, features or a mask of the wrong kind;
+        neither an image nor edges; arrays of more than one library; an option of `random_walker` that means
+        nothing here.
     ValueError
         Shapes that do not fit, labels that are not whole numbers or look like an image, NaN or inf in the
-        image or the edges.
+        image, the edges or the features.
 
     Notes
     -----
@@ -466,15 +477,17 @@ def propagate_labels(
     >>> aproarray.propagate_labels(image, seeds)[0].tolist()
     [1, 1, 1, 2, 2, 2, 2, 2]
     """
-    _dispatch.cpu_backend("propagate_labels", image=image, labels=labels, edges=edges, mask=mask)
+    _dispatch.cpu_backend(
+        "propagate_labels", image=image, labels=labels, edges=edges, features=features, mask=mask
+    )
     seeds = _validate.as_array(labels, "labels")
     if image is None:
         image, channel_axis = _plain_image(edges, seeds.shape), None
     pixels = _validate.real_array(image, "image")
     spatial_ndim, channel_axis = _axes_beside_labels(pixels.shape, seeds.shape, channel_axis, spatial_ndim)
     propagator = LabelPropagator(
-        pixels, edges=edges, channel_axis=channel_axis, spatial_ndim=spatial_ndim, convert2lab=convert2lab,
-        spacing=spacing, mask=_without_void(mask, seeds, spatial_ndim),
+        pixels, edges=edges, features=features, channel_axis=channel_axis, spatial_ndim=spatial_ndim,
+        convert2lab=convert2lab, spacing=spacing, mask=_without_void(mask, seeds, spatial_ndim),
     )  # fmt: skip
     return propagator.propagate(labels, return_full_prob=return_full_prob, workers=workers)
 
@@ -638,8 +651,10 @@ class _OneImage(NamedTuple):
     """(*spatial, channels)."""
     mask: NDArray[np.bool_] | None
     """(*spatial)."""
-    edges: Array | None
+    edges: Array | None = None
     """(*spatial)."""
+    features: Array | None = None
+    """(*spatial, channels)."""
 
 
 class _Images(NamedTuple):
@@ -653,6 +668,8 @@ class _Images(NamedTuple):
     """(1 or images, *spatial)."""
     edges: Array | None
     """(images, *spatial)."""
+    features: Array | None
+    """(images, *spatial, channels)."""
 
     def each(self) -> Iterator[_OneImage]:
         """Yield each image."""
@@ -661,6 +678,7 @@ class _Images(NamedTuple):
                 one,
                 None if self.masks is None else self.masks[item % len(self.masks)],
                 None if self.edges is None else self.edges[item],
+                None if self.features is None else self.features[item],
             )
 
 
@@ -670,6 +688,7 @@ def _images(
     spatial_ndim: int | None,
     mask: ArrayLike | None,
     edges: ArrayLike | None = None,
+    features: ArrayLike | None = None,
     batches: bool = True,
 ) -> _Images:
     """Check one image or a batch of them with what lies over it, and lay it out."""
@@ -691,6 +710,7 @@ def _images(
         flat.reshape(n_images, *layout.spatial, layout.n_channels),
         masks,
         None if edges is None else _edge_maps(edges, layout.leading, layout.spatial, takes_part),
+        None if features is None else _feature_maps(features, layout.leading, layout.spatial, takes_part),
     )
 
 
@@ -704,9 +724,39 @@ def _edge_maps(
             f"edges of shape {maps.shape} do not fit an image of {_by(leading + spatial)} pixels: expected "
             f"{spatial}" + (f" or {leading + spatial}" if leading else "") + ", one number for each pixel"
         )
-    maps = np.broadcast_to(maps, leading + spatial).reshape(math.prod(leading), *spatial)
-    flat = maps.reshape(len(maps), math.prod(spatial), 1)
-    _validate.finite(flat, "edges", takes_part, _validate.BY_MASK)
+    return _for_each_image(maps[..., None], "edges", leading, spatial, takes_part)[..., 0]
+
+
+def _feature_maps(
+    features: ArrayLike,
+    leading: tuple[int, ...],
+    spatial: tuple[int, ...],
+    takes_part: NDArray[np.bool_] | None,
+) -> Array:
+    """Check features that come with an image, and return them for each, (images, *spatial, channels)."""
+    maps = _validate.real_array(features, "features")
+    if maps.shape[:-1] not in (spatial, leading + spatial) or maps.shape[-1] == 0:
+        shapes = dict.fromkeys((spatial, leading + spatial))
+        expected = " or ".join(f"({', '.join(map(str, shape))}, D)" for shape in shapes)
+        raise ValueError(
+            f"features of shape {maps.shape} do not fit an image of {_by(leading + spatial)} pixels: "
+            f"expected {expected}, D numbers for each pixel"
+        )
+    return _for_each_image(maps, "features", leading, spatial, takes_part)
+
+
+def _for_each_image(
+    maps: Array,
+    name: str,
+    leading: tuple[int, ...],
+    spatial: tuple[int, ...],
+    takes_part: NDArray[np.bool_] | None,
+) -> Array:
+    """Return maps (leading or nothing, *spatial, C) as (images, *spatial, C), finite in the mask."""
+    n_images, n_channels = math.prod(leading), maps.shape[-1]
+    maps = np.broadcast_to(maps, (*leading, *spatial, n_channels)).reshape(n_images, *spatial, n_channels)
+    flat = maps.reshape(n_images, math.prod(spatial), n_channels)
+    _validate.finite(flat, name, takes_part, _validate.BY_MASK)
     return maps
 
 
@@ -906,7 +956,7 @@ def _refined(
     if boundaries is None:
         beside = features
     else:
-        beside = _relief.with_edge_channel(features, outliers, boundaries, takes_part, _EDGES_BESIDE)
+        beside = _relief.beside(features, boundaries[..., None], takes_part, outliers, share=_EDGES_BESIDE)
 
     def local_part(scores: Array) -> Array:
         step = _relief.typical_step(beside, takes_part, outliers)

@@ -361,24 +361,35 @@ def _centred(array: Array, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.f
     return inside, float(np.sqrt((inside * inside).mean()))
 
 
-def with_edge_channel(
-    features: Array,
-    outliers: NDArray[np.bool_] | None,
-    boundaries: Array,
-    mask: NDArray[np.bool_] | None,
-    share: float,
+def smoothed_features(
+    features: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None = None
 ) -> Array:
-    """Return features (..., C) with a map of boundaries as one more channel.
+    """Return features (..., D), at any scale, smoothed as colours are, in shares of their largest number."""
+    inside = features if mask is None else np.where(mask[..., None], features, features.dtype.type(0))
+    shares = np.zeros(features.shape, np.float32)
+    largest = max(float(inside.max(initial=0)), -float(inside.min(initial=0)))
+    if largest > 0:
+        np.divide(inside, largest, out=shares, casting="unsafe")
+    return smoothed(shares, _STEPS[0], mask, spacing)
 
-    Its root mean square step between neighbours is `share` times that of the features, or 1 where they have
-    none.
+
+def beside(
+    features: Array,
+    others: Array,
+    mask: NDArray[np.bool_] | None,
+    outliers: NDArray[np.bool_] | None = None,
+    spacing: Sequence[float] | None = None,
+    share: float = 1.0,
+) -> Array:
+    """Return features (..., C) with others (..., D) as more channels, (..., C + D).
+
+    The others' root mean square step between neighbours is then `share` times that of the features, or 1
+    where they have none.
     """
-    channel = boundaries[..., None]
-    step = typical_step(channel, mask)
-    own = typical_step(features, mask, outliers)
+    step, own = typical_step(others, mask, None, spacing), typical_step(features, mask, outliers, spacing)
     if step > 0:
-        channel = channel * np.float32((share * own if own > 0 else 1.0) / step)
-    return np.concatenate([features, channel], axis=-1)
+        others = others * np.float32((share * own if own > 0 else 1.0) / step)
+    return np.concatenate([features, others], axis=-1)
 
 
 def _local_mean(array: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None) -> Array:
