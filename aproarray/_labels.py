@@ -203,7 +203,8 @@ class _PreparedImage:
         self._reliefs = np.zeros((len(reliefs), *padded), np.float32)
         self._reliefs[(slice(None), *self._inner)] = reliefs
         self._reliefs = self._reliefs.reshape(len(reliefs), -1)
-        self._floods = cpu.Floods(self._reliefs, _steps(padded, 1), padded, spacing)
+        self._neighbours = _steps(padded, 1)
+        self._floods = cpu.Floods(self._reliefs, self._neighbours, padded, spacing)
         self._window = _steps(padded, _RADIUS, spacing)
 
     def propagate(
@@ -235,7 +236,16 @@ class _PreparedImage:
             flat = np.where(maps[1] == maps[2], maps[1], maps[0]) if len(maps) > 1 else maps[0].copy()
         shares = np.zeros((flat.size if with_shares else 0, len(values)), np.float32)
         backend.vote(
-            self._features, flat, zones, held, self._window, self._scale, self._votes, shares, workers
+            self._features,
+            flat,
+            zones,
+            held,
+            self._window,
+            self._neighbours,
+            self._scale,
+            self._votes,
+            shares,
+            workers,
         )
         chosen = flat.reshape(self._padded_shape)[self._inner]
         found = np.ones(self._shape, bool) if takes_part is None else takes_part

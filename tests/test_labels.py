@@ -129,7 +129,16 @@ def test_votes_by_definition(seed, ndim, iterations):
         flat = full.copy().reshape(-1)
         shares = np.zeros((flat.size if with_shares else 0, 3), np.float32)
         cpu.vote(
-            full_features, flat, np.empty(0, np.int32), full_held, window, 3.0, iterations, shares, workers=2
+            full_features,
+            flat,
+            np.empty(0, np.int32),
+            full_held,
+            window,
+            _steps(full.shape, 1),
+            3.0,
+            iterations,
+            shares,
+            workers=2,
         )
         assert np.array_equal(flat.reshape(full.shape)[inner], expected)
     np.testing.assert_allclose(shares.reshape(*full.shape, 3)[inner], expected_shares, atol=1e-6)

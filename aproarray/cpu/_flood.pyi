@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -18,7 +19,9 @@ class Flood:
     ) -> None: ...
     def run(self, pixels: int) -> bool: ...
 
-def rank_pixels(seeds: Array, order: Array, n_entered: int, ranks: Array) -> None: ...
+MARK: np.dtype[Any]
+
+def mark_pixels(seeds: Array, order: Array, n_entered: int, marks: Array) -> None: ...
 
 class Repair:
     n_entered: int
@@ -32,7 +35,7 @@ class Repair:
         levels: Array,
         directions: Array,
         n_entered: int,
-        ranks: Array,
+        marks: Array,
         seeds: Array,
         added: Array,
         removed: Array,
@@ -79,7 +82,5 @@ def queue_windows(
     last: int,
     n_queued: int,
 ) -> int: ...
-def with_mixed_window(
-    labels: Array, held: Array, steps: Array, pixels: Array, first: int, last: int
-) -> int: ...
+def find_borders(labels: Array, steps: Array, pixels: Array, first: int, last: int) -> int: ...
 def own_shares(labels: Array, shares: Array, first: int, last: int) -> None: ...

@@ -379,18 +379,37 @@ cdef class Flood:
 cdef enum:
     NO_RANK = 0x7fffffff  # of a pixel without a label
     NO_PART = -0x7fffffff - 1  # of a pixel that takes no part
+    FOUND = UNREACHED << STEP_BITS | 1  # instead of UNREACHED: it is listed as a start
 
 
-def rank_pixels(
-    const int32_t[::1] seeds, const int32_t[::1] order, Py_ssize_t n_entered, int32_t[::1] ranks
+cdef struct Mark:
+    # Of a pixel, for a repair.
+    int32_t rank  # when it was entered: its place in the order, or for a seed its index - N
+    int32_t reached  # as of a `Pixel`, by new edges alone
+
+
+MARK = np.dtype([("rank", np.int32), ("reached", np.int32)])
+
+
+def mark_pixels(
+    const int32_t[::1] seeds, const int32_t[::1] order, Py_ssize_t n_entered, Mark[::1] marks
 ):
-    """Write when each pixel was entered: its place in the order, or for a seed its index - N."""
+    """Write the marks of all pixels, which no new edge has reached."""
     cdef Py_ssize_t i, n = seeds.shape[0]
     with nogil:
         for i in range(n):
-            ranks[i] = NO_RANK if seeds[i] == 0 else <int32_t> (i - n) if seeds[i] > 0 else NO_PART
-        for i in range(n_entered):
-            ranks[order[i]] = <int32_t> i
+            marks[i].rank = NO_RANK if seeds[i] == 0 else <int32_t> (i - n) if seeds[i] > 0 else NO_PART
+            marks[i].reached = UNREACHED << STEP_BITS
+        rank_from(marks, order, 0, n_entered)
+
+
+cdef inline void rank_from(
+    Mark[::1] marks, const int32_t[::1] order, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        prefetch(&marks[order[min(i + 32, last - 1)]])
+        marks[order[i]].rank = <int32_t> i
 
 
 cdef enum RepairStage:
@@ -399,6 +418,7 @@ cdef enum RepairStage:
     ADVANCING
     RELABELLING
     MERGING
+    RANKING
     REPAIRED
 
 
@@ -406,10 +426,10 @@ cdef enum RepairStage:
 cdef class Repair:
     """The flood of one relief from other seeds than before, which enters anew only what they change.
 
-    See `Flood` for the arguments. All arrays are as that flood has left them, and `ranks` are those of
-    `rank_pixels`. `seeds` are the labels to flood from. `added` and `removed` are indices of seeds that came
+    See `Flood` for the arguments. All arrays are as that flood has left them, and `marks` are those of
+    `mark_pixels`. `seeds` are the labels to flood from. `added` and `removed` are indices of seeds that came
     and went. A seed of another label is in both. `new_order` and `new_levels` receive what `order` and
-    `levels` are to be, and those are spoiled. `ranks` are kept up.
+    `levels` are to be, and those are spoiled. `marks` are kept up.
 
     Pixels that were entered from removed seeds are cleared first. Then the order of the flood that was is
     passed once more, without entering anything: it tells when edges of the new flood have their turn. A new
@@ -431,12 +451,11 @@ cdef class Repair:
     cdef int32_t[::1] order
     cdef uint16_t[::1] levels
     cdef unsigned char[::1] directions
-    cdef int32_t[::1] ranks
+    cdef Mark[::1] marks
     cdef const int32_t[::1] seeds
     cdef const int32_t[::1] added
     cdef int32_t[::1] new_order
     cdef uint16_t[::1] new_levels
-    cdef int32_t[::1] reached  # as of a `Pixel`, by the new flood alone
     cdef int32_t[::1] cleared
     cdef Py_ssize_t n_cleared
     cdef int32_t[::1] starts  # ranks of the pixels whose edges are new, ascending
@@ -455,18 +474,17 @@ cdef class Repair:
     def __cinit__(
         self, const float[::1] relief, int32_t[::1] labels, const Py_ssize_t[::1] steps, float heaviest,
         int32_t[::1] order, uint16_t[::1] levels, unsigned char[::1] directions, Py_ssize_t n_entered,
-        int32_t[::1] ranks, const int32_t[::1] seeds, const int32_t[::1] added, const int32_t[::1] removed,
+        Mark[::1] marks, const int32_t[::1] seeds, const int32_t[::1] added, const int32_t[::1] removed,
         int32_t[::1] new_order, uint16_t[::1] new_levels,
     ):
         cdef Py_ssize_t n = relief.shape[0], i
         self.relief, self.labels = relief, labels
         self.order, self.levels, self.directions = order, levels, directions
-        self.n_entered, self.ranks, self.seeds, self.added = n_entered, ranks, seeds, added
+        self.n_entered, self.marks, self.seeds, self.added = n_entered, marks, seeds, added
         self.new_order, self.new_levels = new_order, new_levels
         self.n_steps = <int> steps.shape[0]
         copy_steps(self.steps, steps)
         self.lightest_bits = bits_of_lightest(heaviest)
-        self.reached = np.full(n, UNREACHED << STEP_BITS, np.int32)
         self.cleared = np.empty(n if removed.shape[0] else 0, np.int32)
         self.entered = np.empty(n, np.int32)
         self.stage, self.at, self.passed, self.started = CLEARING, 0, 0, 0
@@ -501,19 +519,21 @@ cdef class Repair:
                     self.relabel(pixels)
                 elif self.stage == MERGING:
                     self.merge(pixels)
+                elif self.stage == RANKING:
+                    self.rank(pixels)
         if self.queue.failed:
             raise MemoryError(f"no memory to flood {self.relief.shape[0]} pixels")
         return self.stage != REPAIRED
 
     cdef inline void forget(self, int32_t pixel) noexcept nogil:
         """Take a pixel out of the order that was, if it is there."""
-        if 0 <= self.ranks[pixel] < NO_RANK:
-            self.order[self.ranks[pixel]] = -1
-            self.levels[self.ranks[pixel]] = 0
+        if 0 <= self.marks[pixel].rank < NO_RANK:
+            self.order[self.marks[pixel].rank] = -1
+            self.levels[self.marks[pixel].rank] = 0
 
     cdef inline void clear(self, int32_t pixel) noexcept nogil:
         self.forget(pixel)
-        self.ranks[pixel] = NO_RANK
+        self.marks[pixel].rank = NO_RANK
         self.labels[pixel] = 0
         self.cleared[self.n_cleared] = pixel
         self.n_cleared += 1
@@ -527,7 +547,7 @@ cdef class Repair:
             pixel = self.cleared[self.at]
             for s in range(self.n_steps):
                 there = pixel + self.steps[s]
-                if 0 <= self.ranks[there] < NO_RANK and self.directions[there] == s:
+                if 0 <= self.marks[there].rank < NO_RANK and self.directions[there] == s:
                     self.clear(there)
             self.at += 1
         if self.at == self.n_cleared:
@@ -539,13 +559,13 @@ cdef class Repair:
         for i in range(self.added.shape[0]):
             pixel = self.added[i]
             self.forget(pixel)
-            self.ranks[pixel] = <int32_t> (pixel - n)
+            self.marks[pixel].rank = <int32_t> (pixel - n)
             self.labels[pixel] = self.seeds[pixel]
-            self.reached[pixel] = DONE
+            self.marks[pixel].reached = DONE
             self.add_start(pixel)
 
     cdef inline void add_start(self, int32_t pixel) noexcept nogil:
-        self.starts[self.n_starts] = self.ranks[pixel]
+        self.starts[self.n_starts] = self.marks[pixel].rank
         self.n_starts += 1
 
     cdef void find_borders(self, Py_ssize_t pixels) noexcept nogil:
@@ -558,69 +578,76 @@ cdef class Repair:
             for s in range(self.n_steps):
                 there = pixel + self.steps[s]
                 if (
-                    self.reached[pixel] >= 0 and self.reached[there] == UNREACHED << STEP_BITS
-                    and self.ranks[there] != NO_RANK and self.ranks[there] != NO_PART
+                    self.marks[pixel].reached >= 0 and self.marks[there].reached == UNREACHED << STEP_BITS
+                    and self.marks[there].rank != NO_RANK and self.marks[there].rank != NO_PART
                 ):
-                    self.reached[there] |= 1  # found
+                    self.marks[there].reached = FOUND
                     self.add_start(there)
             self.at += 1
         if self.at == self.n_cleared:
             self.stage, self.at = ADVANCING, 0
 
     cdef void advance(self, Py_ssize_t pixels) noexcept nogil:
+        """Pass on along the order that was, and enter what new edges lead to, each in its turn."""
         cdef Queue *queue = &self.queue
-        cdef int32_t pixel, source, k
+        cdef Mark *marks = &self.marks[0]
+        cdef int32_t pixel, k
         cdef Py_ssize_t limit, before
-        cdef int64_t time
-        cdef int step
         while pixels > 0:
             pixels -= 1
             k = lightest(queue)
             limit = self.n_entered
             if self.started < self.n_starts:
                 limit = max(0, <Py_ssize_t> self.starts[self.started] + 1)
+                if k < 0:
+                    self.passed = limit
             elif k < 0:
                 self.stage, self.at = RELABELLING, 0
                 break
-            if k < 0:
-                self.passed = limit
-                self.start_next()
-                continue
-            pixel = first_of(queue, k)
-            if self.reached[pixel] < 0 or self.ranks[pixel] < self.passed:
-                remove_first(queue, k)
-                continue
-            step = self.reached[pixel] & STEP_MASK
-            source = pixel - self.steps[step]
-            # A new pixel has come before the old one of its rank.
-            time = 2 * <int64_t> self.ranks[source] + (self.reached[source] >= 0 or self.ranks[source] < 0)
-            before = self.passed
-            while self.passed < limit and (
-                self.levels[self.passed] < k
-                or (self.levels[self.passed] == k and self.came_before(self.order[self.passed], time, step))
-            ):
-                self.passed += 1
-            pixels -= (self.passed - before) >> 2
+            if k >= 0:
+                pixel = first_of(queue, k)
+                if marks[pixel].reached >= 0 and marks[pixel].rank >= self.passed:
+                    before = self.passed
+                    self.pass_earlier(pixel, k, limit)
+                    pixels -= (self.passed - before) >> 2
             if self.passed == limit and self.started < self.n_starts:
                 self.start_next()
                 continue
             remove_first(queue, k)
-            if self.ranks[pixel] < self.passed:
+            if marks[pixel].reached < 0:
+                continue
+            if marks[pixel].rank < self.passed:
+                marks[pixel].reached = UNREACHED << STEP_BITS
                 continue
             self.forget(pixel)
-            self.ranks[pixel] = <int32_t> self.passed
-            self.reached[pixel] |= ENTERED
+            marks[pixel].rank = <int32_t> self.passed
+            marks[pixel].reached |= ENTERED
             self.entered[self.n_new] = pixel
             self.n_new += 1
             self.reach_open(pixel, True)
 
+    cdef inline void pass_earlier(self, int32_t pixel, int32_t k, Py_ssize_t limit) noexcept nogil:
+        """Pass what was entered before it is the turn of a new edge, of list k, that leads to a pixel."""
+        cdef const Mark *marks = &self.marks[0]
+        cdef const uint16_t *levels = &self.levels[0]
+        cdef int step = marks[pixel].reached & STEP_MASK
+        cdef const Mark *source = &marks[pixel - self.steps[step]]
+        # A new pixel has come before the old one of its rank.
+        cdef int64_t time = 2 * <int64_t> source.rank + (source.reached >= 0 or source.rank < 0)
+        cdef Py_ssize_t passed = self.passed
+        while passed < limit and (
+            levels[passed] < k
+            or (levels[passed] == k and self.came_before(self.order[passed], time, step))
+        ):
+            passed += 1
+        self.passed = passed
+
     cdef inline bint came_before(self, int32_t pixel, int64_t time, int step) noexcept nogil:
-        """Whether a pixel of the order that was had been reached before a time, or at that time and by an
-        earlier step."""
+        """Whether a pixel of the order that was, was reached before a time, or then by an earlier step."""
         cdef int64_t own
         if pixel < 0:
             return True
-        own = 2 * <int64_t> self.ranks[pixel - self.steps[self.directions[pixel]]] + 1
+        own = 2 * <int64_t> self.marks[pixel - self.steps[self.directions[pixel]]].rank + 1
         return own < time or (own == time and self.directions[pixel] < step)
 
     cdef void start_next(self) noexcept nogil:
@@ -630,20 +657,28 @@ cdef class Repair:
             self.order[rank] if rank >= 0 else <int32_t> (rank + self.relief.shape[0])
         )
         self.started += 1
-        if pixel >= 0:  # not won by a new edge before
-            self.reach_open(pixel, self.reached[pixel] < 0)
+        if pixel < 0:  # a new edge has won it before
+            return
+        if self.marks[pixel].reached == FOUND:
+            self.marks[pixel].reached = UNREACHED << STEP_BITS
+        self.reach_open(pixel, self.marks[pixel].reached < 0)
 
     cdef inline void reach_open(self, int32_t pixel, bint all_) noexcept nogil:
         """Let a pixel's neighbours wait for its label, as `reach` does: all of them, or the cleared ones."""
+        cdef Mark *marks = &self.marks[0]
+        cdef const float *relief = &self.relief[0]
         cdef int s
         cdef int32_t there, k
         for s in range(self.n_steps):
             there = pixel + self.steps[s]
-            if self.ranks[there] < self.passed or not (all_ or self.ranks[there] == NO_RANK):
+            if (
+                marks[there].reached < 0 or marks[there].rank < self.passed
+                or not (all_ or marks[there].rank == NO_RANK)
+            ):
                 continue
-            k = list_of(self.relief[pixel] + self.relief[there], self.lightest_bits)
-            if k < self.reached[there] >> STEP_BITS:
-                self.reached[there] = k << STEP_BITS | s
+            k = list_of(relief[pixel] + relief[there], self.lightest_bits)
+            if k < marks[there].reached >> STEP_BITS:
+                marks[there].reached = k << STEP_BITS | s
                 append(&self.queue, there, k)
 
     cdef void relabel(self, Py_ssize_t pixels) noexcept nogil:
@@ -651,36 +686,51 @@ cdef class Repair:
         cdef int32_t pixel
         for i in range(self.at, stop):
             pixel = self.entered[i]
-            self.directions[pixel] = <unsigned char> (self.reached[pixel] & STEP_MASK)
+            self.directions[pixel] = <unsigned char> (self.marks[pixel].reached & STEP_MASK)
             self.labels[pixel] = self.labels[pixel - self.steps[self.directions[pixel]]]
         self.at = stop
         if stop == self.n_new:
+            for i in range(self.added.shape[0]):
+                self.marks[self.added[i]].reached = UNREACHED << STEP_BITS
             self.stage, self.at, self.passed = MERGING, 0, 0
 
     cdef void merge(self, Py_ssize_t pixels) noexcept nogil:
         """Put the pixels that were entered, and those that are left of the order that was, in one order."""
+        cdef Py_ssize_t stop = min(self.n_entered, self.passed + pixels), until, at = self.at
         cdef int32_t pixel
-        while pixels > 0:
-            pixels -= 1
-            if self.n_placed < self.n_new and (
-                self.passed == self.n_entered or self.ranks[self.entered[self.n_placed]] <= self.passed
-            ):
-                pixel = self.entered[self.n_placed]
-                self.n_placed += 1
-                self.new_levels[self.at] = <uint16_t> ((self.reached[pixel] & NO_RANK) >> STEP_BITS)
-            elif self.passed < self.n_entered:
+        while True:
+            # New pixels come before the old one of their rank.
+            until = stop
+            if self.n_placed < self.n_new:
+                until = min(stop, <Py_ssize_t> self.marks[self.entered[self.n_placed]].rank)
+            while self.passed < until:
                 pixel = self.order[self.passed]
-                self.new_levels[self.at] = self.levels[self.passed]
+                self.new_order[at] = pixel
+                self.new_levels[at] = self.levels[self.passed]
+                at += pixel >= 0
                 self.passed += 1
-                if pixel < 0:
-                    continue
-            else:
-                self.n_entered = self.at
-                self.stage = REPAIRED
+            if self.passed == stop and (
+                self.n_placed == self.n_new or self.marks[self.entered[self.n_placed]].rank > stop
+                or stop < self.n_entered
+            ):
                 break
-            self.new_order[self.at] = pixel
-            self.ranks[pixel] = <int32_t> self.at
-            self.at += 1
+            pixel = self.entered[self.n_placed]
+            self.n_placed += 1
+            self.new_order[at] = pixel
+            self.new_levels[at] = <uint16_t> ((self.marks[pixel].reached & NO_RANK) >> STEP_BITS)
+            self.marks[pixel].reached = UNREACHED << STEP_BITS
+            at += 1
+        self.at = at
+        if stop == self.n_entered:
+            self.n_entered = at
+            self.stage, self.at = RANKING, 0
+
+    cdef void rank(self, Py_ssize_t pixels) noexcept nogil:
+        cdef Py_ssize_t stop = min(self.n_entered, self.at + pixels)
+        rank_from(self.marks, self.new_order, self.at, stop)
+        self.at = stop
+        if stop == self.n_entered:
+            self.stage = REPAIRED
 
 
 cdef struct Spot:
@@ -871,6 +921,19 @@ cdef struct Ballot:
     double total
 
 
+cdef inline bint is_mixed(
+    const int32_t *labels, const Py_ssize_t *steps, int n_steps, Py_ssize_t pixel
+) noexcept nogil:
+    """Whether a pixel's window holds another label than its own."""
+    cdef int s
+    cdef int32_t label
+    for s in range(n_steps):
+        label = labels[pixel + steps[s]]
+        if label > 0 and label != labels[pixel]:
+            return True
+    return False
+
+
 cdef inline void vote_at(
     Ballot *ballot, const int32_t *labels, const int32_t *zones, const float *features, int n_channels,
     const Py_ssize_t *steps, int n_steps, Py_ssize_t pixel, double scale,
@@ -914,7 +977,7 @@ def cast_votes(
     A neighbour at squared distance d in `features` (N, C) votes with exp(-d scale), the pixel itself
     with 1; `steps` lead to the others of the window. Pixels of different `zones` (no entries: there is
     one) do not hear one another. Ties keep the label. `shares` (N, n_labels, or no rows) receives the votes
-    as shares.
+    as shares, where there is more than one label.
     """
     cdef int n_steps = <int> steps.shape[0], n_channels = <int> features.shape[1], m, best
     cdef bint wanted = shares.shape[0] > 0
@@ -931,6 +994,9 @@ def cast_votes(
         raise MemoryError(f"no memory for the votes of {n_steps} pixels")
     with nogil:
         for i in range(first, last):
+            if not is_mixed(&labels[0], &steps[0], n_steps, active[i]):
+                chosen[i] = labels[active[i]]
+                continue
             vote_at(
                 &ballot, &labels[0], zones_data, &features[0, 0], n_channels, &steps[0], n_steps, active[i],
                 scale,
@@ -990,27 +1056,48 @@ def queue_windows(
     return n_queued
 
 
-def with_mixed_window(
-    const int32_t[::1] labels, const unsigned char[::1] held, const Py_ssize_t[::1] steps,
-    int32_t[::1] pixels, Py_ssize_t first, Py_ssize_t last,
-):
-    """List those of pixels [first, last) that may change: their window holds another label than theirs.
+cdef enum:
+    BLOCK = 64
 
-    They are written to `pixels` from `first` on. Return how many there are.
+
+cdef inline int32_t differences(
+    const int32_t *labels, const Py_ssize_t *steps, int n_steps, Py_ssize_t n
+) noexcept nogil:
+    """Return 0 if the labels that the steps lead to, from n pixels, are the pixels' own."""
+    cdef Py_ssize_t i, step
+    cdef int s
+    cdef int32_t found = 0
+    for s in range(n_steps):
+        step = steps[s]
+        for i in range(n):
+            found |= labels[i] ^ labels[i + step]
+    return found
+
+
+def find_borders(
+    const int32_t[::1] labels, const Py_ssize_t[::1] steps, int32_t[::1] pixels, Py_ssize_t first,
+    Py_ssize_t last,
+):
+    """List those of pixels [first, last) that have a label, and a neighbour with another or none.
+
+    They are written to `pixels` from `first` on. Return how many there are. `steps` lead to neighbours. The
+    first and the last pixels have no label, so many that no step from the others leads out.
     """
-    cdef Py_ssize_t i, s, count = 0
-    cdef int32_t label, other
+    cdef Py_ssize_t i, start, stop, margin = 0, n = labels.shape[0], count = 0
+    cdef int s, n_steps = <int> steps.shape[0]
+    cdef const int32_t *own = &labels[0]
+    cdef const Py_ssize_t *to = &steps[0]
     with nogil:
-        for i in range(first, last):
-            label = labels[i]
-            if label <= 0 or held[i]:
-                continue
-            for s in range(steps.shape[0]):
-                other = labels[i + steps[s]]
-                if other > 0 and other != label:
-                    pixels[first + count] = <int32_t> i
-                    count += 1
-                    break
+        for s in range(n_steps):
+            margin = max(margin, to[s])
+        start, stop = max(first, margin), min(last, n - margin)
+        while start < stop:
+            if differences(own + start, to, n_steps, min(BLOCK, stop - start)):
+                for i in range(start, min(start + BLOCK, stop)):
+                    if own[i] > 0 and differences(own + i, to, n_steps, 1):
+                        pixels[first + count] = <int32_t> i
+                        count += 1
+            start += BLOCK
     return count
 
 

@@ -107,13 +107,13 @@ class Floods:
     def _repair(
         self, number: int, flooded: _Flooded, last: Array, seeds: Array, added: Array, removed: Array
     ) -> None:
-        if flooded.ranks is None:
-            flooded.ranks = np.empty(len(seeds), np.int32)
-            _flood.rank_pixels(last, flooded.order, flooded.n_entered, flooded.ranks)
+        if flooded.marks is None:
+            flooded.marks = np.empty(len(seeds), _flood.MARK)
+            _flood.mark_pixels(last, flooded.order, flooded.n_entered, flooded.marks)
         order, levels = np.empty_like(flooded.order), np.empty_like(flooded.levels)
         state = _flood.Repair(
             self._reliefs[number], flooded.labels, self._steps, self._heaviest[number],
-            flooded.order, flooded.levels, flooded.directions, flooded.n_entered, flooded.ranks,
+            flooded.order, flooded.levels, flooded.directions, flooded.n_entered, flooded.marks,
             seeds, added, removed, order, levels,
         )  # fmt: skip
         _drive(state)
@@ -130,7 +130,7 @@ class _Flooded:
         self.levels = np.empty(n, np.uint16)
         self.directions = np.empty(n, np.uint8)
         self.n_entered = 0
-        self.ranks: Array | None = None  # see `_flood.rank_pixels`
+        self.marks: Array | None = None  # see `_flood.mark_pixels`
 
 
 def _drive(state: _flood.Flood | _flood.SpacedFlood | _flood.Repair) -> None:
@@ -144,6 +144,7 @@ def vote(
     zones: Array,
     held: Array,
     steps: Array,
+    neighbours: Array,
     scale: float,
     iterations: int,
     shares: Array,
@@ -151,30 +152,39 @@ def vote(
 ) -> None:
     """Give pixels the label of the largest vote over their window, `iterations` times, all at once.
 
+    `steps` lead to the others of a window, a box of pixels, and `neighbours` one pixel along an axis.
+
     See `_flood.cast_votes` for a vote. Only pixels that are not `held` and have a label change. `shares`
     (N, n_labels, or no rows) receives the votes of the last iteration; without one, 1 for the label there is.
     """
     n = len(labels)
     wanted = len(shares) > 0
+    near = np.intersect1d(steps, neighbours)
     active = np.empty(n, np.int32)
     following, chosen = np.empty_like(active), np.empty_like(active)
     queued = np.zeros(n, np.uint8)
 
     def look() -> int:
-        """Make the pixels with a mixed window the active ones."""
-        ranges = _workers.ranges(n, workers, _LOOK * len(steps))
-        counts = _workers.run(
-            [
-                functools.partial(_flood.with_mixed_window, labels, held, steps, active, *bounds)
-                for bounds in ranges
-            ],
-            workers,
-        )
+        """Make the pixels active whose window holds a step from one label to another, or to none."""
+        queued[:] = 0
+        ranges = _workers.ranges(n, workers, _workers.LINEAR)
+        task = functools.partial(_flood.find_borders, labels, near, following)
+        counts = _workers.run([functools.partial(task, *bounds) for bounds in ranges], workers)
         end = 0
         for (first, _), count in zip(ranges, counts, strict=True):
-            active[end : end + count] = active[first : first + count]
+            following[end : end + count] = following[first : first + count]
             end += count
-        return end
+        return queue(following, end, active)
+
+    def queue(changed: Array, n_changed: int, windows: Array) -> int:
+        """List the pixels whose window holds one that has changed, and return how many they are."""
+        n_queued = 0
+        for first, last in _workers.ranges(n_changed, 1, _LOOK * len(steps)):
+            _workers.check_stop()
+            n_queued = _flood.queue_windows(
+                labels, held, steps, changed, queued, windows, first, last, n_queued
+            )
+        return n_queued
 
     def cast(n_active: int, shares: Array) -> int:
         """Let the active pixels vote, and return how many of them have changed."""
@@ -194,12 +204,7 @@ def vote(
         n_changed = cast(n_active, shares[:0])
         if n_changed == 0:
             break
-        n_active = 0
-        for first, last in _workers.ranges(n_changed, 1, _LOOK * len(steps)):
-            _workers.check_stop()
-            n_active = _flood.queue_windows(
-                labels, held, steps, active, queued, following, first, last, n_active
-            )
+        n_active = queue(active, n_changed, following)
         active, following = following, active
     if wanted:
         own = functools.partial(_flood.own_shares, labels, shares)
