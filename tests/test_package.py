@@ -90,9 +90,9 @@ def test_options_are_keywords(verb):
     assert all(argument.kind is argument.KEYWORD_ONLY for argument in arguments[n_positional:])
 
 
-def test_version_is_that_of_the_metadata():
-    pyproject = PACKAGE.parent / "pyproject.toml"
-    known = [tomllib.loads(pyproject.read_text())["project"]["version"]] if pyproject.is_file() else []
+def test_the_version_has_one_source():
+    citation = PACKAGE.parent / "CITATION.cff"
+    known = re.findall(r"^version: (.*)$", citation.read_text(), re.MULTILINE) if citation.is_file() else []
     try:
         known.append(metadata.version("aproarray"))
     except metadata.PackageNotFoundError:
