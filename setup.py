@@ -2,7 +2,7 @@
 
 import glob
 import os
-import platform
+import sysconfig
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -15,6 +15,8 @@ COMPILE_ARGS = (
     ["/O2", "/fp:precise"] if os.name == "nt" else ["-O3", "-ffp-contract=off", "-fno-strict-aliasing"]
 )
 AVX2_ARGS = ["/arch:AVX2"] if os.name == "nt" else ["-mavx2"]
+# Flags of sanitizers and of coverage (tests/instrumented.py), which then speak of lines of the .pyx files.
+MORE_ARGS = os.environ.get("APROARRAY_CFLAGS", "").split()
 
 DIRECTIVES = {
     "language_level": 3,
@@ -31,7 +33,8 @@ def extension(name, args=()):
         f"aproarray.cpu.{name}",
         [f"aproarray/cpu/{name}.pyx"],
         depends=sorted(glob.glob("aproarray/cpu/*.px[di]")),
-        extra_compile_args=[*COMPILE_ARGS, *args],
+        extra_compile_args=[*COMPILE_ARGS, *args, *MORE_ARGS],
+        extra_link_args=MORE_ARGS,
     )
 
 
@@ -66,11 +69,14 @@ MODULES = (
     "_reduce",
 )
 extensions = [extension(name) for name in MODULES]
-if platform.machine().lower() in ("x86_64", "amd64"):
+# The platform that is built for, which need not be this one. A universal build of macOS has no such flags.
+if sysconfig.get_platform().endswith(("x86_64", "amd64")):
     # Chosen at run time.
     extensions += [extension(name, AVX2_ARGS) for name in ("_sweep_avx2", "_weigh_avx2")]
 
 setup(
-    ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=DIRECTIVES),
+    ext_modules=cythonize(
+        extensions, build_dir="build/cython", compiler_directives=DIRECTIVES, emit_linenums=bool(MORE_ARGS)
+    ),
     cmdclass={"build_ext": BuildBesideSources},
 )

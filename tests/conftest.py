@@ -72,7 +72,9 @@ def pytest_sessionfinish(session, exitstatus):
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         for line in missing:
             reporter.write_line(f"\nERROR {line}", red=True)
-        reporter.write_line("`pip install '.[test]'` brings what the tests need; napari has an extra of its own")
+        reporter.write_line(
+            "`pip install '.[test]'` brings what the tests need; napari has an extra of its own"
+        )
         if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = pytest.ExitCode.USAGE_ERROR
 

@@ -1,9 +1,9 @@
 """Look for wrong results with random calls until the time is up: ``python -m tests.fuzz --minutes 10``.
 
-Every public function is called (`fuzz_cases.py`), one case after the other, each time with another seed. Calls run in
-a process of their own: a crash or a call that hangs is found, too. Prints what failed and how to repeat it, and
-a table of counts. Exits with 1 if anything failed. A failure that was mended is kept in FOUND, which
-test_fuzz.py runs again.
+Every public function is called (`fuzz_cases.py`), one case after the other, each time with another seed.
+Calls run in a process of their own: a crash or a call that hangs is found, too. Prints what failed and how to
+repeat it, and a table of counts. Exits with 1 if anything failed. A failure that was mended is kept in FOUND,
+which test_fuzz.py runs again.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from fuzz_cases import CASES
 
 NEEDS = {"chunks_of_dask": "dask", "tensors": "torch", "arrays_of_jax": "jax"}
 FOUND: list[tuple[str, int, str]] = []
-"""Case, seed and fault of what the fuzzer ever found. Where a case changes what it draws, its seeds say nothing
-any more: each fault has a test of its own, too."""
+"""Case, seed and fault of what the fuzzer ever found.
+
+Where a case changes what it draws, its seeds say nothing any more: each fault has a test of its own, too.
+"""
 PATIENCE = 120  # seconds, after which a call hangs
 BATCH = 20  # seeds of one case that a process gets at once
 

@@ -1,6 +1,7 @@
 """The fuzzer's cases pass for a few seeds and for those it found faults with, and leave no function out."""
 
 import importlib
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -13,7 +14,7 @@ import pytest
 import aproarray
 from aproarray import related
 
-# Gradients of these are compared with finite differences, their values with loops, in the files of tests named.
+# The files that compare the gradients of these with finite differences, and their values with loops.
 ELSEWHERE = {
     "test_torch.py": {"AffinityPropagation", "GlobalPropagation", "LocalPropagation", "Tree"},
     "test_torch_tree_filter.py": {"tree_filter_v2"},
@@ -81,7 +82,7 @@ def test_a_fault_is_found_and_said_how_to_repeat(tmp_path):
     done = subprocess.run(
         command,
         cwd=root,
-        env={**__import__("os").environ, "PYTHONPATH": f"{tmp_path}:{root}"},
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{root}"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -19,7 +19,9 @@ def test_a_named_file_names_the_package_that_is_missing(file, package, said, tmp
         f'raise ModuleNotFoundError("No module named {package!r}", name={package!r})'
     )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", TESTS / file]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    }
     done = subprocess.run(
         command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=300
     )
