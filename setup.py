@@ -3,6 +3,7 @@
 import glob
 import os
 import sysconfig
+import threading
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -12,7 +13,7 @@ from setuptools.command.build_ext import build_ext
 # must never be fused into one rounding (docs/design.md, "Determinism").
 # Weights are moved as the bits they are sorted by, hence no type-based aliasing.
 COMPILE_ARGS = (
-    ["/O2", "/fp:precise"] if os.name == "nt" else ["-O3", "-ffp-contract=off", "-fno-strict-aliasing"]
+    ["/O2", "/fp:precise"] if os.name == "nt" else ["-O3", "-g0", "-ffp-contract=off", "-fno-strict-aliasing"]
 )
 AVX2_ARGS = ["/arch:AVX2"] if os.name == "nt" else ["-mavx2"]
 # Flags of sanitizers and of coverage (tests/instrumented.py), which then speak of lines of the .pyx files.
@@ -39,16 +40,32 @@ def extension(name, args=()):
 
 
 class BuildBesideSources(build_ext):
-    """Also put the compiled modules beside their sources, whatever is built.
+    """Translate a module when it is compiled, and put it beside its source, too, whatever is built.
 
     `import aproarray` then also works where Python finds the checkout before the installed package, as
     it does for `python -m` in a clone.
     """
 
+    translating = threading.Lock()
+
     def finalize_options(self):
         """Compile the modules at the same time."""
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
+
+    def build_extension(self, extension):
+        """Translate to C, one module at a time (Cython has global state), while compilers work on others."""
+        with self.translating:
+            (translated,) = cythonize(
+                [extension],
+                build_dir="build/cython",
+                compiler_directives=DIRECTIVES,
+                emit_linenums=bool(MORE_ARGS),
+                force=self.force,
+                quiet=self.verbose == 0,
+            )
+        extension.sources = translated.sources
+        super().build_extension(extension)
 
     def run(self):
         """Build, then copy."""
@@ -75,8 +92,6 @@ if sysconfig.get_platform().endswith(("x86_64", "amd64")):
     extensions += [extension(name, AVX2_ARGS) for name in ("_sweep_avx2", "_weigh_avx2")]
 
 setup(
-    ext_modules=cythonize(
-        extensions, build_dir="build/cython", compiler_directives=DIRECTIVES, emit_linenums=bool(MORE_ARGS)
-    ),
+    ext_modules=extensions,
     cmdclass={"build_ext": BuildBesideSources},
 )
