@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import contextlib
 import multiprocessing
 import os
-import signal
 import sys
+import tempfile
 import time
 import traceback
 import zlib
@@ -59,9 +58,8 @@ def _start() -> concurrent.futures.ProcessPoolExecutor:
 
 
 def _stop(pool: concurrent.futures.ProcessPoolExecutor) -> None:
-    for process in list((pool._processes or {}).values()):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGTERM)
+    for process in multiprocessing.active_children():
+        process.kill()
     pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -88,7 +86,7 @@ def main() -> int:
 
     runs: Counter[str] = Counter()
     failed: Counter[str] = Counter()
-    progress = Path(os.environ.get("TMPDIR", "/tmp")) / f"aproarray_fuzz_{os.getpid()}"
+    progress = Path(tempfile.gettempdir()) / f"aproarray_fuzz_{os.getpid()}"
     end, seed, pool = time.monotonic() + 60 * options.minutes, options.first_seed, _start()
     try:
         while time.monotonic() < end and failed.total() < options.most:

@@ -116,6 +116,19 @@ def test_everything_imported_is_declared():
     assert {{"PIL": "pillow"}.get(name, name) for name in others} <= declared
 
 
+@pytest.mark.skipif(not (PACKAGE.parent / "pyproject.toml").is_file(), reason="needs a checkout")
+def test_the_oldest_versions_that_are_tested_are_those_declared():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    text = (PACKAGE.parent / "tests" / "constraints-minimum.txt").read_text(encoding="utf-8")
+    tested = dict(re.findall(r"^([\w-]+)==([\d.]+)$", text, re.MULTILINE))
+    bounds = [re.match(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", requirement) for requirement in listed]
+    declared = {(bound[1], bound[2]) for bound in bounds if bound and bound[1] in tested}
+    assert len(declared) >= 10
+    for name, bound in declared:
+        assert f"{tested[name]}.".startswith(f"{bound}."), f"{name}>={bound}, tested with {tested[name]}"
+
+
 @pytest.mark.slow("compiles the window kernels several times")
 @pytest.mark.parametrize("damage", ["cut", "a folder"])
 def test_a_damaged_cache_is_not_used_and_mends(damage, tmp_path):
