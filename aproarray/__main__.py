@@ -405,9 +405,10 @@ def _fail(message: str) -> int:
 
 def _info(_options: argparse.Namespace) -> int:
     print(f"aproarray: {aproarray.__version__}")
-    for name in ("numpy", "numba", "cupy", "scikit-image", "scipy", "torch"):
+    for name in ("numpy", "numba", "llvmlite", "cupy", "scikit-image", "scipy", "torch", "jax", "dask"):
         print(f"{name}: {_version(name)}")
     print(f"Python: {platform.python_version()}, {platform.system()} {platform.machine()}")
+    print(f"processor: {_processor()}")
     print(f"cpu backend (NumPy arrays): {_cpu()}")
     print(f"gpu backend (CuPy arrays): {_gpu()}")
     return 0
@@ -423,6 +424,15 @@ def _version(name: str) -> str:
             continue
         return version if distribution == name else f"{version} ({distribution})"
     return "not installed"
+
+
+def _processor() -> str:
+    """Return what the compiler of the window kernels knows of the processor."""
+    from llvmlite import binding
+
+    features = binding.get_host_cpu_features()
+    vectors = [name for name in ("sse4.2", "avx2", "fma", "avx512f", "neon", "sve") if features.get(name)]
+    return f"{binding.get_host_cpu_name()} with {', '.join(vectors) or 'no vectors that we know of'}"
 
 
 def _cpu() -> str:
