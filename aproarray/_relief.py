@@ -100,7 +100,7 @@ def _numbers(image: Array) -> Array:
 def stretched(
     image: Array, mask: NDArray[np.bool_] | None, range_: Range | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-    """Map an image (..., C) from a range to [0, 1], and return it with its outliers; None: from its own range.
+    """Map an image (..., C) from a range (None: its own) to [0, 1], and return it with its outliers.
 
     Outliers keep their order beyond the range, on a logarithmic scale: a small bright object on a dark ground
     still is one. An outlier without another one beside it is a defect of the sensor, and is moved to the end
@@ -189,7 +189,7 @@ def ordinary_range_of_counts(numbers: Array, counts: NDArray[np.int64]) -> tuple
 def _without_gaps(
     low: Any, high: Any, inner_low: Any, inner_high: Any, below: Array, above: Array
 ) -> tuple[Any, Any]:
-    """Move the ends of a range to the first gap beyond the inner one; `below` and `above` are what is there."""
+    """Move the ends of a range to the first gap beyond the inner one, among the numbers below and above."""
     with np.errstate(over="ignore"):
         far = _GAP * float(_differences(inner_high, inner_low))
         if float(_differences(high, inner_low)) > far:
@@ -208,9 +208,7 @@ def marks(low: Any, high: Any) -> tuple[Any, Any]:
             range_ = float(high) - float(low)
             first, last = (low.dtype.type(float(low) + share * range_) for share in (0.35, 0.65))
     else:
-        first, last = (
-            low.dtype.type(int(low) + (int(high) - int(low)) * share // 100) for share in (35, 66)
-        )
+        first, last = (low.dtype.type(int(low) + (int(high) - int(low)) * share // 100) for share in (35, 66))
     return first, last
 
 
@@ -435,8 +433,8 @@ def usual_around(
     return np.divide(mean, weight, out=around, where=weight > 1e-3), counted
 
 
-# From a pixel to the farthest one that its features and its relief depend on. Outliers are those beside another
-# one.
+# From a pixel to the farthest one that its features and its relief depend on. Outliers are those beside
+# another one.
 FEATURES_REACH = 1 + _STEPS[0]
 REACH = 1 + sum(_STEPS) + 1 + sum(_AROUND)
 
@@ -457,6 +455,79 @@ def usual_sum(
 def mean_of(total: float, count: int) -> np.float32:
     """Return a mean, 0 of nothing."""
     return np.float32(total / count if count else 0)
+
+
+def edge_map(edges: Array, mask: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """Return a map of boundaries (...), at any scale, from 0: its ordinary range is 1 wide."""
+    result = stretched(edges[..., None], mask)[0][..., 0]
+    inside = result if mask is None else result[mask]
+    return result - inside.min() if inside.size else result
+
+
+def with_edges(reliefs: Array, edges: Array, mask: NDArray[np.bool_] | None) -> Array | None:
+    """Return the reliefs (3, ...) with a map of boundaries (...), or (1, ...) where the map alone counts.
+
+    None: the map is plain, and says nothing.
+
+    Each is the sum of the map and the relief in standard deviations, the relief times the correlation of the
+    two: a gradient that knows nothing of the boundaries is left out, and one that contradicts them.
+    """
+    boundaries = edge_map(edges, mask)
+    centred, spread = _centred(boundaries, mask)
+    if not spread > 0:
+        return None
+    boundaries /= np.float32(spread)
+    results = []
+    for relief in reliefs:
+        own, own_spread = _centred(relief, mask)
+        if own_spread > 0:
+            agreement = float((centred * own).mean(dtype=np.float64)) / (spread * own_spread)
+            if agreement > 0:
+                results.append(boundaries + relief * np.float32(agreement / own_spread))
+                continue
+        results.append(boundaries)
+    alone = all(result is boundaries for result in results)
+    return boundaries[None] if alone else np.stack(results)
+
+
+def _centred(array: Array, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.float64], float]:
+    """Return the numbers of the mask less their mean, and their standard deviation."""
+    inside = (array if mask is None else array[mask]).astype(np.float64).reshape(-1)
+    if inside.size == 0:
+        return inside, 0.0
+    inside -= inside.mean()
+    return inside, float(np.sqrt((inside * inside).mean()))
+
+
+def smoothed_features(
+    features: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None = None
+) -> Array:
+    """Return features (..., D), at any scale, smoothed as colours are, in shares of their largest number."""
+    inside = features if mask is None else np.where(mask[..., None], features, features.dtype.type(0))
+    shares = np.zeros(features.shape, np.float32)
+    largest = max(float(inside.max(initial=0)), -float(inside.min(initial=0)))
+    if largest > 0:
+        np.divide(inside, largest, out=shares, casting="unsafe")
+    return smoothed(shares, _STEPS[0], mask, spacing)
+
+
+def beside(
+    features: Array,
+    others: Array,
+    mask: NDArray[np.bool_] | None,
+    outliers: NDArray[np.bool_] | None = None,
+    spacing: Sequence[float] | None = None,
+    share: float = 1.0,
+) -> Array:
+    """Return features (..., C) with others (..., D) as more channels, (..., C + D).
+
+    The others' root mean square step between neighbours is then `share` times that of the features, or 1
+    where they have none.
+    """
+    step, own = typical_step(others, mask, None, spacing), typical_step(features, mask, outliers, spacing)
+    if step > 0:
+        others = others * np.float32((share * own if own > 0 else 1.0) / step)
+    return np.concatenate([features, others], axis=-1)
 
 
 def _local_mean(

@@ -25,19 +25,21 @@ def in_this_thread():
 
 def parts(extent):
     cuts = st.lists(st.integers(1, max(extent - 1, 1)), max_size=3, unique=True)
-    return cuts.map(lambda inner: tuple(np.diff([0, *sorted(c for c in inner if c < extent), extent]).tolist()))
+    return cuts.map(
+        lambda inner: tuple(np.diff([0, *sorted(c for c in inner if c < extent), extent]).tolist())
+    )
 
 
-def flooded_in_memory(relief, takes_part, labels, heaviest):
+def flooded_in_memory(relief, takes_part, labels):
     padded = tuple(extent + 2 for extent in relief.shape)
     inner = (slice(1, -1),) * relief.ndim
     reliefs, maps = np.zeros(padded, np.float32), np.full(padded, -1, np.int32)
     reliefs[inner] = relief
     maps[inner] = np.where(takes_part, labels, -1)
     steps = _edges.grid(padded, 1).strides
-    flat = maps.reshape(1, -1)
-    cpu.flood(reliefs.reshape(1, -1), flat, np.concatenate([-steps[::-1], steps]), 1)
-    return np.maximum(flat.reshape(padded)[inner], 0)
+    floods = cpu.Floods(reliefs.reshape(1, -1), np.concatenate([-steps[::-1], steps]), padded, None)
+    with floods.labels(maps.reshape(-1), [1, 2, 3], 1) as found:
+        return np.maximum(found[0].reshape(padded)[inner], 0)
 
 
 def flooded_in_parts(relief, takes_part, labels, heaviest, chunks):
@@ -89,7 +91,7 @@ def test_a_flood_in_parts_is_the_flood_of_the_whole(data):
     labels.reshape(-1)[rng.integers(0, labels.size, n_seeds)] = rng.integers(1, 4, n_seeds)
     heaviest = 2 * float(relief.max())
     chunks = data.draw(st.tuples(*map(parts, shape)))
-    expected = flooded_in_memory(relief, takes_part, labels, heaviest)
+    expected = flooded_in_memory(relief, takes_part, labels)
     result = flooded_in_parts(relief, takes_part, labels, heaviest, chunks)
     np.testing.assert_array_equal(np.where(takes_part, result, 0), np.where(takes_part, expected, 0))
 
@@ -109,7 +111,7 @@ def test_what_travels_is_as_large_as_the_border():
 
 def picture(shape, seed):
     rng = np.random.default_rng(seed)
-    cells = rng.integers(0, 255, tuple(extent // 20 + 1 for extent in shape) + (3,))
+    cells = rng.integers(0, 255, (*(extent // 20 + 1 for extent in shape), 3))
     for axis in range(len(shape)):
         cells = cells.repeat(20, axis)
     cells = cells[tuple(slice(0, extent) for extent in shape)]
@@ -175,9 +177,7 @@ def test_volumes():
 
 
 def test_batches():
-    images, seeds = (
-        np.stack([one((60, 120), seed) for seed in range(3)]) for one in (picture, seeds_for)
-    )
+    images, seeds = (np.stack([one((60, 120), seed) for seed in range(3)]) for one in (picture, seeds_for))
     expected = aproarray.propagate_labels(images, seeds, spatial_ndim=2)
     result = aproarray.propagate_labels(
         da.from_array(images, chunks=(2, 60, 60, 3)), da.from_array(seeds, chunks=(1, 60, 60)), spatial_ndim=2
@@ -239,7 +239,7 @@ def test_errors_name_the_chunk():
 
 def test_arguments_are_checked_at_once():
     image, seeds = da.from_array(picture((60, 60), 0)), seeds_for((60, 60), 0)
-    with pytest.raises(TypeError, match="returns labels, and no shares: return_full_prob=True"):
+    with pytest.raises(TypeError, match="returns labels, and no shares, got return_full_prob=True"):
         aproarray.propagate_labels(image, seeds, return_full_prob=True)
     for option in ({"spacing": (1, 2)}, {"workers": 2}):
         with pytest.raises(TypeError, match=f"of dask arrays takes no {next(iter(option))}"):

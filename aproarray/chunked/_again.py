@@ -1,4 +1,4 @@
-"""Dask arrays that are computed a second time rather than kept: what is large is read again when it is needed."""
+"""Dask arrays that are computed a second time rather than kept: images are read when they are needed."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """What is computed of the parts of an image to flood it as a whole: see `aproarray.cpu._forest` for arrivals.
 
-Going up, a chunk is flooded from its own seeds, and its pixels' graph is contracted to a small one that has the
-same arrivals at its border, whatever comes in there. The graphs of neighbouring chunks are joined by the edges
-between them, flooded and contracted in their turn. At the top nothing comes in: the arrivals there are those of
-the whole image. Going down, each box is flooded with the arrivals at its border. In the end, each chunk is.
+Going up, a chunk is flooded from its own seeds, and its pixels' graph is contracted to a small one that has
+the same arrivals at its border, whatever comes in there. The graphs of neighbouring chunks are joined by the
+edges between them, flooded and contracted in their turn. At the top nothing comes in: the arrivals there are
+those of the whole image. Going down, each box is flooded with the arrivals at its border, and so are the
+chunks in the end.
 """
 
 from __future__ import annotations
@@ -118,13 +119,13 @@ def _seeds(labels: Array, takes_part: NDArray[np.bool_], box: Box) -> tuple[Arra
     """Return the pixels of a box's seeds, and their arrivals."""
     pixels = np.flatnonzero((labels > 0) & takes_part)
     n = len(pixels)
-    table = Arrivals(
-        np.full(n, -1, np.int32), labels.reshape(-1)[pixels].astype(np.int64), box.ids(pixels)
-    )
+    table = Arrivals(np.full(n, -1, np.int32), labels.reshape(-1)[pixels].astype(np.int64), box.ids(pixels))
     return pixels, Border(table, np.arange(n, dtype=np.int32))
 
 
-def _flooded(relief: Array, closed: NDArray[np.bool_], heaviest: float, sources: Array, border: Border) -> Border:
+def _flooded(
+    relief: Array, closed: NDArray[np.bool_], heaviest: float, sources: Array, border: Border
+) -> Border:
     """Flood a box from pixels of known arrivals; return those of all pixels."""
     padded = tuple(extent + 2 for extent in relief.shape)
     inner = (slice(1, -1),) * relief.ndim

@@ -23,10 +23,10 @@ from aproarray.chunked._trees import mst
 
 
 def _prepared(
-    pixels: Array, takes_part: Array | None, known: Known, convert2lab: bool | None, with_reliefs: bool
+    pixels: Array, takes_part: Array | None, known: Known, convert2lab: bool | None
 ) -> _labels.PreparedImage:
-    mask = known.mask(takes_part)
-    return _labels.PreparedImage(pixels, mask, convert2lab, None, known.statistics, with_reliefs)
+    image = _labels.OneImage(pixels, known.mask(takes_part), None, None)
+    return _labels.PreparedImage(image, convert2lab, None, known.statistics)
 
 
 def _inside(takes_part: Array | None, known: Known, inner: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -49,10 +49,10 @@ def _parts(
         bad = labels[~(np.isfinite(labels) & (labels == np.rint(labels)))]
         if bad.size:
             raise ValueError(
-                f"labels must be whole numbers (0: unlabelled), but {bad.size} of {labels.size} in {chunk} are "
-                f"not, such as {bad[0]}"
+                f"labels must be whole numbers (0: unlabelled), but {bad.size} of {labels.size} in {chunk} "
+                f"are not, such as {bad[0]}"
             )
-    reliefs = _prepared(pixels, takes_part, known, convert2lab, with_reliefs=True).reliefs
+    reliefs = _prepared(pixels, takes_part, known, convert2lab).reliefs
     own = _inside(takes_part, known, inner, box.shape)
     return [
         _forest.chunk_part(relief[inner], own, labels, heaviest, box)
@@ -87,13 +87,13 @@ def _flooded(
     convert2lab: bool | None,
 ) -> NDArray[np.int64]:
     """Return the labels that floods bring to a chunk."""
-    reliefs = _prepared(pixels, takes_part, known, convert2lab, with_reliefs=True).reliefs
+    reliefs = _prepared(pixels, takes_part, known, convert2lab).reliefs
     own = _inside(takes_part, known, inner, box.shape)
     maps = [
         _forest.chunk_labels(relief[inner], own, labels, None if border is None else border[k], heaviest, box)
         for k, (relief, heaviest) in enumerate(zip(reliefs, known.heaviest, strict=True))
     ]
-    return np.asarray(_labels.agreed(np.stack(maps)), np.int64)
+    return np.asarray(_labels.agreed(maps), np.int64)
 
 
 def _voted(
@@ -113,12 +113,12 @@ def _voted(
     chosen[found != 0] = numbers + 1
     if known.masked and zones is not None:
         zones = np.unique(zones, return_inverse=True)[1].reshape(labels.shape)
-    prepared = _prepared(pixels, takes_part, known, convert2lab, with_reliefs=False)
+    prepared = _prepared(pixels, takes_part, known, convert2lab)
     chosen = prepared.voted(cpu, chosen, (labels > 0) & own, zones if known.masked else None)
     result = labels[inner].copy()
     brought = np.append(0, values).astype(labels.dtype)
     result[own[inner]] = brought[chosen[inner][own[inner]]]
-    return result
+    return np.asarray(result)
 
 
 def propagate_labels(
@@ -129,6 +129,8 @@ def propagate_labels(
     channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int | None = None,
     mask: Any = None,
+    edges: Any = None,
+    features: Any = None,
     convert2lab: bool | None = None,
     spacing: Any = None,
     workers: int | None = None,
@@ -138,8 +140,11 @@ def propagate_labels(
     They are those in memory, in the chunks of `labels`.
     """
     if _validate.flag(return_full_prob, "return_full_prob"):
-        raise TypeError("propagate_labels of dask arrays returns labels, and no shares: return_full_prob=True")
-    _arguments.refuse({"spacing": spacing, "workers": workers}, "propagate_labels")
+        raise TypeError(
+            "propagate_labels of dask arrays returns labels, and no shares: return_full_prob=True"
+        )
+    options = {"edges": edges, "features": features, "spacing": spacing, "workers": workers}
+    _arguments.refuse(options, "propagate_labels")
     if convert2lab is not None:
         convert2lab = _validate.flag(convert2lab, "convert2lab")
     pixels, seeds = _arguments.lazy(image, "image"), _arguments.lazy(labels, "labels")
@@ -232,11 +237,11 @@ def _floods(name: str, image: Image, seeds: Any, known: Delayed) -> Any:
     (labels,) = read_again([seeds.rechunk(surroundings.chunks)], barrier, "seeds again")
     graph = {}
     for index in boxes.nodes(0):
-        task = functools.partial(
+        flood = functools.partial(
             _flooded, inner=surroundings.inner(index), box=boxes.box(0, index), convert2lab=image.convert2lab
         )
         graph[(f"{name}-floods", *index)] = (
-            task, *wide.keys(index), (labels.name, *index), known.key,
+            flood, *wide.keys(index), (labels.name, *index), known.key,
             _passes.above(border, boxes, 0, index),
         )  # fmt: skip
     layers = HighLevelGraph.from_collections(

@@ -6,6 +6,7 @@ Each of them reads the image again. Otherwise all of its chunks would be kept fr
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -39,9 +40,7 @@ class Image(NamedTuple):
     def again(self, barrier: Delayed, what: str) -> Image:
         """Return the same image, to be read after the barrier."""
         bound = iter(read_again(self.inputs, barrier, what))
-        return self._replace(
-            pixels=next(bound), takes_part=None if self.takes_part is None else next(bound)
-        )
+        return self._replace(pixels=next(bound), takes_part=None if self.takes_part is None else next(bound))
 
     def around(self, surroundings: _overlap.Surroundings) -> Image:
         """Return the image in chunks that overlap."""
@@ -115,8 +114,8 @@ def reduction(
     """Return what a task says of each chunk, added up and finished.
 
     The task gets a chunk with its surroundings, what takes part of these, and what is known before; by name,
-    where the chunk is in them, the chunk's name, and `convert2lab`. `finish` gets the total, and what is known
-    before.
+    where the chunk is in them, the chunk's name, and `convert2lab`. `finish` gets the total, and what is
+    known before.
     """
     surroundings = _overlap.surroundings(image.chunks, reach)
     image = (image if before is None else image.again(before, name)).around(surroundings)
@@ -200,12 +199,12 @@ def _numbers(
     pixels: Array, takes_part: Array | None, _: None, inner: Any, chunk: str, convert2lab: bool | None
 ) -> _Numbers:
     mask = None if takes_part is None else takes_part.reshape(1, -1)
-    _validate.finite(
-        pixels.reshape(1, -1, pixels.shape[-1]), f"image in {chunk}", mask, _validate.BY_MASK
-    )
+    _validate.finite(pixels.reshape(1, -1, pixels.shape[-1]), f"image in {chunk}", mask, _validate.BY_MASK)
     inside = _inside(pixels, takes_part)
     groups = [inside[:, :-1].reshape(-1), inside[:, -1]]
-    counts, lows, highs = [], [[], []], [[], []]
+    counts: list[Array] = []
+    lows: list[list[Any]] = [[], []]
+    highs: list[list[Any]] = [[], []]
     if _is_narrow(inside.dtype):
         n = 1 << 8 * inside.dtype.itemsize
         counts = [np.bincount(_as_bits(group), minlength=n) for group in groups]
@@ -220,14 +219,20 @@ def _all_numbers(parts: list[_Numbers]) -> _Numbers:
         sum(part.n_pixels for part in parts),
         sum(part.n_left_out for part in parts),
         [sum(counts) for counts in zip(*(part.counts for part in parts), strict=True)],
-        [[min(lows)] if (lows := sum((part.lows[k] for part in parts), [])) else [] for k in range(2)],
-        [[max(highs)] if (highs := sum((part.highs[k] for part in parts), [])) else [] for k in range(2)],
+        [_one(min, [part.lows[k] for part in parts]) for k in range(2)],
+        [_one(max, [part.highs[k] for part in parts]) for k in range(2)],
     )
+
+
+def _one(choose: Callable[..., Any], several: list[list[Any]]) -> list[Any]:
+    """Return the smallest or the largest of several numbers, if there are any."""
+    numbers = list(itertools.chain.from_iterable(several))
+    return [choose(numbers)] if numbers else []
 
 
 def _from_numbers(
     numbers: _Numbers,
-    _: None,
+    before: None,
     masked: bool,
     dtype: np.dtype[Any],
     n_channels: int,
@@ -244,12 +249,12 @@ def _from_numbers(
     compared, _ = _relief.colour_channels(np.empty((0, n_channels)), convert2lab, constant_end)
     groups = [0] if compared.shape[-1] < n_channels else [0, 1]
     if not numbers.counts:
-        low = min(sum((numbers.lows[k] for k in groups), []))
-        high = max(sum((numbers.highs[k] for k in groups), []))
+        (low,) = _one(min, [numbers.lows[k] for k in groups])
+        (high,) = _one(max, [numbers.highs[k] for k in groups])
         whole = _relief.Range(low, high, has_outliers=False)
         return Known(masked, constant_end, numbers.n_pixels, whole, whole, is_settled=False)
     found = Known(masked, constant_end, numbers.n_pixels, None, None)
-    return _with_range(found, *_distinct(sum(numbers.counts[k] for k in groups), dtype))
+    return _with_range(found, *_distinct(np.sum([numbers.counts[k] for k in groups], 0), dtype))
 
 
 def _distinct(counts: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
@@ -367,7 +372,9 @@ def _sums(
 
 
 def _with_means(total: tuple[float, ...], before: Known) -> Known:
-    far_steps, far_means, all_steps, all_means = (total[place : place + 2] for place in (0, 2, 4, 6))
+    far_steps, far_means, all_steps, all_means = (
+        (total[place], int(total[place + 1])) for place in (0, 2, 4, 6)
+    )
     step = _relief.root_mean(*far_steps)
     if not step > 0:
         step = _relief.root_mean(*all_steps)

@@ -20,7 +20,7 @@ from aproarray.cpu._global import (
     global_propagate,
     lines,
 )
-from aproarray.cpu._labels import flood, vote
+from aproarray.cpu._labels import Floods, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._smoothing import gradient, smooth
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from aproarray.cpu._neighbours import pairwise_affinities, pamr
 
 __all__ = [
+    "Floods",
     "affinities",
     "are_trees",
     "available_workers",
@@ -56,7 +57,6 @@ __all__ = [
     "edges",
     "expand_line",
     "feature_gradients",
-    "flood",
     "flood_from",
     "flood_graph_from",
     "global_gap_gradients",

@@ -18,20 +18,11 @@ Parts of an image see one another through the pixels of their borders. `contract
 that has the same arrivals at its border, whatever comes in there.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-from aproarray.cpu._lists cimport (
-    DONE,
-    N_LISTS,
-    Pixel,
-    Queue,
-    UNREACHED,
-    append,
-    bits_of_lightest,
-    lightest,
-    list_of,
-    remove,
+from aproarray.cpu._levels cimport (
+    DONE, N_LISTS, N_TOP_WORDS, N_WORDS, UNREACHED, apro_lowest_bit, bits_of_lightest, list_of,
 )
 from aproarray.cpu._unionfind cimport find, make_sets
 
@@ -45,6 +36,67 @@ def edge_levels(const float[::1] first, const float[::1] second, float heaviest,
     with nogil:
         for i in range(first.shape[0]):
             levels[i] = <uint16_t> list_of(first[i] + second[i], lightest_bits)
+
+
+cdef struct Pixel:
+    # All there is to know of a pixel in one place, as neighbours are far away in memory. If it waits, it does
+    # at the end of the lightest edge that has reached it, between two others in its list.
+    int32_t before
+    int32_t after
+    int32_t in_list  # or DONE: has a label or takes no part, or UNREACHED
+    int32_t arrival
+    float relief
+
+
+cdef struct Queue:
+    Pixel *pixels
+    int32_t *first
+    int32_t *last
+    uint64_t words[N_WORDS]
+    uint64_t top_words[N_TOP_WORDS]
+
+
+cdef inline void remove(Queue *queue, int32_t pixel) noexcept nogil:
+    cdef Pixel *own = &queue.pixels[pixel]
+    cdef int32_t k = own.in_list, word = k >> 6
+    if own.before >= 0:
+        queue.pixels[own.before].after = own.after
+    else:
+        queue.first[k] = own.after
+    if own.after >= 0:
+        queue.pixels[own.after].before = own.before
+    else:
+        queue.last[k] = own.before
+    if queue.first[k] < 0:
+        queue.words[word] &= ~(<uint64_t> 1 << (k & 63))
+        if queue.words[word] == 0:
+            queue.top_words[word >> 6] &= ~(<uint64_t> 1 << (word & 63))
+
+
+cdef inline void append(Queue *queue, int32_t pixel, int32_t k, int32_t arrival) noexcept nogil:
+    cdef Pixel *own = &queue.pixels[pixel]
+    cdef int32_t word = k >> 6
+    own.in_list = k
+    own.arrival = arrival
+    own.after = -1
+    own.before = queue.last[k] if queue.first[k] >= 0 else -1
+    if own.before >= 0:
+        queue.pixels[own.before].after = pixel
+    else:
+        queue.first[k] = pixel
+        queue.words[word] |= <uint64_t> 1 << (k & 63)
+        queue.top_words[word >> 6] |= <uint64_t> 1 << (word & 63)
+    queue.last[k] = pixel
+
+
+cdef inline int32_t lightest(const Queue *queue) noexcept nogil:
+    """The pixel that has waited longest in the lightest list that is not empty, or -1."""
+    cdef int32_t i, word
+    for i in range(N_TOP_WORDS):
+        if queue.top_words[i]:
+            word = (i << 6) + apro_lowest_bit(queue.top_words[i])
+            return queue.first[(word << 6) + apro_lowest_bit(queue.words[word])]
+    return -1
 
 
 cdef struct Table:
@@ -145,7 +197,7 @@ cdef class Shores:
                 self.queue.first[i] = -1
             for i in range(n):
                 self.queue.pixels[i].in_list = DONE if arrivals[i] < -1 else UNREACHED
-                self.queue.pixels[i].label = -1
+                self.queue.pixels[i].arrival = -1
 
     def __dealloc__(self):
         free(self.queue.pixels)
@@ -206,7 +258,7 @@ cdef inline void wait(Queue *queue, int32_t pixel, int32_t there, int32_t level)
     if level < queue.pixels[there].in_list:
         if queue.pixels[there].in_list != UNREACHED:
             remove(queue, there)
-        append(queue, there, level, queue.pixels[pixel].label)
+        append(queue, there, level, queue.pixels[pixel].arrival)
 
 
 cdef inline int32_t enter(
@@ -226,7 +278,7 @@ cdef inline int32_t enter(
     while source[0] < sources.shape[0] and queue.pixels[sources[source[0]]].in_list == DONE:
         source[0] += 1
     if pixel >= 0:
-        arrival = <int32_t> crossed(table, queue.pixels[pixel].label, queue.pixels[pixel].in_list)
+        arrival = <int32_t> crossed(table, queue.pixels[pixel].arrival, queue.pixels[pixel].in_list)
     if source[0] < sources.shape[0] and (
         pixel < 0 or compare(table, source_arrivals[source[0]], arrival) < 0
     ):
@@ -241,7 +293,7 @@ cdef inline int32_t enter(
     else:
         return -1
     queue.pixels[pixel].in_list = DONE
-    queue.pixels[pixel].label = arrival
+    queue.pixels[pixel].arrival = arrival
     zone[0] = table.levels[arrival]
     return pixel
 
@@ -250,7 +302,7 @@ cdef inline void store(const Queue *queue, int32_t[::1] arrivals) noexcept nogil
     cdef Py_ssize_t i
     for i in range(arrivals.shape[0]):
         if arrivals[i] >= -1:
-            arrivals[i] = queue.pixels[i].label
+            arrivals[i] = queue.pixels[i].arrival
 
 
 cdef inline int32_t union_of(int32_t *sets, int32_t u, int32_t v) noexcept nogil:

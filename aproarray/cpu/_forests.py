@@ -63,7 +63,8 @@ def flood_graph_from(
 def _with_room(table: Table, more: int) -> Table:
     """Return a table with room for so many entries more."""
     n = len(table[0])
-    longer = np.empty(n + more, np.int32), np.empty(n + more, np.int64), np.empty(n + more, np.int64)
+    dtypes = np.int32, np.int64, np.int64
+    longer: Table = tuple(np.empty(n + more, dtype) for dtype in dtypes)  # type: ignore[assignment]
     for column, source in zip(longer, table, strict=True):
         column[:n] = source
     return longer
