@@ -717,7 +717,7 @@ class OneImage(NamedTuple):
     """(*spatial, channels)."""
 
 
-class _Images(NamedTuple):
+class Images(NamedTuple):
     """An image or a batch of them, channels last, and what lies over each."""
 
     leading: tuple[int, ...]
@@ -750,7 +750,7 @@ def _images(
     edges: ArrayLike | None = None,
     features: ArrayLike | None = None,
     batches: bool = True,
-) -> _Images:
+) -> Images:
     """Check one image or a batch of them with what lies over it, and lay it out."""
     pixels = _validate.real_array(image, "image")
     batches = batches and spatial_ndim is not None
@@ -764,7 +764,7 @@ def _images(
     n_images, masks = math.prod(layout.leading), None
     if takes_part is not None:
         masks = takes_part.reshape(len(takes_part), *layout.spatial)
-    return _Images(
+    return Images(
         layout.leading,
         layout.spatial,
         flat.reshape(n_images, *layout.spatial, layout.n_channels),
@@ -855,9 +855,10 @@ def _steps(shape: tuple[int, ...], reach: int, spacing: tuple[float, ...] | None
     return _edges.flat_steps(shape, steps)
 
 
-_MODES = ("local", "global", "global-local", "local-global", "parallel")
+MODES = ("local", "global", "global-local", "local-global", "parallel")
 
 
+@_dispatch.takes_dask
 @_arrays.takes_dlpack
 def refine(
     image: ArrayLike,
@@ -954,11 +955,11 @@ def refine(
     _dispatch.cpu_backend("refine", image=image, scores=scores, edges=edges, mask=mask)
     if mode is None:
         mode = "local" if edges is None else "global-local"
-    _validate.choice(mode, "mode", _MODES)
+    _validate.choice(mode, "mode", MODES)
     iterations = _validate.integer(iterations, "iterations", 0)
     images = _images(image, channel_axis, spatial_ndim, mask, edges)
     values = _validate.real_array(scores, "scores")
-    layout = _scores_layout(values.shape, images, class_axis)
+    layout = scores_layout(values.shape, images, class_axis)
     flat = layout.flatten(values.astype(_validate.compute_dtype(values.dtype), copy=False))
     stack = flat.reshape(len(flat), *layout.spatial, layout.n_channels)
     if images.masks is None:
@@ -969,8 +970,8 @@ def refine(
     else:
         each = []
         for one, over in zip(stack, images.each(), strict=True):
-            resampled = _resampled(one, images.spatial, over.mask)
-            each.append(_refined(resampled, over, convert2lab, mode, iterations, workers))
+            over_pixels = resampled(one, images.spatial, over.mask)
+            each.append(_refined(over_pixels, over, convert2lab, mode, iterations, workers))
         results = (each[0] if len(each) == 1 else np.stack(each)).reshape(shape)
     return results[..., 0] if layout.channel_axis is None else np.moveaxis(results, -1, layout.channel_axis)
 
@@ -996,7 +997,7 @@ def _refined(
     def local_part(scores: Array) -> Array:
         step = _relief.typical_step(beside, takes_part, outliers)
         return local_propagate(
-            scores, beside, zeta=_REFINE_STEPS * step if step > 0 else 1.0, kernel_size=2 * _RADIUS + 1,
+            scores, beside, zeta=local_zeta(step), kernel_size=KERNEL_SIZE,
             iterations=iterations, mask=takes_part, channel_axis=-1, spatial_ndim=ndim, workers=workers,
         )  # fmt: skip
 
@@ -1044,7 +1045,16 @@ def _within_boundaries(
     return found if takes_part is None else np.where(takes_part[..., None], found, scores)
 
 
-def _scores_layout(shape: tuple[int, ...], images: _Images, class_axis: Any) -> _validate.Layout:
+# Pixels along each axis of the window of local propagation.
+KERNEL_SIZE = 2 * _RADIUS + 1
+
+
+def local_zeta(step: float) -> float:
+    """Return the zeta of local propagation over features, from their typical step."""
+    return _REFINE_STEPS * step if step > 0 else 1.0
+
+
+def scores_layout(shape: tuple[int, ...], images: Images, class_axis: Any) -> _validate.Layout:
     """Return where the axes of scores are; refuse those that do not lie over the images."""
     ndim = len(images.leading) + len(images.spatial)
     if class_axis is not None:
@@ -1094,7 +1104,7 @@ def _wrong_extents(extents: tuple[int, ...], image: tuple[int, ...]) -> str | No
     return None if smallest <= largest else "and have another height to width than"
 
 
-def _other_class_axis(shape: tuple[int, ...], images: _Images) -> str:
+def _other_class_axis(shape: tuple[int, ...], images: Images) -> str:
     """Return a hint, where scores would fit with another class_axis."""
     if len(shape) == len(images.leading) + len(images.spatial) + 1:
         for axis in range(len(shape)):
@@ -1105,7 +1115,7 @@ def _other_class_axis(shape: tuple[int, ...], images: _Images) -> str:
     return ""
 
 
-def _how_to_resize(layout: _validate.Layout, images: _Images) -> str:
+def _how_to_resize(layout: _validate.Layout, images: Images) -> str:
     if any(mine > its for mine, its in zip(layout.spatial, images.spatial, strict=True)):
         return ". The image comes first, then scores of as many pixels or fewer"
     target = list(images.leading + images.spatial)
@@ -1142,17 +1152,23 @@ def _map_zeta(tree: SpanningTree, outliers: NDArray[np.bool_] | None = None) -> 
     return 2 * float(np.sqrt(largest * (weights / largest).mean(dtype=np.float64))) if largest > 0 else 1.0
 
 
-def _resampled(scores: Array, shape: tuple[int, ...], takes_part: NDArray[np.bool_] | None) -> Array:
+def resampled(
+    scores: Array,
+    shape: tuple[int, ...],
+    takes_part: NDArray[np.bool_] | None,
+    within: tuple[slice, ...] | None = None,
+) -> Array:
     """Return scores (..., C) on a grid of another shape, linearly, where pixels are areas.
 
-    Scores that are NaN or inf take no part. They may only lie where the mask is False.
+    Scores that are NaN or inf take no part. They may only lie where the mask is False. `within` is the part
+    of the grid that is wanted, and that the mask is of.
     """
+    within = (slice(None),) * len(shape) if within is None else within
     finite = np.asarray(np.isfinite(scores).all(-1))
     if takes_part is None or finite.all():
-        return _interpolated(scores, shape)
-    nearest = np.ix_(
-        *(_positions(n, m).round().astype(np.intp) for n, m in zip(finite.shape, shape, strict=True))
-    )
+        return _interpolated(scores, shape, within)
+    positions = [_positions(*along) for along in zip(finite.shape, shape, within, strict=True)]
+    nearest = np.ix_(*(along.round().astype(np.intp) for along in positions))
     bad = ~finite[nearest] & takes_part
     if bad.any():
         raise ValueError(
@@ -1162,22 +1178,23 @@ def _resampled(scores: Array, shape: tuple[int, ...], takes_part: NDArray[np.boo
     if finite.shape == shape:
         return scores
     known = np.where(finite[..., None], scores, 0)
-    weight = _interpolated(finite[..., None].astype(scores.dtype), shape)
-    filled = np.full((*shape, scores.shape[-1]), np.nan, scores.dtype)
-    return np.divide(_interpolated(known, shape), weight, where=weight > 0, out=filled)
+    weight = _interpolated(finite[..., None].astype(scores.dtype), shape, within)
+    found = _interpolated(known, shape, within)
+    return np.divide(found, weight, where=weight > 0, out=np.full_like(found, np.nan))
 
 
-def _positions(extent: int, wanted: int) -> NDArray[np.float64]:
+def _positions(extent: int, wanted: int, within: slice) -> NDArray[np.float64]:
     """Return where the centres of `wanted` pixels lie among `extent` ones, along an axis of equal length."""
-    at = (np.arange(wanted) + 0.5) * (extent / wanted) - 0.5
+    at = (np.arange(wanted)[within] + 0.5) * (extent / wanted) - 0.5
     return np.asarray(np.clip(at, 0, extent - 1), np.float64)
 
 
-def _interpolated(scores: Array, shape: tuple[int, ...]) -> Array:
+def _interpolated(scores: Array, shape: tuple[int, ...], within: tuple[slice, ...]) -> Array:
     for axis, (extent, wanted) in enumerate(zip(scores.shape[:-1], shape, strict=True)):
         if extent == wanted:
+            scores = scores[(slice(None),) * axis + (within[axis],)]
             continue
-        at = _positions(extent, wanted)
+        at = _positions(extent, wanted, within[axis])
         below = at.astype(np.intp)
         above = np.minimum(below + 1, extent - 1)
         weight = (at - below).astype(scores.dtype).reshape(-1, *(1,) * (scores.ndim - axis - 1))
@@ -1185,6 +1202,7 @@ def _interpolated(scores: Array, shape: tuple[int, ...]) -> Array:
     return scores
 
 
+@_dispatch.takes_dask
 @_arrays.takes_dlpack
 def affinity_map(
     image: ArrayLike,
@@ -1259,7 +1277,7 @@ def affinity_map(
         raise TypeError("image must be an array, got a SpanningTree, which has affinity(pixel, zeta) itself")
     _dispatch.cpu_backend("affinity_map", image=image, mask=mask)
     pixels, takes_part = _one_image(image, channel_axis, spatial_ndim, mask)
-    index = _pixel(pixel, pixels.shape[:-1])
+    index = pixel_of(pixel, pixels.shape[:-1])
     if takes_part is not None and not takes_part[index]:
         raise ValueError(f"pixel {index} is not in the mask")
     features, outliers = _relief.features_of(pixels, takes_part, convert2lab)
@@ -1267,8 +1285,7 @@ def affinity_map(
         tree = mst(features, channel_axis=-1, mask=takes_part, spatial_ndim=spatial_ndim)
         return tree.affinity(index, _map_zeta(tree, outliers) if zeta is None else zeta)
     if zeta is None:
-        step = _relief.typical_step(features, takes_part, outliers)
-        zeta = _REFINE_STEPS * step if step > 0 else 1.0
+        zeta = local_zeta(_relief.typical_step(features, takes_part, outliers))
     one = np.zeros(features.shape[:-1], np.float32)
     one[index] = 1
     spread = local_propagate(
@@ -1279,7 +1296,7 @@ def affinity_map(
     return spread / largest if largest > 0 else one
 
 
-def _pixel(pixel: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+def pixel_of(pixel: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the coordinates of a pixel, which is given by them or by its flat index."""
     if 0 in shape:
         raise ValueError(f"image must have pixels to choose one of, got {_by(shape)}")
