@@ -7,6 +7,7 @@ imported when a file asks for it. `aproarray._paint` says which classes the colo
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import glob
 import logging
 import math
@@ -15,7 +16,6 @@ import stat
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".nii", ".nii.gz")
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".nii", ".nii.gz", ".zarr")
 _TIFF = (".tif", ".tiff")
 _NIFTI = (".nii", ".nii.gz")
 
@@ -36,7 +36,7 @@ class FileError(ValueError):
     """A file that cannot be used. The message names it."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Raster:
     """A file's array, upright, and what the file says of it."""
 
@@ -76,16 +76,26 @@ class Raster:
 def listed(pattern: str) -> list[Path]:
     """Return the image files that a file name, a folder or a glob pattern stands for, sorted."""
     path = Path(pattern)
-    if path.is_dir():
+    if is_folder(path):
         known = _image_suffixes()
         files = [file for file in path.iterdir() if not hidden(file) and suffix(file) in known]
-    elif path.is_file():
+    elif is_image(path):
         files = [path]
     else:
-        files = [Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]
+        files = [Path(name) for name in glob.glob(pattern, recursive=True) if is_image(Path(name))]
     if not files:
         raise FileError(f"no image files at {pattern}")
     return sorted(set(files))  # a pattern with ** finds some files twice
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder of files: one of zarr is an array."""
+    return path.is_dir() and suffix(path) != ".zarr"
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a path may hold an image."""
+    return path.is_file() or (path.is_dir() and suffix(path) == ".zarr")
 
 
 def hidden(path: Path) -> bool:
@@ -105,7 +115,7 @@ def stem(path: Path) -> str:
 
 def _image_suffixes() -> set[str]:
     """Return the suffixes of all files that can be read here."""
-    suffixes = {".npy", *_TIFF, *_NIFTI}
+    suffixes = {".npy", ".zarr", *_TIFF, *_NIFTI}
     with contextlib.suppress(ModuleNotFoundError):
         from PIL import Image
 
@@ -118,9 +128,14 @@ def _image_suffixes() -> set[str]:
 
 def read(path: Path, *, any_size: bool = False) -> Raster:
     """Return what is in a file; a picture above Pillow's limit of pixels only if it may have any size."""
-    if not path.is_file():
+    if not is_image(path):
         raise FileError(f"no file {path}")
     ending = suffix(path)
+    if ending == ".zarr":
+        from aproarray import _large_files
+
+        with _large_files.opened(path) as raster, _reading(path):
+            return dataclasses.replace(raster, values=np.asarray(raster.values))
     if ending == ".npy":
         with _reading(path), path.open("rb") as file:
             return Raster(path, np.lib.format.read_array(file))  # np.load would also open archives
@@ -171,7 +186,7 @@ def _read_tiff(path: Path, any_size: bool) -> Raster:
         alpha = None
         if "S" in series.axes:
             spatial, alpha = _without_alpha(spatial, [int(extra) for extra in page.extrasamples])
-        nodata = _nodata(page)
+        nodata = nodata_of(page)
         palette = None
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
             colours = (page.colormap.T >> 8).astype(np.uint8)
@@ -187,7 +202,7 @@ def _read_tiff(path: Path, any_size: bool) -> Raster:
         return Raster(path, spatial, channels, alpha, palette, nodata)
 
 
-def _nodata(page: Any) -> float | None:
+def nodata_of(page: Any) -> float | None:
     """Return the number that GDAL's tag says stands for no data."""
     tag = page.tags.valueof(42113)
     try:
@@ -241,10 +256,10 @@ def _read_tiff_by_pillow(path: Path, series: Any, any_size: bool, error: Excepti
                     raise advice
                 frames = [np.asarray(frame) for frame in ImageSequence.Iterator(opened)]
                 values, _ = _channels_last(np.stack(frames).reshape(series.shape), series.axes)
-                raster = Raster(path, values, "C" in series.axes, nodata=_nodata(page))
+                raster = Raster(path, values, "C" in series.axes, nodata=nodata_of(page))
             else:
                 opened.load()  # which also turns it upright
-                raster = _picture(path, opened, _nodata(page))
+                raster = _picture(path, opened, nodata_of(page))
     except (ModuleNotFoundError, OSError, SyntaxError, ValueError) as second:
         if isinstance(second, FileError) and second is not advice:
             raise
@@ -381,6 +396,14 @@ def write(path: Path, array: Array, *, coloured: bool = False, like: Raster | No
         def writer(beside: Path) -> None:
             np.save(beside, array)
 
+    elif suffix(path) == ".zarr":
+        import dask.array as da
+
+        from aproarray import _large_files
+
+        _large_files.write(path, da.from_array(array), progress=False)
+        return
+
     elif suffix(path) in _TIFF:
         import tifffile
 
@@ -442,7 +465,7 @@ def _umask() -> int:
 def write_labels(path: Path, labels: Array, *, colours: Array | None = None, like: Raster) -> None:
     """Write labels: as colours (K, 3) of labels 1 to K into a PNG if they came as such, or as numbers."""
     ending = suffix(path)
-    if ending == ".npy":
+    if ending in (".npy", ".zarr"):
         write(path, labels)
         return
     check_fits(path, labels.shape)
