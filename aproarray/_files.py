@@ -1,21 +1,23 @@
 """Pictures and arrays in files: the command line's reading and writing.
 
-NPY needs nothing, TIFF needs tifffile, NIfTI needs nibabel, and all other pictures need Pillow. Each is
-imported when a file asks for it. `aproarray._paint` says which classes the colours of a picture are.
+NPY needs nothing, TIFF needs tifffile, NIfTI needs nibabel, a zarr folder zarr, and all other pictures need
+Pillow. Each is imported when a file asks for it. `aproarray._paint` says which classes the colours of a
+picture are.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import glob
 import logging
 import math
 import os
+import shutil
 import stat
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ class FileError(ValueError):
     """A file that cannot be used. The message names it."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Raster:
     """A file's array, upright, and what the file says of it."""
 
@@ -132,12 +134,10 @@ def read(path: Path, *, any_size: bool = False) -> Raster:
         raise FileError(f"no file {path}")
     ending = suffix(path)
     if ending == ".zarr":
-        from aproarray import _large_files
-
-        with _large_files.opened(path) as raster, _reading(path):
-            return dataclasses.replace(raster, values=np.asarray(raster.values))
+        with reading(path):
+            return Raster(path, np.asarray(zarr_array(path)[...]))
     if ending == ".npy":
-        with _reading(path), path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             return Raster(path, np.lib.format.read_array(file))  # np.load would also open archives
     if ending in _TIFF:
         return _read_tiff(path, any_size)
@@ -147,7 +147,7 @@ def read(path: Path, *, any_size: bool = False) -> Raster:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Name the file in what a reader raises, which for a damaged file can be any exception."""
     try:
         yield
@@ -162,7 +162,7 @@ def _reading(path: Path) -> Iterator[None]:
 def _read_nifti(path: Path) -> Raster:
     import nibabel
 
-    with _reading(path):
+    with reading(path):
         image = nibabel.load(path)
         values = np.asanyarray(image.dataobj)
         spacing = tuple(float(extent) for extent in image.header.get_zooms()[:3])
@@ -173,7 +173,7 @@ def _read_tiff(path: Path, any_size: bool) -> Raster:
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said by exceptions
-    with _reading(path), tifffile.TiffFile(path) as file:
+    with reading(path), tifffile.TiffFile(path) as file:
         series = file.series[0]
         page = series.keyframe
         try:
@@ -277,7 +277,7 @@ def _read_tiff_by_pillow(path: Path, series: Any, any_size: bool, error: Excepti
 def _read_picture(path: Path, any_size: bool) -> Raster:
     from PIL import Image, ImageOps
 
-    with _reading(path), _pixel_limit(path, any_size), Image.open(path) as opened:
+    with reading(path), _pixel_limit(path, any_size), Image.open(path) as opened:
         return _picture(path, ImageOps.exif_transpose(opened))
 
 
@@ -397,11 +397,9 @@ def write(path: Path, array: Array, *, coloured: bool = False, like: Raster | No
             np.save(beside, array)
 
     elif suffix(path) == ".zarr":
-        import dask.array as da
+        import zarr
 
-        from aproarray import _large_files
-
-        _large_files.write(path, da.from_array(array), progress=False)
+        write_folder(path, lambda beside: zarr.create_array(beside, data=array, overwrite=True))
         return
 
     elif suffix(path) in _TIFF:
@@ -453,6 +451,36 @@ def _write_whole(path: Path, writer: Callable[[Path], None]) -> None:
         beside.replace(place)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_folder(path: Path, writer: Callable[[Path], Any]) -> None:
+    """Write a folder beside, then move it into place: whatever goes wrong, the old one stays as it was."""
+    beside = Path(tempfile.mkdtemp(prefix=".", suffix=suffix(path), dir=path.parent))
+    old = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
+    try:
+        writer(beside)
+        beside.chmod(0o777 & ~_umask())
+        with contextlib.suppress(FileNotFoundError):
+            path.replace(old / path.name)
+        beside.replace(path)
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def zarr_array(path: Path) -> Any:
+    """Return the array in a zarr folder: of a group, the first of its arrays, which OME names 0."""
+    import zarr
+
+    found = zarr.open(path, mode="r")
+    if isinstance(found, zarr.Group):
+        names = sorted(found.array_keys())
+        if not names:
+            raise FileError(f"{path} is a zarr group without arrays: name one of the folders in it")
+        found = found[names[0]]
+    return found
 
 
 def _umask() -> int:

@@ -12,15 +12,18 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aproarray import _arrays, _dispatch, _edges, _relief, _validate, cpu
 from aproarray._api import global_propagate, local_propagate, mst
-from aproarray._arrays import ForeignArray
+from aproarray._arrays import DaskArray, ForeignArray
 from aproarray._tree import SpanningTree
+
+if TYPE_CHECKING:
+    import dask.array
 
 Array = NDArray[Any]
 P = ParamSpec("P")
@@ -341,7 +344,7 @@ class _LabelOptions(TypedDict, total=False):
     features: ArrayLike | None
     channel_axis: int | Literal["auto"] | None
     spatial_ndim: int | None
-    mask: ArrayLike | None
+    mask: ArrayLike | DaskArray | None
     convert2lab: bool | None
     spacing: Sequence[float] | None
     workers: int | None
@@ -377,6 +380,14 @@ def _refuse_options_of_random_walker(function: Callable[P, R]) -> Callable[P, R]
     return call
 
 
+@overload
+def propagate_labels(
+    image: DaskArray, labels: ArrayLike | DaskArray, **options: Unpack[_LabelOptions]
+) -> dask.array.Array: ...
+@overload
+def propagate_labels(
+    image: ArrayLike, labels: DaskArray, **options: Unpack[_LabelOptions]
+) -> dask.array.Array: ...
 @overload
 def propagate_labels(
     image: ArrayLike | None,
@@ -858,7 +869,31 @@ def _steps(shape: tuple[int, ...], reach: int, spacing: tuple[float, ...] | None
 MODES = ("local", "global", "global-local", "local-global", "parallel")
 
 
-@_dispatch.takes_dask
+class _RefineOptions(TypedDict, total=False):
+    """The options of `refine`, for its overloads."""
+
+    mode: Literal["local", "global", "global-local", "local-global", "parallel"] | None
+    iterations: int
+    edges: ArrayLike | None
+    class_axis: int | None
+    channel_axis: int | Literal["auto"] | None
+    spatial_ndim: int
+    mask: ArrayLike | DaskArray | None
+    convert2lab: bool | None
+    workers: int | None
+
+
+@overload
+def refine(
+    image: DaskArray, scores: ArrayLike | DaskArray, **options: Unpack[_RefineOptions]
+) -> dask.array.Array: ...
+@overload
+def refine(image: ArrayLike, scores: DaskArray, **options: Unpack[_RefineOptions]) -> dask.array.Array: ...
+@overload
+def refine(image: ArrayLike, scores: ArrayLike, **options: Unpack[_RefineOptions]) -> Array: ...
+
+
+@_dispatch.takes_dask  # type: ignore[misc]  # as above
 @_arrays.takes_dlpack
 def refine(
     image: ArrayLike,
@@ -1202,11 +1237,32 @@ def _interpolated(scores: Array, shape: tuple[int, ...], within: tuple[slice, ..
     return scores
 
 
-@_dispatch.takes_dask
+class _MapOptions(TypedDict, total=False):
+    """The options of `affinity_map`, for its overloads."""
+
+    kind: Literal["global", "local"]
+    zeta: float | None
+    iterations: int
+    channel_axis: int | Literal["auto"] | None
+    spatial_ndim: int
+    mask: ArrayLike | DaskArray | None
+    convert2lab: bool | None
+
+
+_Pixel = int | Sequence[int] | NDArray[np.integer[Any]]
+
+
+@overload
+def affinity_map(image: DaskArray, pixel: _Pixel, **options: Unpack[_MapOptions]) -> dask.array.Array: ...
+@overload
+def affinity_map(image: ArrayLike, pixel: _Pixel, **options: Unpack[_MapOptions]) -> Array: ...
+
+
+@_dispatch.takes_dask  # type: ignore[misc]  # as above
 @_arrays.takes_dlpack
 def affinity_map(
     image: ArrayLike,
-    pixel: int | Sequence[int] | NDArray[np.integer[Any]],
+    pixel: _Pixel,
     *,
     kind: Literal["global", "local"] = "global",
     zeta: float | None = None,

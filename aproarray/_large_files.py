@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,9 +29,9 @@ def is_larger(path: Path, megapixels: float) -> bool:
 
 def _shape(path: Path) -> tuple[int, ...] | None:
     """Return the spatial shape of a file that can be read in chunks; None: it cannot."""
-    with _reading(path):
+    with _files.reading(path):
         if _files.suffix(path) == ".zarr":
-            shape = _zarr_array(path).shape
+            shape = _files.zarr_array(path).shape
         elif _files.suffix(path) in (".tif", ".tiff") and path.is_file():
             import tifffile
 
@@ -56,39 +53,14 @@ def _shape(path: Path) -> tuple[int, ...] | None:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Name the file in what a reader raises."""
-    try:
-        yield
-    except (FileError, MemoryError, ModuleNotFoundError):
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise FileError(f"{path} cannot be read: {reason}") from error
-
-
-def _zarr_array(path: Path) -> Any:
-    """Return the array in a zarr folder: of a group, the first of its arrays, which OME names 0."""
-    import zarr
-
-    found = zarr.open(path, mode="r")
-    if isinstance(found, zarr.Group):
-        names = sorted(found.array_keys())
-        if not names:
-            raise FileError(f"{path} is a zarr group without arrays: name one of the folders in it")
-        found = found[names[0]]
-    return found
-
-
-@contextlib.contextmanager
 def opened(path: Path) -> Iterator[_files.Raster]:
     """Open a file's image, channels last, as a dask array that is read when it is needed."""
     import dask.array as da
 
     with contextlib.ExitStack() as stack:
-        with _reading(path):
+        with _files.reading(path):
             if _files.suffix(path) == ".zarr":
-                array, axes, nodata = _zarr_array(path), None, None
+                array, axes, nodata = _files.zarr_array(path), None, None
             else:
                 array, axes, nodata = _tiff_array(path, stack)
             values = da.from_array(array, chunks=_chunks(array.shape, array.chunks))
@@ -140,25 +112,13 @@ def _is_valid(block: Any, n_spatial: int, nodata: float | None) -> Any:
 
 
 def write(path: Path, array: Any, progress: bool) -> Any:
-    """Compute a dask array into a zarr folder, and return it as it is there.
-
-    It is written beside and then moved into place: whatever goes wrong, the old one stays as it was.
-    """
+    """Compute a dask array into a zarr folder, and return it as it is there."""
     import dask.array as da
     from dask.diagnostics import ProgressBar
 
-    beside = Path(tempfile.mkdtemp(prefix=".", suffix=".zarr", dir=path.parent))
-    old = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
-    try:
-        bar = ProgressBar(out=sys.stderr) if progress else contextlib.nullcontext()
-        with bar:
+    def writer(beside: Path) -> None:
+        with ProgressBar(out=sys.stderr) if progress else contextlib.nullcontext():
             da.to_zarr(array, str(beside), overwrite=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(path, old / path.name)
-        os.replace(beside, path)
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+
+    _files.write_folder(path, writer)
     return da.from_zarr(str(path))
