@@ -28,6 +28,10 @@ DIRECTIVES = {
 }
 
 
+# What Cython puts into every module, once for all of them: a third of the time to build, half the size.
+SHARED = "aproarray.cpu._cyutility"
+
+
 def extension(name, args=()):
     """Return the extension aproarray.cpu.<name>."""
     return Extension(
@@ -62,6 +66,7 @@ class BuildBesideSources(build_ext):
                 compiler_directives=DIRECTIVES,
                 emit_linenums=bool(MORE_ARGS),
                 force=self.force,
+                shared_utility_qualified_name=SHARED,
                 quiet=self.verbose == 0,
             )
         extension.sources = translated.sources
@@ -90,6 +95,8 @@ extensions = [extension(name) for name in MODULES]
 if sysconfig.get_platform().endswith(("x86_64", "amd64")):
     # Chosen at run time.
     extensions += [extension(name, AVX2_ARGS) for name in ("_sweep_avx2", "_weigh_avx2")]
+
+extensions.insert(0, Extension(SHARED, [SHARED.replace(".", "/") + ".c"], extra_compile_args=COMPILE_ARGS))
 
 setup(
     ext_modules=extensions,
