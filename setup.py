@@ -87,6 +87,7 @@ MODULES = (
     "_global_gradients",
     "_rooted",
     "_flood",
+    "_smooth",
     "_zones",
     "_reduce",
 )
