@@ -36,7 +36,7 @@ def run(code):
 
 
 def test_import_is_light():
-    heavy = "{'numba', 'llvmlite', 'torch', 'cupy', 'jax', 'scipy', 'skimage', 'matplotlib', 'Cython'}"
+    heavy = "{'numba', 'llvmlite', 'torch', 'cupy', 'jax', 'scipy', 'skimage', 'matplotlib', 'Cython', 'anywidget'}"
     assert run(f"import sys, aproarray; print({heavy} & set(sys.modules))") == "set()\n"
 
 
@@ -63,6 +63,7 @@ def test_public_names():
         "mst",
         "propagate_labels",
         "refine",
+        "widget",
     ]
     for module in (aproarray, reference):
         for name in module.__all__:
