@@ -33,6 +33,7 @@ def widget(
     """Return a notebook's widget to paint strokes on an image, and to see all labels after each stroke.
 
     It runs wherever anywidget does: Jupyter, VS Code, Colab, marimo. Labels are those of `LabelPropagator`.
+    ``painter = aproarray.widget(image, ["cat", "dog"])`` and a line ``painter`` are a cell.
 
     Parameters
     ----------
@@ -81,20 +82,6 @@ def widget(
     A stroke on an image of N pixels costs what `LabelPropagator.propagate` does over the extent, and O(N) to
     compress labels for the browser and for undo. Images of more than 2 million pixels are shown scaled, and
     what is seen after zooming in is shown in full.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import aproarray
-    >>> painter = aproarray.widget(np.zeros((6, 8)), classes={"cat": "#e69f00", "dog": None})
-    >>> strokes = np.zeros((6, 8), int)
-    >>> strokes[2, 1], strokes[2, 6] = 1, 2
-    >>> painter.strokes = strokes
-    >>> painter.labels[0].tolist()
-    [1, 1, 1, 1, 2, 2, 2, 2]
-    >>> painter.undo()
-    >>> painter.labels.any()
-    np.False_
     """
     try:
         import anywidget  # noqa: F401

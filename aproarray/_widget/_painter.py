@@ -47,7 +47,22 @@ class _Change(NamedTuple):
 
 
 class Painter(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no types where they are checked
-    """What `aproarray.widget` returns; its parameters and attributes are described there."""
+    """What `aproarray.widget` returns; its parameters and attributes are described there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import aproarray
+    >>> painter = aproarray.widget(np.zeros((6, 8)), classes={"cat": "#e69f00", "dog": None})
+    >>> strokes = np.zeros((6, 8), int)
+    >>> strokes[2, 1], strokes[2, 6] = 1, 2
+    >>> painter.strokes = strokes
+    >>> painter.labels[0].tolist()
+    [1, 1, 1, 1, 2, 2, 2, 2]
+    >>> painter.undo()
+    >>> painter.labels[0].tolist()
+    [0, 0, 0, 0, 0, 0, 0, 0]
+    """
 
     _esm = Path(__file__).with_name("painter.js")
     _css = Path(__file__).with_name("painter.css")
@@ -59,7 +74,8 @@ class Painter(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no ty
     extent = traitlets.Enum(("image", "window"), "image").tag(sync=True)
     labels = traitlets.Any(read_only=True)
 
-    # Pictures: of the whole image, every `_step` pixels, and of `_box` that is seen closer, with its own step.
+    # Pictures: of the whole image, every `_step` pixels, and of `_box`, which is seen closer. Its last number is
+    # its own step.
     _shape = traitlets.List().tag(sync=True)
     _box = traitlets.List().tag(sync=True)
     _image = traitlets.Bytes().tag(sync=True)
