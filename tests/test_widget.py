@@ -1,6 +1,7 @@
 """The notebook's widget as Python sees it: messages of a browser in, labels and pictures out."""
 
 import io
+import itertools
 import re
 import subprocess
 import sys
@@ -12,11 +13,11 @@ import pytest
 pytest.importorskip("anywidget", reason="anywidget is not installed: pip install '.[widget]'")
 pytest.importorskip("PIL", reason="Pillow is not installed")
 
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-import aproarray  # noqa: E402
-from aproarray._widget import _painter, _pictures  # noqa: E402
-from aproarray._widget._pictures import Box  # noqa: E402
+import aproarray
+from aproarray._widget import _painter, _pictures
+from aproarray._widget._pictures import Box
 
 SHAPE = (40, 60)
 
@@ -390,11 +391,11 @@ def test_bad_images(image, options, error, message):
 def test_a_brush_covers_what_is_near_its_way(size):
     rng = np.random.default_rng(1)
     shape = (30, 40)
-    points = np.cumsum(rng.normal(0, 4, (12, 2)), 0) + (15, 20)
+    points = np.array([15, 20]) + np.cumsum(rng.normal(0, 4, (12, 2)), 0)
     box, covered = _pictures.brushed(points, size, shape)
     result = np.zeros(shape, bool)
     result[box.slices] = covered
-    along = np.concatenate([np.linspace(a, b, 400) for a, b in zip(points, points[1:], strict=False)])
+    along = np.concatenate([np.linspace(a, b, 400) for a, b in itertools.pairwise(points)])
     middles = np.moveaxis(np.indices(shape), 0, -1)[..., None, :] + 0.5
     distance = np.hypot(*np.moveaxis(middles - along, -1, 0)).min(-1)
     held = np.zeros(shape, bool)

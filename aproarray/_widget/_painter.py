@@ -74,8 +74,8 @@ class Painter(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no ty
     extent = traitlets.Enum(("image", "window"), "image").tag(sync=True)
     labels = traitlets.Any(read_only=True)
 
-    # Pictures: of the whole image, every `_step` pixels, and of `_box`, which is seen closer. Its last number is
-    # its own step.
+    # Pictures: of the whole image, every `_step` pixels, and of `_box`, which is seen closer: its last
+    # number is its own step.
     _shape = traitlets.List().tag(sync=True)
     _box = traitlets.List().tag(sync=True)
     _image = traitlets.Bytes().tag(sync=True)
