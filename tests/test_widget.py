@@ -36,14 +36,16 @@ class Browser:
     def __init__(self, widget, window=None):
         self.widget = widget
         self.window = window or [0, 0, *widget.labels.shape]
-        self.answers = []
-        widget.send = self.answers.append
+        self.messages = 0
 
     def act(self, *actions):
         """Send actions in one message."""
-        message = {"view": "a", "window": self.window, "actions": list(actions)}
-        self.widget._handle_custom_msg(message, [])
-        assert self.answers.pop() == {"answered": "a"}
+        self.messages += 1
+        message = {"message": ["a", self.messages], "window": self.window, "actions": list(actions)}
+        try:
+            self.widget._handle_custom_msg(message, [])
+        finally:
+            assert self.widget._answered == ["a", self.messages]
 
     def paint(self, label, *points, size=3):
         self.act(stroke(label, *points, size=size))
@@ -192,10 +194,8 @@ def test_a_browser_is_answered_whatever_goes_wrong(widget, browser, monkeypatch)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(widget, "_paint", interrupted)
-    message = {"view": "a", "window": browser.window, "actions": [stroke(1, [1, 1])]}
     with pytest.raises(KeyboardInterrupt):
-        widget._handle_custom_msg(message, [])
-    assert browser.answers == [{"answered": "a"}]
+        browser.paint(1, [1, 1])
 
 
 def test_strokes_outside_of_the_image_or_its_mask_are_none():

@@ -81,7 +81,7 @@ def widget(
     -----
     A stroke on an image of N pixels costs what `LabelPropagator.propagate` does over the extent, and O(N) to
     compress labels for the browser and for undo. Images of more than 2 million pixels are shown scaled, and
-    what is seen after zooming in is shown in full.
+    what is seen after zooming in is shown in full. The image is not copied: leave it as it is.
     """
     try:
         import anywidget  # noqa: F401

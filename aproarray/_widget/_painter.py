@@ -88,6 +88,7 @@ class Painter(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no ty
     _can_undo = traitlets.Bool(False).tag(sync=True)
     _can_redo = traitlets.Bool(False).tag(sync=True)
     _status = traitlets.Unicode("").tag(sync=True)
+    _answered = traitlets.List(["", 0]).tag(sync=True)
 
     def __init__(
         self,
@@ -289,23 +290,25 @@ class Painter(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no ty
         return _pictures.png(labels, palette), _pictures.png(strokes, palette)
 
     def _receive(self, _: Any, content: dict[str, Any], __: Any) -> None:
-        """Do what a browser asks for, in its order, and tell it that it is done."""
-        window = self._inside(content["window"])
-        box = window if self.extent == "window" else self._whole
-        try:
-            for name, group in itertools.groupby(content["actions"], lambda action: action["do"]):
-                actions = list(group)
-                if name == "paint":  # strokes that waited for an answer are propagated together
-                    self._paint(actions, box)
-                elif name == "look":
-                    self._look(window if actions[-1]["closer"] else None)
-                else:
-                    for _action in actions:
-                        {"undo": self.undo, "redo": self.redo}[name]()
-        except (TypeError, ValueError, MemoryError) as problem:
-            self._status = str(problem)
-        finally:  # an interrupted browser waits no longer, either
-            self.send({"answered": content["view"]})
+        """Do what a browser asks for, and tell it all in one message: also that it is done."""
+        with self.hold_sync():
+            try:
+                self._act(content["actions"], self._inside(content["window"]))
+            except (TypeError, ValueError, MemoryError) as problem:
+                self._status = str(problem)
+            finally:  # an interrupted browser waits no longer, either
+                self._answered = content["message"]
+
+    def _act(self, actions: list[dict[str, Any]], window: Box) -> None:
+        for name, group in itertools.groupby(actions, lambda action: action["do"]):
+            some = list(group)
+            if name == "paint":  # strokes that waited for an answer are propagated together
+                self._paint(some, window if self.extent == "window" else self._whole)
+            elif name == "look":
+                self._look(window if some[-1]["closer"] else None)
+            else:
+                for _ in some:
+                    self.undo() if name == "undo" else self.redo()
 
     def _inside(self, corners: Sequence[float]) -> Box:
         """Return the box of pixels that corners (top, left, bottom, right) touch, inside of the image."""

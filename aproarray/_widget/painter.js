@@ -22,6 +22,8 @@ function element(tag, properties = {}, ...children) {
     if (name in made) made[name] = value;
     else made.setAttribute(name, value);
   }
+  // Lumino's attribute, on all that takes the focus: JupyterLab leaves keys to it.
+  if (made.matches("button, input, canvas, summary")) made.setAttribute("data-lm-suppress-shortcuts", "true");
   made.append(...children);
   return made;
 }
@@ -34,7 +36,8 @@ function render({ model, el }) {
   const shown = { labels: true, strokes: true };
   const pointers = new Map(); // pointers that are down
   const outbox = []; // actions that wait
-  let sent = []; // actions that Python works on
+  let sent = null; // actions that Python works on
+  let messages = 0;
   let stroke = null; // the one that is being painted
   let cursor = [height / 2, width / 2];
   let cursorSeen = false;
@@ -87,9 +90,7 @@ function render({ model, el }) {
   const keys = element("details", {}, element("summary", {}, "Keys"),
     element("dl", {}, ...KEYS.map(([key, what]) =>
       element("div", {}, element("dt", {}, element("kbd", {}, key)), element("dd", {}, what)))));
-  // Lumino's attribute: JupyterLab leaves keys to the widget.
-  const root = element("div", { className: "aproarray", "data-lm-suppress-shortcuts": "true" },
-    bar, canvas, element("div", { className: "aproarray-foot" }, status, keys));
+  const root = element("div", { className: "aproarray" }, bar, canvas, element("div", { className: "aproarray-foot" }, status, keys));
   el.append(root);
 
   function change(trait, value) {
@@ -199,7 +200,7 @@ function render({ model, el }) {
     layer("_image", 1, view.scale < 2);
     if (shown.labels) layer("_image_labels", model.get("opacity"), false);
     if (shown.strokes) layer("_image_strokes", 1, false);
-    for (const action of [...sent, ...outbox]) if (action.do === "paint") way(action);
+    for (const action of [...(sent ?? []), ...outbox]) if (action.do === "paint") way(action);
     if (stroke) way(stroke);
     context.restore();
     if (cursorSeen && connected && !moving) {
@@ -278,11 +279,15 @@ function render({ model, el }) {
     send();
   }
   function send() {
-    if (sent.length || !outbox.length || !connected) return;
+    if (sent || !outbox.length || !connected) return;
     sent = outbox.splice(0);
     timer = setTimeout(() => say("waiting for Python …"), PATIENCE);
     canvas.setAttribute("aria-busy", "true");
-    model.send({ view: id, actions: sent, window: seenBox() });
+    tell(sent);
+  }
+  function tell(actions) {
+    messages += 1;
+    model.send({ message: [id, messages], actions, window: seenBox() });
   }
   let decoding = Promise.resolve(); // pictures are shown in the order in which they came
   const changed = new Set();
@@ -306,26 +311,30 @@ function render({ model, el }) {
     if (!changed.size) decoding = decoding.then(decode).catch((error) => say(String(error)));
     names.forEach((name) => changed.add(name));
   }
-  function received(message) {
-    if (message.answered !== id) return;
+  function answered() {
+    const [view, message] = model.get("_answered");
+    if (view !== id || message !== messages) return;
     decoding = decoding.then(() => {
       clearTimeout(timer);
-      sent = [];
+      connected = true;
+      root.classList.remove("aproarray-off");
+      sent = null;
       canvas.removeAttribute("aria-busy");
       say(model.get("_status"));
-      draw();
+      showControls();
       send();
     });
   }
-  function disconnect() {
+  function disconnected() { // unless Python answers: there may be another way to it
     connected = false;
     outbox.length = 0;
-    sent = [];
+    sent = stroke = null;
     clearTimeout(timer);
-    stroke = null;
+    canvas.removeAttribute("aria-busy");
     root.classList.add("aproarray-off");
     say("Python has been restarted, or is gone: run the cell again to paint.");
     showControls();
+    tell([]);
   }
 
   // ---------------------------------------------------------------- painting
@@ -487,9 +496,9 @@ function render({ model, el }) {
     model.on(`change:${name}`, showControls);
   }
   model.on("change:classes", () => { showClasses(); showControls(); });
-  model.on("change:_status", () => { if (!sent.length) say(model.get("_status")); });
-  model.on("msg:custom", received);
-  model.on("comm_live_update", disconnect); // JupyterLab's word for a kernel that is gone
+  model.on("change:_status", () => { if (!sent) say(model.get("_status")); });
+  model.on("change:_answered", answered);
+  model.on("comm_live_update", disconnected); // Jupyter's event when a kernel is gone
   const observer = new ResizeObserver(resize);
   observer.observe(root);
   showClasses();
