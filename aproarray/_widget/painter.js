@@ -43,6 +43,7 @@ function render({ model, el }) {
   let cursorSeen = false;
   let moving = false; // whether a pointer moves the image
   let connected = true;
+  let widthSeen = 0;
   let timer, lookTimer, frame;
 
   // ---------------------------------------------------------------- what there is to see
@@ -52,14 +53,14 @@ function render({ model, el }) {
     "aria-label": `Image of ${width} by ${height} pixels to paint on. Keys are listed below.`,
   });
   const context = canvas.getContext("2d");
-  const status = element("span", { role: "status", className: "aproarray-status" });
+  const status = element("div", { role: "status", className: "aproarray-status" });
 
   function button(label, key, title, act) {
     const made = element("button", { type: "button", title: key ? `${title} (${key})` : title, onclick: act });
     made.append(label);
     if (key) {
       made.setAttribute("aria-keyshortcuts", key);
-      made.append(element("kbd", {}, key));
+      made.append(element("kbd", { "aria-hidden": "true" }, key));
     }
     return made;
   }
@@ -90,7 +91,7 @@ function render({ model, el }) {
   const keys = element("details", {}, element("summary", {}, "Keys"),
     element("dl", {}, ...KEYS.map(([key, what]) =>
       element("div", {}, element("dt", {}, element("kbd", {}, key)), element("dd", {}, what)))));
-  const root = element("div", { className: "aproarray" }, bar, canvas, element("div", { className: "aproarray-foot" }, status, keys));
+  const root = element("div", { className: "aproarray" }, bar, status, canvas, keys);
   el.append(root);
 
   function change(trait, value) {
@@ -216,7 +217,8 @@ function render({ model, el }) {
 
   function resize() {
     const across = root.clientWidth;
-    if (!across) return;
+    if (!across || across === widthSeen) return;
+    widthSeen = across;
     const down = Math.round(Math.min((across * height) / width, LONGEST_CANVAS));
     const ratio = window.devicePixelRatio || 1;
     canvas.style.height = `${down}px`;
@@ -325,7 +327,7 @@ function render({ model, el }) {
       send();
     });
   }
-  function disconnected() { // unless Python answers: there may be another way to it
+  function disconnected() {
     connected = false;
     outbox.length = 0;
     sent = stroke = null;
@@ -334,7 +336,9 @@ function render({ model, el }) {
     root.classList.add("aproarray-off");
     say("Python has been restarted, or is gone: run the cell again to paint.");
     showControls();
-    tell([]);
+    try {
+      tell([]); // an answer means that there is another way to Python
+    } catch {} // there is none
   }
 
   // ---------------------------------------------------------------- painting
@@ -499,7 +503,7 @@ function render({ model, el }) {
   model.on("change:_status", () => { if (!sent) say(model.get("_status")); });
   model.on("change:_answered", answered);
   model.on("comm_live_update", disconnected); // Jupyter's event when a kernel is gone
-  const observer = new ResizeObserver(resize);
+  const observer = new ResizeObserver(() => requestAnimationFrame(resize));
   observer.observe(root);
   showClasses();
   picturesChanged(PICTURES);
