@@ -120,12 +120,16 @@ def stretched(
         scale = float(_differences(high, low))
     if not scale > 0:
         return np.zeros(image.shape, np.float32), None
-    if np.isfinite(scale):
-        exact = _differences(ordinary, low)
-    else:  # a difference too large for its type
-        exact, scale = np.divide(ordinary, 2, order="C") - low / 2, float(high / 2 - low / 2)
-    exact /= scale
-    result = exact.astype(np.float32)
+    too_large = not np.isfinite(scale)  # for the numbers' type
+    if too_large:
+        scale = float(high / 2 - low / 2)
+    result = np.empty(image.shape, np.float32)
+    source, target = ordinary.reshape(-1), result.reshape(-1)
+    for first in range(0, len(source), _CONVERTED):
+        part = source[first : first + _CONVERTED]
+        exact = part / 2 - low / 2 if too_large else _differences(part, low)
+        exact /= scale
+        target[first : first + _CONVERTED] = exact
     if outside is None:
         return result, None
     odd: NDArray[np.bool_] = outside.any(-1)
@@ -282,14 +286,6 @@ def smoothed(
     return result
 
 
-def _square_norm(array: Array) -> Array:
-    """Return the sum of squares over the last axis, added in order: einsum's order depends on strides."""
-    total: Array = np.zeros(array.shape[:-1], array.dtype)
-    for c in range(array.shape[-1]):
-        total += array[..., c] * array[..., c]
-    return total
-
-
 def colours(
     image: Array, mask: NDArray[np.bool_] | None, convert2lab: bool, range_: Range | None = None
 ) -> tuple[Array, NDArray[np.bool_] | None]:
@@ -407,7 +403,10 @@ def scales(
     """Return the gradients (3, ...) of features at the scales of `reliefs`."""
     middle = smoothed(features, _STEPS[1], mask, spacing, workers)
     coarsest = smoothed(middle, _STEPS[2], mask, spacing, workers)
-    return np.stack([cpu.gradient(scale, mask, spacing, workers) for scale in (middle, features, coarsest)])
+    gradients = np.zeros((3, *features.shape[:-1]), np.float32)
+    for scale, gradient in zip((middle, features, coarsest), gradients, strict=True):
+        cpu.gradient(scale, mask, spacing, workers, out=gradient)
+    return gradients
 
 
 def usual_around(
@@ -545,6 +544,7 @@ def typical_step(
     mask: NDArray[np.bool_] | None,
     outliers: NDArray[np.bool_] | None = None,
     spacing: Sequence[float] | None = None,
+    workers: int = 1,
 ) -> float:
     """Return the root mean square distance of neighbours in features (..., C), 0 if there are none.
 
@@ -552,7 +552,7 @@ def typical_step(
     do not count, unless there are no others.
     """
     for counted in (without_outliers(mask, outliers), mask):
-        along = [square_steps(features, counted, axis, spacing) for axis in range(features.ndim - 1)]
+        along = cpu.square_steps(features, counted, spacing, workers)
         step = root_mean(sum(total for total, _ in along), sum(count for _, count in along))
         if step > 0 or counted is mask:
             break
@@ -571,20 +571,6 @@ def without_outliers(
     return counted
 
 
-def square_steps(
-    features: Array, mask: NDArray[np.bool_] | None, axis: int, spacing: Sequence[float] | None = None
-) -> tuple[float, int]:
-    """Return the sum of squared distances of neighbours along an axis, and how many there are."""
-    along = np.moveaxis(features, axis, 0)
-    square = _square_norm(along[1:] - along[:-1])
-    if spacing is not None:
-        square /= np.float32(spacing[axis] ** 2)
-    if mask is not None:
-        valid = np.moveaxis(mask, axis, 0)
-        square = square[valid[1:] & valid[:-1]]
-    return float(square.sum(dtype=np.float64)), square.size
-
-
 def root_mean(total: float, count: int) -> float:
     """Return the root of a mean, 0 of nothing. It is rounded: the order of the sum is not seen."""
-    return float(np.float32(np.sqrt(total / count))) if count else 0.0
+    return float(np.float32(math.sqrt(total / count))) if count else 0.0

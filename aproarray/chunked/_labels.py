@@ -141,7 +141,7 @@ def propagate_labels(
     """
     if _validate.flag(return_full_prob, "return_full_prob"):
         raise TypeError(
-            "propagate_labels of dask arrays returns labels, and no shares: return_full_prob=True"
+            "propagate_labels of dask arrays returns labels, and no shares, got return_full_prob=True"
         )
     options = {"edges": edges, "features": features, "spacing": spacing, "workers": workers}
     _arguments.refuse(options, "propagate_labels")

@@ -16,7 +16,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
-from aproarray import _relief, _validate
+from aproarray import _relief, _validate, cpu
 from aproarray.chunked import _overlap
 from aproarray.chunked._again import read_again
 from aproarray.chunked._boxes import Array, Boxes, Index
@@ -365,7 +365,7 @@ def _sums(
             after[axis] = slice(inner[axis].start, inner[axis].stop + 1)
             place = tuple(after)
             own = None if beside_steps is None else beside_steps[place]
-            steps.append(_relief.square_steps(features[place], own, axis))
+            steps.append(cpu.square_steps(features[place], own, None, 1)[axis])
         own = None if beside_means is None else beside_means[inner]
         found += [_added(steps), _relief.usual_sum(around, own, own)]
     return tuple(number for pair in found for number in pair)

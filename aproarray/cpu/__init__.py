@@ -23,7 +23,7 @@ from aproarray.cpu._global import (
 from aproarray.cpu._labels import Floods, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
-from aproarray.cpu._smoothing import gradient, smooth
+from aproarray.cpu._smoothing import gradient, smooth, square_steps
 from aproarray.cpu._tree_filter import edge_distances, rooted_trees, tree_filter, tree_filter_gradients
 from aproarray.cpu._trees import (
     are_trees,
@@ -76,6 +76,7 @@ __all__ = [
     "smooth",
     "sorted_edges",
     "sorted_weights",
+    "square_steps",
     "sum_stretches",
     "tree_filter",
     "tree_filter_gradients",
