@@ -213,9 +213,9 @@ def global_propagate(
         for item in tree.items()
         for index in tree.boxes.nodes(0)
     ]
-    graph[(ready,)] = _passes.wait_for, needed
+    graph[ready] = _passes.wait_for, needed
     up_and_down = HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
-    barrier = Delayed((ready,), up_and_down, layer=name)
+    barrier = Delayed(ready, up_and_down, layer=name)
     again, *source = read_again([values, *(tree.source.inputs if tree.kept is None else [])], barrier, name)
     result = _across(name, again, source, up_and_down, tree, zetas, dtype, check_finite)
     return _arguments.channels_back(result if several else result[0], layout, ndim)

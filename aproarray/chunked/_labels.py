@@ -17,7 +17,7 @@ from aproarray.chunked import _arguments, _forest, _overlap, _passes, _statistic
 from aproarray.chunked._again import read_again
 from aproarray.chunked._boxes import Array, Box, Boxes
 from aproarray.chunked._forest import Border, Part
-from aproarray.chunked._passes import Graph, Key
+from aproarray.chunked._passes import Graph
 from aproarray.chunked._statistics import Image, Known
 from aproarray.chunked._trees import mst
 
@@ -226,7 +226,7 @@ def _floods(name: str, image: Image, seeds: Any, known: Delayed) -> Any:
             graph[borders(level, index)] = functools.partial(_down, box=box), children, above, known.key
             for place, child in enumerate(boxes.children(level, index)):
                 graph[border(level - 1, child)] = _passes.part_of(borders(level, index), place)
-    ready: Key = (f"{name}-ready",)
+    ready = f"{name}-ready"
     needed = [_passes.above(border, boxes, 0, index) for index in boxes.nodes(0)]
     graph[ready] = _passes.wait_for, needed
     layers = HighLevelGraph.from_collections(

@@ -15,7 +15,7 @@ from aproarray.chunked import _line
 from aproarray.chunked._boxes import Boxes, Index
 
 Key = tuple[Any, ...]
-Graph = dict[Key, Any]
+Graph = dict[Key | str, Any]
 KeyOf = Callable[[int, Index], Key]
 
 

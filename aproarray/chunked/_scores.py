@@ -235,9 +235,9 @@ def _map_zeta(tree: Any, known: Delayed) -> Delayed:
     """Return the zeta of a global map: twice the root mean square step of the tree's edges."""
     total = tree.sum_of_gaps()
     name = f"zeta-{tokenize(tree)}"
-    graph = {(name,): (_zeta_of, total.key, known.key)}
+    graph = {name: (_zeta_of, total.key, known.key)}
     layers = HighLevelGraph.from_collections(name, graph, dependencies=[total, known])
-    return Delayed((name,), layers, layer=name)
+    return Delayed(name, layers, layer=name)
 
 
 def _zeta_of(total: tuple[float, int], known: Known) -> float:

@@ -134,11 +134,11 @@ def reduction(
         found = [(f"{name}-some", level, number) for number in range(len(groups))]
         graph.update({key: (add, group) for key, group in zip(found, groups, strict=True)})
         level += 1
-    graph[(f"{name}-total",)] = add, found
-    graph[(name,)] = finish, (f"{name}-total",), key_before
+    graph[f"{name}-total"] = add, found
+    graph[name] = finish, f"{name}-total", key_before
     inputs = image.inputs if before is None else [*image.inputs, before]
     layers = HighLevelGraph.from_collections(name, graph, dependencies=inputs)
-    return Delayed((name,), layers, layer=name)
+    return Delayed(name, layers, layer=name)
 
 
 def known(image: Image) -> Delayed:
@@ -159,7 +159,7 @@ def known(image: Image) -> Delayed:
 def with_reliefs(image: Image, found: Delayed) -> Delayed:
     """Return what is known of an image, and of its reliefs."""
     return reduction(
-        f"{found.key[0]}-reliefs", image, _relief.REACH, _largest, _largest_of_all, _with_heaviest, found
+        f"{found.key}-reliefs", image, _relief.REACH, _largest, _largest_of_all, _with_heaviest, found
     )
 
 

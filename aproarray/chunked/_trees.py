@@ -482,9 +482,9 @@ class ChunkedTree(DaskMethodsMixin):  # type: ignore[misc]
                 whole = joined(level, index) if level else own(0, index)
                 graph[key] = _difference_of_gaps, whole, [line(level - 1, child) for child in children]
                 sums.append(key)
-        graph[(name,)] = _all_gaps, sums
+        graph[name] = _all_gaps, sums
         layers = HighLevelGraph.from_collections(name, graph, dependencies=self.source.inputs)
-        return Delayed((name,), layers, layer=name)
+        return Delayed(name, layers, layer=name)
 
 
 def _difference_of_gaps(line: OwnLine | Joined, parts: list[Line]) -> tuple[float, int]:
