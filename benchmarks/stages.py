@@ -26,7 +26,7 @@ STAGES: dict[str, tuple[ModuleType, str]] = {
     "collect them": (_mst, "collect_unmarked"),
     "sort, union-find": (_mst, "connect"),
     "line of pixels": (_mst, "lay_out_nodes"),
-    "chain of runs": (_mst, "chain_runs"),
+    "places of runs": (_mst, "place_runs"),
     "line of runs": (_mst, "write_runs"),
     "moves of sweeps": (_processor.sweeps, "line_moves"),
     "exp": (_processor.sweeps, "affinities"),

@@ -146,22 +146,26 @@ def _connect(
     """
     order, gaps, gap_edges = tree
     if runs is None:
+        nothing = order[:0]
         row = _workers.run_apart(
-            _mst.connect, items, n_items, *graph, len(order), order[:0], pixels=len(order)
+            _mst.connect, items, n_items, *graph, len(order), *(nothing,) * 3, pixels=len(order)
         )
         lists = items[1 - row].view(order.dtype)
         return _workers.run_apart(_mst.lay_out_nodes, items[row], lists, *graph, *tree, pixels=len(order))
     n_runs = len(runs.starts)
-    row = _workers.run_apart(_mst.connect, items, n_items, *graph, n_runs, runs.run_of, pixels=n_runs)
-    chain = np.empty((len(runs.starts), 3), order.dtype)
-    _mst.chain_runs(items[1 - row].view(order.dtype), runs.starts, runs.keys, chain)
+    row = _workers.run_apart(
+        _mst.connect, items, n_items, *graph, n_runs, runs.starts, runs.keys, runs.run_of, pixels=n_runs
+    )
+    lists = items[1 - row].view(order.dtype)
+    _workers.run_apart(_mst.place_runs, lists, n_runs, pixels=n_runs)
 
     def write(first: int, last: int) -> bool:
         return _mst.write_runs(
-            items[row], chain, runs.pixels, runs.keys, runs.ids, *graph, order, gaps, gap_edges, first, last
-        )
+            items[row], lists, runs.starts, runs.pixels, runs.keys, runs.ids, *graph, order, gaps, gap_edges,
+            first, last,
+        )  # fmt: skip
 
-    return all(_workers.run_ranges(write, len(chain), workers, 1))
+    return all(_workers.run_ranges(write, n_runs, workers, 1))
 
 
 def _connect_nodes(edges: Array, weights: Array, *tree: Array) -> bool:
