@@ -13,6 +13,7 @@ from aproarray import _built  # noqa: F401 (first: the others need the compiled 
 from aproarray._api import global_propagate, local_propagate, mst
 from aproarray._labels import LabelPropagator, affinity_map, propagate_labels, refine
 from aproarray._tree import SpanningTree
+from aproarray.cpu._workspace import release_memory
 
 __all__ = [
     "LabelPropagator",
@@ -23,5 +24,6 @@ __all__ = [
     "mst",
     "propagate_labels",
     "refine",
+    "release_memory",
 ]
 __version__ = "0.1.0"

@@ -298,10 +298,10 @@ def _stream(
             if t == _1:
                 for x in range(x_first, x_last):
                     norms[norm + x] = 1
-                for place in range(_1, n_places, _2):
-                    to = places[place]
+                for of_weights in range(_1, n_places, _2):
+                    weight = places[of_weights]
                     for x in range(x_first, x_last):
-                        norms[norm + x] += weights[to + x]
+                        norms[norm + x] += weights[weight + x]
                 if len(sums) != 0 and j >= band_first and j < band_last:
                     for p in range(slab_pixels):
                         sums[pixel + p] = norms[norm + interior[p]]

@@ -485,11 +485,11 @@ cdef void kruskal(
 ) noexcept nogil:
     """Merge runs into lists, by edges sorted by (weight, id). `run_of` NULL: every node is a run.
 
-    A list starts with its root, which keeps the list's length in pixels: that of the run at first. A merge puts
-    the list with the larger root after the other one. Of that root, sets then keeps the offset in the list of
-    the smaller one, and merges (R, 2) the smaller root and the item. Nobody can predict whether an edge merges
-    anything, so there is no branch. An edge that merges nothing writes to a root's merges, which the merge of
-    the root writes again.
+    A list starts with its root, which keeps the list's length in pixels: that of the run at first. A merge
+    puts the list with the larger root after the other one. Of that root, sets then keeps the offset in the
+    list of the smaller one, and merges (R, 2) the smaller root and the item. Nobody can predict whether an
+    edge merges anything, so there is no branch. An edge that merges nothing writes to a root's merges, which
+    the merge of the root writes again.
 
     The ends of edges are known long before their turn, and lie far apart in memory. While one group of edges
     is merged, the memory of later groups is prefetched.
@@ -672,8 +672,8 @@ def connect(
 ):
     """Sort edges and merge runs into lists; return which of the two rows of `items` then holds the edges.
 
-    The other row holds the lists, as numbers of the nodes' type: sets and merges of `kruskal`. Edges are rows of
-    `ends` or, if that has none, of the pixel graph. `run_of` (N) is the run of every node, and runs are as
+    The other row holds the lists, as numbers of the nodes' type: sets and merges of `kruskal`. Edges are rows
+    of `ends` or, if that has none, of the pixel graph. `run_of` (N) is the run of every node, and runs are as
     `solve_tile` leaves them; with no entries, every node is a run.
     """
     cdef const node_t *run_of_data = &run_of[0] if run_of.shape[0] else NULL
@@ -692,7 +692,9 @@ def connect(
     return 0 if by_weight == &items[0, 0] else 1
 
 
-cdef inline Py_ssize_t place_of(node_t *sets, node_t *merges, Py_ssize_t run, Py_ssize_t *total) noexcept nogil:
+cdef inline Py_ssize_t place_of(
+    node_t *sets, node_t *merges, Py_ssize_t run, Py_ssize_t *total
+) noexcept nogil:
     """Return a run's place on the line, which sets keeps from now on, and the merges of roots -1.
 
     Runs come in order. The list of a root begins where the lists of smaller roots end, at `total`.
@@ -715,8 +717,8 @@ def lay_out_nodes(
 ):
     """Write the lists that `connect` made of nodes one after the other, by their first nodes.
 
-    Fills order (N), gaps (N-1) and gap_edges (N-1, 2); returns whether all weights are finite. Places are found
-    node by node, and gaps are written place by place: of the numbers that each pass needs, few lie far apart.
+    Fills order (N), gaps (N-1) and gap_edges (N-1, 2); returns whether all weights are finite. Places are
+    found node by node, and gaps are written place by place: what lies far apart is known long before.
     """
     cdef Graph graph = graph_of(ends, strides, id_bits)
     cdef Py_ssize_t n = order.shape[0], node, place, total = 0, at
