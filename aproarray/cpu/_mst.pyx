@@ -96,8 +96,9 @@ cdef uint64_t *radix_sort(
 ) noexcept nogil:
     """Sort stably by key, returning the one of the two buffers that holds the result.
 
-    Keys are counted from the smallest that is not 0, in units of the last bit that any of them has. The weights
-    of an 8-bit image then have 22 bits, and two passes are enough. Digits that all keys share are passed over.
+    Keys are counted from the smallest that is not 0, in units of the last bit that any of them has. The
+    weights of an 8-bit image then have 22 bits, and two passes are enough. Digits that all keys share are
+    passed over.
     """
     cdef Py_ssize_t counts[MAX_DIGITS][RADIX]
     cdef Py_ssize_t i, place, total, count
