@@ -86,46 +86,30 @@ cdef inline void put(uint64_t *items, Py_ssize_t i, uint64_t key, uint64_t id, n
         items[2 * i + 1] = id
 
 
-cdef inline uint64_t rank_of(uint64_t key, uint64_t base, int n_zeros) noexcept nogil:
-    """Return a number with the order of a key: 0 for 0, and 1 for the next one, base + 2^n_zeros."""
-    return (key - base if key else 0) >> n_zeros
-
-
 cdef uint64_t *radix_sort(
     uint64_t *items, uint64_t *other, Py_ssize_t n, node_t kind
 ) noexcept nogil:
     """Sort stably by key, returning the one of the two buffers that holds the result.
 
-    Keys are counted from the smallest that is not 0, in units of the last bit that any of them has. The
-    weights of an 8-bit image then have 22 bits, and two passes are enough. Digits that all keys share are
-    passed over.
+    Digits that all keys share are passed over: images of few distinct weights cost one or two passes.
     """
     cdef Py_ssize_t counts[MAX_DIGITS][RADIX]
     cdef Py_ssize_t i, place, total, count
-    cdef int digit, value, shift, n_digits = 0, n_zeros = 0
-    cdef uint64_t key, rank, before_least = <uint64_t> -1, most = 0, bits = 0, base
+    cdef int digit, value, shift
+    cdef int n_digits = ((31 if node_t is int32_t else 63) + DIGIT_BITS - 1) // DIGIT_BITS
+    cdef uint64_t key
     cdef uint64_t *swap
+    if n == 0:
+        return items
+    for digit in range(n_digits):
+        memset(counts[digit], 0, RADIX * sizeof(Py_ssize_t))
     for i in range(n):
         key = key_of(items, i, kind)
-        before_least = min(before_least, key - 1)  # of 0: the largest number
-        most = max(most, key)
-        bits |= key
-    if bits == 0:
-        return items
-    while not bits >> n_zeros & 1:
-        n_zeros += 1
-    base = before_least + 1 - (<uint64_t> 1 << n_zeros)
-    while n_digits * DIGIT_BITS < 64 and rank_of(most, base, n_zeros) >> (n_digits * DIGIT_BITS):
-        memset(counts[n_digits], 0, RADIX * sizeof(Py_ssize_t))
-        n_digits += 1
-    for i in range(n):
-        rank = rank_of(key_of(items, i, kind), base, n_zeros)
         for digit in range(n_digits):
-            counts[digit][(rank >> (digit * DIGIT_BITS)) & (RADIX - 1)] += 1
+            counts[digit][(key >> (digit * DIGIT_BITS)) & (RADIX - 1)] += 1
     for digit in range(n_digits):
         shift = digit * DIGIT_BITS
-        rank = rank_of(key_of(items, 0, kind), base, n_zeros)
-        if counts[digit][(rank >> shift) & (RADIX - 1)] == n:
+        if counts[digit][(key_of(items, 0, kind) >> shift) & (RADIX - 1)] == n:
             continue
         total = 0
         for value in range(RADIX):
@@ -133,8 +117,7 @@ cdef uint64_t *radix_sort(
             counts[digit][value] = total
             total += count
         for i in range(n):
-            rank = rank_of(key_of(items, i, kind), base, n_zeros)
-            value = (rank >> shift) & (RADIX - 1)
+            value = (key_of(items, i, kind) >> shift) & (RADIX - 1)
             place = counts[digit][value]
             counts[digit][value] = place + 1
             if node_t is int32_t:
