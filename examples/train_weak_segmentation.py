@@ -16,6 +16,8 @@ SegmentationClass/*.png, 255 for pixels that do not count; ImageSets/Segmentatio
 they are there, say what is held out).
 """
 
+# sphinx_gallery_thumbnail_path = "images/weak_segmentation.png"
+
 from __future__ import annotations
 
 import argparse
