@@ -581,10 +581,14 @@ class TestInAShell:
         (files / "in").mkdir()
         for number in range(200):
             (files / "in" / f"{number}.png").hardlink_to(files / "image.png")
-        run = shell(
-            "affinity", files / "in", "--at", 1, 1, "-o", files / "out", stdout=subprocess.DEVNULL,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in jobs of a script
-        )  # fmt: skip
+        # A process inherits an ignored signal, as jobs of a script have it. It does not inherit a handler.
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            run = shell(
+                "affinity", files / "in", "--at", 1, 1, "-o", files / "out", stdout=subprocess.DEVNULL
+            )
+        finally:
+            signal.signal(signal.SIGINT, handler)
         deadline = time.monotonic() + 60
         while not (files / "out").exists() and time.monotonic() < deadline:
             time.sleep(0.01)

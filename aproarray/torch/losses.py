@@ -220,9 +220,10 @@ def pairwise_loss(
     # Logarithms of probabilities of 0 would be -inf, and 0 times that NaN.
     tiny = torch.finfo(masks.dtype).tiny
     shape = masks.shape[-2:]
-    similar = _ops.pairwise_affinities(_pixels(lab), list(shape), 2.0, kernel_size, dilation) >= threshold
+    radii = _edges.radii_within(shape, kernel_size // 2, dilation)
+    similar = _ops.pairwise_affinities(_pixels(lab), list(shape), 2.0, list(radii), dilation) >= threshold
     similar = similar.reshape(*similar.shape[:2], *shape)
-    for k, step in enumerate(_edges.window_steps(2, kernel_size, dilation)):
+    for k, step in enumerate(_edges.box_steps(radii, dilation)):
         here, there = _pairs(shape, step)
         p, q = masks[here], masks[there]
         chosen = similar[of_masks, k : k + 1][here] * region[here]
@@ -384,7 +385,7 @@ def gated_crf_loss(
     image = _tensors.wide(image)
     total = total + probabilities.sum() * 0
     shape = probabilities.shape[-2:]
-    for step in _edges.window_steps(2, 2 * radius + 1):
+    for step in _edges.box_steps(_edges.radii_within(shape, radius)):
         if step < (0, 0):  # the same pairs again
             continue
         here, there = _pairs(shape, step)
