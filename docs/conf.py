@@ -7,12 +7,14 @@ which do not: some of them train for minutes.
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import aproarray
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
+sys.path.insert(0, str(DOCS))  # for draw_gallery
 
 project = "aproarray"
 author = "The aproarray developers"
@@ -51,6 +53,7 @@ copybutton_prompt_is_regexp = True
 sphinx_gallery_conf = {
     "examples_dirs": ["gallery", "../examples"],
     "gallery_dirs": ["auto_gallery", "auto_programs"],
+    "within_subsection_order": "draw_gallery.Place",
     "ignore_pattern": r"scenes\.py|__init__\.py",
     "doc_module": ("aproarray",),
     "backreferences_dir": "api/backreferences",
@@ -67,6 +70,7 @@ html_static_path = ["_static"]
 html_extra_path = ["versions.json"]  # for a build that lies alone
 html_css_files = ["site.css"]
 html_logo = html_favicon = "_static/logo.svg"
+html_sidebars = {name: [] for name in ("index", "getting_started")}
 html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": project},
@@ -135,19 +139,25 @@ def read_included(app, relative_path, parent_docname, content):
         content[0] = to_the_site(content[0], (DOCS / relative_path).resolve().parent)
 
 
-def link_pages(app, what, name, obj, options, lines):
-    """Make links of the pages that docstrings name, as docs/torch.md."""
+def mend_docstring(app, what, name, obj, options, lines):
+    """Make links of the pages that docstrings name, as docs/torch.md. "W. Li et al." begins no list."""
     lines[:] = [re.sub(r"\bdocs/(\w+)\.md\b", r":doc:`/\1`", line) for line in lines]
+    lines[:] = [re.sub(r"^(\s*\.\. \[\w+\] [A-Z])\. ", r"\1\\. ", line) for line in lines]
 
 
-def skip_fields(app, what, name, obj, skip, options):
-    """Leave out fields of named tuples: the section "Attributes" describes them."""
-    return True if type(obj).__name__ == "_tuplegetter" else None
+def skip_members(app, what, name, obj, skip, options):
+    """Leave out fields of named tuples, and what a `ChunkedTree` has for its module alone.
+
+    The section "Attributes" describes fields. Users see of a `ChunkedTree` what a `SpanningTree` has.
+    """
+    owner = getattr(getattr(obj, "fget", obj), "__qualname__", "").partition(".")[0]
+    inner = owner == "ChunkedTree" and not hasattr(aproarray.SpanningTree, name) and name != "chunks"
+    return True if inner or type(obj).__name__ == "_tuplegetter" else None
 
 
 def setup(app):
     """Connect the functions above."""
     app.connect("source-read", read_page)
     app.connect("include-read", read_included)
-    app.connect("autodoc-process-docstring", link_pages)
-    app.connect("autodoc-skip-member", skip_fields)
+    app.connect("autodoc-process-docstring", mend_docstring)
+    app.connect("autodoc-skip-member", skip_members)

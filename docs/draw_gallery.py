@@ -6,6 +6,7 @@ Run it with ``python docs/draw_gallery.py --out docs/images``. Names, such as ``
 from __future__ import annotations
 
 import argparse
+import re
 import runpy
 import time
 from pathlib import Path
@@ -18,10 +19,22 @@ import PIL.Image
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-SCRIPTS = {
-    path.stem.removeprefix("plot_"): path
-    for path in sorted((Path(__file__).parent / "gallery").glob("plot_*.py"))
-}
+DOCS = Path(__file__).parent
+# In the order of the page, which is from simple to less so.
+NAMES = re.findall(r"\(gallery/plot_(\w+)\.py\)", (DOCS / "gallery.md").read_text(encoding="utf-8"))
+SCRIPTS = {name: DOCS / "gallery" / f"plot_{name}.py" for name in NAMES}
+
+
+class Place:
+    """The place of a script in the gallery; programs follow one another by name."""
+
+    def __init__(self, folder: str):
+        """Sphinx-Gallery makes one for each folder."""
+
+    def __call__(self, file_name: str) -> tuple[int, str]:
+        """Return what to sort by."""
+        name = Path(file_name).stem.removeprefix("plot_")
+        return (NAMES.index(name) if name in NAMES else len(NAMES), name)
 
 
 def drawn(name: str) -> tuple[Figure, dict[str, Any]]:

@@ -44,6 +44,8 @@ def documented_names():
         for module, rest in re.findall(r"^\.\. currentmodule:: (\S+)$(.*)", text, flags=re.S | re.M):
             for names in re.findall(r"^\.\. autosummary::\n(?:   :.*\n)*\n((?:   \w+\n)+)", rest, flags=re.M):
                 yield from (f"{module}.{name}" for name in names.split())
+            for name in re.findall(r"^\.\. py:data:: (\w+)$", rest, flags=re.M):
+                yield f"{module}.{name}"
 
 
 def test_the_reference_lists_every_public_name_once():

@@ -281,7 +281,7 @@ def tree_energy_loss(
     """
     probabilities, region, looked = _checked(region, probabilities=probabilities, image=image)
     sigma = _validate.positive(sigma, "sigma")
-    image = _tensors.wide(image)
+    image = _tensors.wide_image(image)
     tree = functional.mst(image.detach()) if tree is None else tree
     y = functional.tree_filter(probabilities, tree, zeta=math.sqrt(sigma), features=image)
     if features is not None:
@@ -382,7 +382,7 @@ def gated_crf_loss(
     radius = _validate.integer(radius, "radius", 0)
     position_sigma = _validate.positive(position_sigma, "position_sigma")
     color_sigma = _validate.positive(color_sigma, "color_sigma")
-    image = _tensors.wide(image)
+    image = _tensors.wide_image(image)
     total = total + probabilities.sum() * 0
     shape = probabilities.shape[-2:]
     for step in _edges.box_steps(_edges.radii_within(shape, radius)):
@@ -437,7 +437,7 @@ def _dice(a: Tensor, b: Tensor) -> Tensor:
 
 def _pixels(tensor: Tensor) -> Tensor:
     """Return (B, C, H, W) as a constant (B, C, N), in the type to compute in."""
-    return _tensors.wide(tensor.detach().flatten(2))
+    return _tensors.wide_image(tensor.detach()).flatten(2)
 
 
 def _check_images(image: Tensor, masks: Tensor, n_images: int, advice: str = "") -> None:

@@ -9,7 +9,7 @@ labels the rest.
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
-from skimage import color, data, draw, segmentation
+from skimage import data, draw, segmentation
 
 import aproarray
 
@@ -41,14 +41,15 @@ labels = {name: aproarray.propagate_labels(image, seeds[name]) for name, image i
 # %%
 # Boxes and middles are on the left, masks on the right.
 
-COLORS = [(1.0, 0.25, 0.20), (1.0, 0.85, 0.10)]
+COLORS = np.array([(0, 0, 0), (1.0, 0.25, 0.20), (1.0, 0.85, 0.10)])
 fig, axes = plt.subplots(2, 2, figsize=(9, 6.6), layout="constrained")
 for row, (name, image) in zip(axes, PHOTOGRAPHS.items(), strict=True):
     for ax, title, shown, alpha in zip(
         row, (f"{name}: boxes", "masks"), (seeds[name], labels[name]), (1, 0.4), strict=True
     ):
         objects = np.maximum(shown - 1, 0)
-        painted = color.label2rgb(objects, image, COLORS, alpha=alpha, bg_label=0, saturation=1)
+        tinted = (1 - alpha) * image / 255 + alpha * COLORS[objects]
+        painted = np.where(objects[..., None] > 0, tinted, image / 255)
         ax.imshow(segmentation.mark_boundaries(painted, objects, color=(1, 1, 1), mode="inner"))
         for (top, left), (bottom, right) in BOXES[name]:
             ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="white"))

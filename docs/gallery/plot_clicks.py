@@ -34,10 +34,12 @@ labels = aproarray.propagate_labels(image, clicks)
 # Coins are painted in the colours of their labels.
 
 colors = color.hsv2rgb(np.linspace([0, 0.8, 1], [0.95, 0.8, 1], len(coins)))
-colors = [(0.20, 0.45, 1.0), *np.random.default_rng(4).permuted(colors, axis=0)]
-marked = color.label2rgb(clicks, image, colors, alpha=1, bg_label=0)
+colors = np.random.default_rng(4).permuted(colors, axis=0)
+colors = np.array([(0, 0, 0), (0.20, 0.45, 1.0), *colors])  # by label
+grey = color.gray2rgb(image / 255)
+marked = np.where(clicks[..., None] > 0, colors[clicks], grey)
 marked = segmentation.mark_boundaries(marked, clicks, color=(1, 1, 1), mode="outer")
-painted = color.label2rgb(labels, image, colors[1:], alpha=0.4, bg_label=1)
+painted = np.where(labels[..., None] > 1, 0.6 * grey + 0.4 * colors[labels], grey)
 painted = segmentation.mark_boundaries(painted, labels, color=(1, 1, 1), mode="inner")
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")

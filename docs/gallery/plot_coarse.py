@@ -8,7 +8,7 @@ image's size and its edges. The grid of patches may have any size.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from skimage import color, data, draw, segmentation
+from skimage import data, draw, segmentation
 
 import aproarray
 
@@ -35,9 +35,8 @@ refined = aproarray.refine(image, scores)
 # %%
 # Patches that contradict all others are overruled.
 
-mask = color.label2rgb(
-    (refined > 0.5).astype(int), image, [(1, 0.25, 0.2)], alpha=0.4, bg_label=0, saturation=1
-)
+picture = image / 255
+mask = np.where(refined[..., None] > 0.5, 0.6 * picture + 0.4 * np.array([1, 0.25, 0.2]), picture)
 mask = segmentation.mark_boundaries(mask, refined > 0.5, color=(1, 1, 1), mode="inner")
 fig, axes = plt.subplots(1, 3, figsize=(9, 2.4), layout="constrained")
 axes[0].imshow(scores, cmap="magma", vmin=0, vmax=1, extent=(0, 440, 300, 0))

@@ -14,11 +14,11 @@ import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
-from skimage import color, data, draw, morphology, segmentation
+from skimage import data, draw, morphology, segmentation
 
 import aproarray
 
-COLORS = [(0.20, 0.45, 1.0), (1.0, 0.25, 0.20), (1.0, 0.85, 0.10)]  # of labels 1, 2, 3
+COLORS = np.array([(0, 0, 0), (0.20, 0.45, 1.0), (1.0, 0.25, 0.20), (1.0, 0.85, 0.10)])  # of labels 0 to 3
 PHOTOGRAPHS = {"coffee": data.coffee(), "rocket": data.rocket()}
 STROKES = {
     "coffee": {
@@ -60,9 +60,9 @@ labels = {name: aproarray.propagate_labels(PHOTOGRAPHS[name], marks[name]) for n
 
 fig, axes = plt.subplots(2, 2, figsize=(9, 6.6), layout="constrained")
 for column, (name, image) in enumerate(PHOTOGRAPHS.items()):
-    strokes = color.label2rgb(marks[name], image, COLORS, alpha=1, bg_label=0, saturation=1)
+    strokes = np.where(marks[name][..., None] > 0, COLORS[marks[name]], image / 255)
     strokes = segmentation.mark_boundaries(strokes, marks[name], color=(1, 1, 1), mode="outer")
-    painted = color.label2rgb(labels[name], image, COLORS, alpha=0.4, saturation=1)
+    painted = 0.6 * image / 255 + 0.4 * COLORS[labels[name]]
     painted = segmentation.mark_boundaries(painted, labels[name], color=(1, 1, 1), mode="inner")
     axes[0, column].imshow(strokes)
     axes[0, column].set_title(f"{name}: strokes")

@@ -58,10 +58,10 @@ labels = (scores.argmax(-1) + 1)[segments]
 # %%
 # Labels of superpixels are labels of their pixels.
 
-COLORS = [(0.20, 0.45, 1.0), (1.0, 0.25, 0.20), (1.0, 0.85, 0.10)]
-marked = color.label2rgb(strokes, image, COLORS, alpha=1, bg_label=0, saturation=1)
+COLORS = np.array([(0, 0, 0), (0.20, 0.45, 1.0), (1.0, 0.25, 0.20), (1.0, 0.85, 0.10)])  # of labels 0 to 3
+marked = np.where(strokes[..., None] > 0, COLORS[strokes], image / 255)
 marked = segmentation.mark_boundaries(marked, segments, color=(1, 1, 1), mode="inner")
-painted = color.label2rgb(labels, image, COLORS, alpha=0.4, saturation=1)
+painted = 0.6 * image / 255 + 0.4 * COLORS[labels]
 painted = segmentation.mark_boundaries(painted, labels, color=(1, 1, 1), mode="inner")
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 for ax, title, picture in zip(axes, (f"{n_segments} superpixels", "labels"), (marked, painted), strict=True):
