@@ -90,6 +90,8 @@ PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
+    "CODE_OF_CONDUCT.md": "code_of_conduct.md",
     "docs/gallery.md": "auto_gallery/index.rst",
     "examples": "auto_programs/index.rst",
     "aproarray/reference.py": "api/definitions.rst",
