@@ -113,18 +113,22 @@ def on_the_site(path: str) -> str:
 
 
 def to_the_site(text: str, folder: Path) -> str:
-    """Turn a page's links to files of the repository into links to pages. Other links stay."""
+    """Turn a page's links to files of the repository into links to pages. Other links stay.
+
+    A text that is the file's name gives way to the page's title.
+    """
 
     def link(found: re.Match[str]) -> str:
-        path, anchor = found[1], found[2]
+        text, path, anchor = found.groups()
         target = (folder / path).resolve()
         if not target.exists() or not target.is_relative_to(ROOT):
             return found[0]
         name = target.relative_to(ROOT).as_posix()
         page = "concepts.md" if anchor and name == "README.md" else on_the_site(name)
-        return f"]({page}{anchor})"
+        names_page = text.removeprefix("docs/") == Path(path).name and Path(page).suffix in (".md", ".rst")
+        return f"[{'' if names_page else text}]({page}{anchor})"
 
-    return re.sub(r"\]\((?!https?:)([\w./-]+)((?:#[^)]*)?)\)", link, text)
+    return re.sub(r"\[([^][]*)\]\((?!https?:)([\w./-]+)((?:#[^)]*)?)\)", link, text)
 
 
 def read_page(app, docname, content):

@@ -57,12 +57,13 @@ def test_the_reference_lists_every_public_name_once():
 def test_links_to_files_become_links_to_pages(conf):
     text = (
         "[a](gallery.md) [b](../README.md#speed) [c](gallery/plot_clicks.py) [d](../examples/scribbles.py) "
-        "[e](../examples/scenes.py) [f](torch.md#in-jax) [g](https://a.org/b.md) [h](nothing.md)"
+        "[e](../examples/scenes.py) [f](torch.md#in-jax) [g](https://a.org/b.md) [h](nothing.md) "
+        "[torch.md](torch.md) [scenes.py](../examples/scenes.py)"
     )
     assert conf.to_the_site(text, DOCS) == (
         "[a](auto_gallery/index.rst) [b](concepts.md#speed) [c](auto_gallery/plot_clicks.rst) "
         "[d](auto_programs/scribbles.rst) [e](../examples/scenes.py) [f](torch.md#in-jax) "
-        "[g](https://a.org/b.md) [h](nothing.md)"
+        "[g](https://a.org/b.md) [h](nothing.md) [](torch.md) [scenes.py](../examples/scenes.py)"
     )
     assert conf.to_the_site("[a](docs/torch.md) [b](aproarray/reference.py) [c](README.md)", ROOT) == (
         "[a](torch.md) [b](api/definitions.rst) [c](index.md)"
