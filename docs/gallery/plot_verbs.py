@@ -25,7 +25,7 @@ seeds[100:180, 200:240, 0] = seeds[20:60, 300:340, 1] = 1
 # ``zeta``, the affinity falls to 1/e.
 
 tree = aproarray.mst(image)
-seen = tree.affinity((145, 200), zeta=60)
+seen = tree.affinity((145, 200), zeta=15)
 
 # %%
 # Global propagation averages the seeds over all pixels, by affinity. The results are small numbers, as most
