@@ -26,7 +26,7 @@ def _prepared(
     pixels: Array, takes_part: Array | None, known: Known, convert2lab: bool | None
 ) -> _labels.PreparedImage:
     image = _labels.OneImage(pixels, known.mask(takes_part), None, None)
-    return _labels.PreparedImage(image, convert2lab, None, known.statistics)
+    return _labels.PreparedImage(image, convert2lab, None, 1, known.statistics)
 
 
 def _inside(takes_part: Array | None, known: Known, inner: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
