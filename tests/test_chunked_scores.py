@@ -91,7 +91,7 @@ def test_arguments_are_checked():
     with pytest.raises(ValueError, match="scores of shape"):
         aproarray.refine(image, scores[:20])
     scores[25, 3, 1] = np.nan
-    with pytest.raises(ValueError, match=r"scores in chunk \(0, 0\) must be finite, but 1 of its"):
+    with pytest.raises(ValueError, match=r"scores in chunk \([01], 0\) must be finite, but 1 of its"):
         aproarray.refine(image, scores, iterations=2).compute()
     with pytest.raises(ValueError, match=r"pixel\[0\] must be"):
         aproarray.affinity_map(image, (30, 0))
