@@ -8,14 +8,14 @@ path over an edge of level l from a pixel of arrival (L, n, before) arrives as
 * (l, 1, (L, n, before)), if l > L.
 
 Arrivals are ordered by level, by count, and by the arrivals before them; those of seeds come first. A step
-keeps that order, and arrives no earlier than it left. Every pixel's arrival therefore is the earliest over all
-paths from all seeds, whatever the order of work, and it names the seed that the label comes from.
+keeps that order, and arrives no earlier than it left. Every pixel's arrival therefore is the earliest over
+all paths from all seeds, whatever the order of work, and it names the seed that the label comes from.
 
 Arrivals stand in a table: `levels` (-1: a seed), `counts` (of a seed: its label) and `befores` (the entry of
 the arrival before; of a seed: its place in the image). An entry comes after the one before it.
 
-Parts of an image see one another through the pixels of their borders. `contract` makes a small graph of a part
-that has the same arrivals at its border, whatever comes in there.
+Parts of an image see one another through the pixels of their borders. `contract` makes a small graph of a
+part that has the same arrivals at its border, whatever comes in there.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
@@ -235,7 +235,7 @@ cdef class Shores:
         self, const int64_t[::1] starts, const int32_t[::1] targets, const uint16_t[::1] levels,
         const int32_t[::1] sources, const int32_t[::1] source_arrivals, int32_t[::1] arrivals,
     ):
-        """Flood a graph: edges from node u lead to targets[starts[u]:starts[u + 1]], and have these levels."""
+        """Flood a graph: edges from node u lead to targets[starts[u]:starts[u + 1]], at these levels."""
         cdef int64_t i
         cdef int32_t node
         cdef Py_ssize_t source = 0
@@ -324,9 +324,9 @@ def contract(
     heavier edge, so that all of it is entered at once: it becomes one node. An edge within a zone of lower
     edges is never the earliest way.
 
-    Return for the edges that are left, in ascending order of levels: their two ends, their places in the given
-    edges, the zones of lower levels at both ends (one of their nodes), and which of these have a kept node
-    (bits 1 and 2).
+    Return for the edges that are left, in ascending order of levels: their two ends, their places in the
+    given edges, the zones of lower levels at both ends (one of their nodes), and which of these have a kept
+    node (bits 1 and 2).
     """
     cdef Py_ssize_t n_edges = us.shape[0], n_left = 0, m, i, j, first, last, largest = 0, level
     sets_array, nodes_array = np.empty((2, 2 * max(n, 1)), np.int32)
