@@ -28,8 +28,10 @@ R = TypeVar("R")
 
 # One set of choices for all images and kinds of seeds; docs/quality.md has what each of them brings.
 _RADIUS = 2  # of the window that votes: 5 x 5
-_VOTES = 20
-_VOTES_BESIDE_EDGES = (1, 0)  # of images, and of volumes
+_VOTES = (5, 1)  # of images, and of volumes
+_VOTES_BESIDE_EDGES = (1, 0)
+_TRUST = (1.5, 1.3, 1.3)  # in the forests at the middle scale, the finest, the coarsest; see `cpu.settle`
+_STRENGTH = 4.0
 _ZETA_STEPS = 3.0  # zeta of a vote, in root mean square steps between neighbours
 _REFINE_STEPS = 1.5  # the same for scores
 _EDGES_SHARE = 0.3  # zeta^2 of scores over a map of boundaries, in medians of its tree's weights
@@ -180,13 +182,14 @@ class _PreparedImage:
             features = _relief.beside(features, others, takes_part, outliers, spacing)
         step = _relief.typical_step(features, takes_part, outliers, spacing)
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
-        self._votes = _VOTES
+        is_volume = len(self._shape) > 2
+        self._votes = _VOTES[is_volume]
         reliefs = _relief.reliefs(features, takes_part, outliers, spacing)
         followed = None if image.edges is None else _relief.with_edges(reliefs, image.edges, takes_part)
         if followed is not None:
             reliefs = followed
             # Along a wall pixels are alike: votes would carry labels along it.
-            self._votes = _VOTES_BESIDE_EDGES[len(self._shape) > 2]
+            self._votes = _VOTES_BESIDE_EDGES[is_volume]
         if not step > 0 and (spacing is not None or image.edges is not None):
             # On a plain image every neighbour has the same vote, whatever the scale. They would round off
             # regions that are shared out by distance, and those of a map of boundaries alone.
@@ -232,8 +235,12 @@ class _PreparedImage:
             zones[self._inner] = graph.cut(0)
             zones = zones.reshape(-1)
         with self._floods.labels(flat, values.tolist(), workers) as maps:
-            # What two of the three scales say; the middle one, where each says something else.
-            flat = np.where(maps[1] == maps[2], maps[1], maps[0]) if len(maps) > 1 else maps[0].copy()
+            if len(maps) == 1:
+                flat = maps[0].copy()
+            else:
+                flat = backend.settle(
+                    maps, flat, self._features, self._padded_shape, self._spacing, _TRUST, _STRENGTH, workers
+                )
         shares = np.zeros((flat.size if with_shares else 0, len(values)), np.float32)
         backend.vote(
             self._features,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray.cpu import _flood, _workers
+from aproarray.cpu import _flood, _settle, _workers
 
-__all__ = ["Floods", "vote"]
+__all__ = ["Floods", "settle", "vote"]
 
 Array = NDArray[Any]
 
@@ -136,6 +136,90 @@ class _Flooded:
 def _drive(state: _flood.Flood | _flood.SpacedFlood | _flood.Repair) -> None:
     while state.run(max(1, _workers.STEP // _FLOOD)):
         _workers.check_stop()
+
+
+# Seeds of each label that pixels are compared with, and pixels whose comparison is taken for usual.
+_COMPARED = 32
+_SAMPLED = 256
+_COMPARISONS = 2.0  # what a pixel takes that is compared, in pixels of `_workers.STEP`
+_LEAST = 0.3  # of the usual difference: labels of one colour are not held to it more closely
+
+
+def settle(
+    maps: Sequence[Array],
+    seeds: Array,
+    features: Array,
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...] | None,
+    trust: tuple[float, float, float],
+    strength: float,
+    workers: int,
+) -> NDArray[np.int32]:
+    """Return one label for each pixel, of the three that maps (N) give it, flooded from the same seeds (N).
+
+    Where the maps disagree, a label's score is the `trust` in the maps that bring it, less two ratios. One is
+    the pixel's distance to the nearest seed of the label, over the usual one of the label's pixels. The other
+    is the same of the difference in `features` (N, C). The usual ones are means over pixels that all maps
+    give the label. Both ratios count `strength` w^3 times. The weight w is the mean of e / (e + d) over
+    labels, each as often as it is brought where maps disagree. Here e is the extent of the label's seeds (the
+    root mean square distance to their centre), and d the usual distance: seeds drawn all over a region say
+    how far it reaches, and a point says nothing of that. Distances are in pixels of an image of `shape`, or
+    in units of `spacing`.
+    """
+    first, second, third = maps
+    apart = np.flatnonzero((first != second) | (first != third))
+    if len(apart) == 0:
+        return first.copy()
+    units = (1.0,) * len(shape) if spacing is None else spacing
+    at = np.flatnonzero(seeds > 0)
+    at = at[np.argsort(seeds[at], kind="stable")]
+    n_seeds = np.bincount(seeds[at])
+    n_labels = len(n_seeds)
+    places = np.stack(np.unravel_index(at, shape), axis=-1) * np.array(units)
+    extents = _extents(places, seeds[at], n_seeds)
+
+    n_compared = np.minimum(n_seeds, _COMPARED)
+    begins = np.concatenate([[0], np.cumsum(n_compared)])
+    number = np.arange(begins[-1]) - np.repeat(begins[:-1], n_compared)
+    seeds_before = np.repeat(np.cumsum(n_seeds) - n_seeds, n_compared)
+    chosen = seeds_before + number * np.repeat(n_seeds, n_compared) // np.repeat(n_compared, n_compared)
+    evidence = _settle.Evidence(
+        begins.astype(np.int32), places[chosen], features[at[chosen]], features, shape, units
+    )
+
+    agreed = np.bincount(np.maximum(first, 0), minlength=n_labels)
+    agreed -= np.bincount(np.maximum(first[apart], 0), minlength=n_labels) + n_seeds
+    every = np.maximum(agreed // _SAMPLED, 1)
+    seen, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
+    distances, differences = np.zeros(n_labels), np.zeros(n_labels)
+    for bounds in _workers.ranges(len(seeds), 1, _workers.LINEAR):
+        _workers.check_stop()
+        evidence.sample(first, second, third, seeds, every, seen, distances, differences, counts, *bounds)
+    distances /= np.maximum(counts, 1)
+    differences /= np.maximum(counts, 1)
+
+    brought = sum(np.bincount(one[apart], minlength=n_labels) for one in maps)
+    weight = np.divide(extents, extents + distances, out=np.zeros(n_labels), where=extents > 0)
+    strength *= float((weight * brought).sum() / brought.sum()) ** 3
+    typical = float((differences * brought).sum() / brought.sum())
+    per_distance = strength / (1 + distances)
+    per_difference = strength / (_LEAST * typical + differences) if typical > 0 else np.zeros(n_labels)
+
+    labels = first.copy()
+    task = functools.partial(
+        evidence.choose, first, second, third, np.array(trust), per_distance, per_difference, apart, labels
+    )
+    _workers.run_ranges(task, len(apart), workers, _COMPARISONS)
+    return labels
+
+
+def _extents(places: Array, labels: Array, counts: Array) -> NDArray[np.float64]:
+    """Return the root mean square distance of each label's places (S, ndim) to their centre."""
+    squares = np.zeros(len(counts))
+    for axis in range(places.shape[1]):
+        centre = np.bincount(labels, places[:, axis]) / np.maximum(counts, 1)
+        squares += np.bincount(labels, (places[:, axis] - centre[labels]) ** 2)
+    return np.asarray(np.sqrt(squares / np.maximum(counts, 1)))
 
 
 def vote(
