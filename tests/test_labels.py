@@ -157,14 +157,18 @@ def settled(maps, labels, features, units, trust, strength):
         far = np.sqrt(((places[seeds[label]] - places[pixel]) ** 2).sum(-1)).min()
         return far, np.sqrt(((features[seeds[label]] - features[pixel]) ** 2).sum(-1)).min()
 
-    usual, weights = np.zeros((n_labels, 2)), np.zeros(n_labels)
+    usual, weights, sums, counts = np.zeros((n_labels, 2)), np.zeros(n_labels), {}, {}
     for label in range(1, n_labels):
-        own = agreed & (maps[0] == label) & (labels == 0)
-        if own.any():
-            usual[label] = np.mean([nearest(tuple(pixel), label) for pixel in np.argwhere(own)], axis=0)
+        own = np.argwhere(agreed & (maps[0] == label) & (labels == 0))
+        sums[label] = sum((np.array(nearest(tuple(pixel), label)) for pixel in own), np.zeros(2))
+        counts[label] = len(own)
+    overall = sum(sums.values())[0] / max(sum(counts.values()), 1)
+    for label in sums:
+        usual[label] = sums[label] / max(counts[label], 1)
+        reach = (sums[label][0] + 16 * overall) / (counts[label] + 16)
         around = places[seeds[label]] - places[seeds[label]].mean(0)
         extent = np.sqrt((around**2).sum(-1).mean())
-        weights[label] = extent / (extent + usual[label, 0]) if extent > 0 else 0
+        weights[label] = extent / (extent + reach) if extent > 0 else 0
     brought = maps[:, ~agreed]
     strength *= weights[brought].mean() ** 3
     typical = usual[brought, 1].mean()
@@ -175,9 +179,9 @@ def settled(maps, labels, features, units, trust, strength):
             scores[one[pixel]] = scores.get(one[pixel], 0) + trusted
         for label in scores:
             far, unlike = nearest(pixel, label)
-            scores[label] -= strength * far / (1 + usual[label, 0])
+            scores[label] -= strength * np.log1p(far / (1 + usual[label, 0]))
             if typical > 0:
-                scores[label] -= strength * unlike / (0.3 * typical + usual[label, 1])
+                scores[label] -= strength * np.log1p(unlike / (0.3 * typical + usual[label, 1]))
         result[pixel] = max(scores, key=scores.get)
     return result
 

@@ -141,6 +141,7 @@ def _drive(state: _flood.Flood | _flood.SpacedFlood | _flood.Repair) -> None:
 # Seeds of each label that pixels are compared with, and pixels whose comparison is taken for usual.
 _COMPARED = 32
 _SAMPLED = 256
+_DOUBT = 16  # A label of fewer pixels that all maps give it is judged by all labels' pixels, rather.
 _COMPARISONS = 2.0  # what a pixel takes that is compared, in pixels of `_workers.STEP`
 _LEAST = 0.3  # of the usual difference: labels of one colour are not held to it more closely
 
@@ -195,19 +196,27 @@ def settle(
     for bounds in _workers.ranges(len(seeds), 1, _workers.LINEAR):
         _workers.check_stop()
         evidence.sample(first, second, third, seeds, every, seen, distances, differences, counts, *bounds)
-    distances /= np.maximum(counts, 1)
-    differences /= np.maximum(counts, 1)
+    usual, usual_difference = distances / np.maximum(counts, 1), differences / np.maximum(counts, 1)
+    reach = (distances + _DOUBT * distances.sum() / max(counts.sum(), 1)) / (counts + _DOUBT)
 
-    brought = sum(np.bincount(one[apart], minlength=n_labels) for one in maps)
-    weight = np.divide(extents, extents + distances, out=np.zeros(n_labels), where=extents > 0)
+    brought = np.bincount(np.concatenate([one[apart] for one in maps]), minlength=n_labels)
+    weight = np.divide(extents, extents + reach, out=np.zeros(n_labels), where=extents > 0)
     strength *= float((weight * brought).sum() / brought.sum()) ** 3
-    typical = float((differences * brought).sum() / brought.sum())
-    per_distance = strength / (1 + distances)
-    per_difference = strength / (_LEAST * typical + differences) if typical > 0 else np.zeros(n_labels)
+    typical = float((usual_difference * brought).sum() / brought.sum())
+    per_difference = 1 / (_LEAST * typical + usual_difference) if typical > 0 else np.zeros(n_labels)
 
     labels = first.copy()
     task = functools.partial(
-        evidence.choose, first, second, third, np.array(trust), per_distance, per_difference, apart, labels
+        evidence.choose,
+        first,
+        second,
+        third,
+        np.array(trust),
+        strength,
+        1 / (1 + usual),
+        per_difference,
+        apart,
+        labels,
     )
     _workers.run_ranges(task, len(apart), workers, _COMPARISONS)
     return labels

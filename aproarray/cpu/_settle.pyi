@@ -34,6 +34,7 @@ class Evidence:
         second_map: Array,
         third_map: Array,
         trust: Array,
+        strength: float,
         per_distance: Array,
         per_difference: Array,
         pixels: Array,

@@ -1,6 +1,6 @@
 """Which label a pixel takes where floods disagree: how far its seeds are, and how alike, for each."""
 
-from libc.math cimport sqrt
+from libc.math cimport log1p, sqrt
 from libc.stdint cimport int32_t, int64_t
 
 cdef enum:
@@ -86,13 +86,14 @@ cdef class Evidence:
 
     def choose(
         self, const int32_t[::1] first_map, const int32_t[::1] second_map, const int32_t[::1] third_map,
-        const double[::1] trust, const double[::1] per_distance, const double[::1] per_difference,
-        const Py_ssize_t[::1] pixels, int32_t[::1] labels, Py_ssize_t first, Py_ssize_t last,
+        const double[::1] trust, double strength, const double[::1] per_distance,
+        const double[::1] per_difference, const Py_ssize_t[::1] pixels, int32_t[::1] labels, Py_ssize_t first, Py_ssize_t last,
     ):
         """Give pixels[first:last], of the three labels that floods bring, the one of the highest score.
 
-        It is the sum of `trust` (3) over the floods that bring it, less the distance of its nearest seed times
-        per_distance[label], less the difference to the most alike one times per_difference[label].
+        It is the sum of `trust` (3) over the floods that bring it, less `strength` times two numbers: log(1 + d),
+        d being the distance of its nearest seed times per_distance[label], and the same for the difference to
+        the most alike one.
         """
         cdef Py_ssize_t i, pixel
         cdef int32_t label, best_label
@@ -113,7 +114,9 @@ cdef class Evidence:
                         if brought[other] == label:
                             score += trust[other]
                     self.nearest(pixel, label, &distance, &difference)
-                    score -= per_distance[label] * distance + per_difference[label] * difference
+                    score -= strength * (
+                        log1p(per_distance[label] * distance) + log1p(per_difference[label] * difference)
+                    )
                     if k == 0 or score > best:
                         best_label, best = label, score
                 labels[pixel] = best_label
