@@ -141,7 +141,7 @@ def _drive(state: _flood.Flood | _flood.SpacedFlood | _flood.Repair) -> None:
 # Seeds of each label that pixels are compared with, and pixels whose comparison is taken for usual.
 _COMPARED = 32
 _SAMPLED = 256
-_DOUBT = 16  # A label of fewer pixels that all maps give it is judged by all labels' pixels, rather.
+_DOUBT = 16  # Pixels of all labels that count beside a label's own, where little is known of it.
 _COMPARISONS = 2.0  # what a pixel takes that is compared, in pixels of `_workers.STEP`
 _LEAST = 0.3  # of the usual difference: labels of one colour are not held to it more closely
 
@@ -158,14 +158,18 @@ def settle(
 ) -> NDArray[np.int32]:
     """Return one label for each pixel, of the three that maps (N) give it, flooded from the same seeds (N).
 
-    Where the maps disagree, a label's score is the `trust` in the maps that bring it, less two ratios. One is
-    the pixel's distance to the nearest seed of the label, over the usual one of the label's pixels. The other
-    is the same of the difference in `features` (N, C). The usual ones are means over pixels that all maps
-    give the label. Both ratios count `strength` w^3 times. The weight w is the mean of e / (e + d) over
-    labels, each as often as it is brought where maps disagree. Here e is the extent of the label's seeds (the
-    root mean square distance to their centre), and d the usual distance: seeds drawn all over a region say
-    how far it reaches, and a point says nothing of that. Distances are in pixels of an image of `shape`, or
-    in units of `spacing`.
+    Where the maps disagree, the label of the highest score is taken. It is the sum of `trust` over the maps
+    that bring it, less w (log(1 + d / (1 + d')) + log(1 + c / (0.3 c'' + c'))). Here d is the distance of the
+    label's nearest seed, and c the least difference in `features` (N, C) to any of its seeds. d' and c' are
+    their means over pixels that all maps give the label, or 0 if there are none. c'' is the mean of c' over
+    labels, each as often as it is brought where maps disagree.
+
+    The weight w is `strength` times the cube of the mean over labels, counted likewise, of e / (e + d'). Here
+    e is the extent of the label's seeds, their root mean square distance to their centre. For this, the d' of
+    a label that few pixels surely have is drawn to that of all labels. Seeds that are drawn all over a region
+    say how far it reaches, and a point says nothing of that.
+
+    Distances are in pixels of an image of `shape`, or in units of `spacing`. Of many seeds, 32 are compared.
     """
     first, second, third = maps
     apart = np.flatnonzero((first != second) | (first != third))

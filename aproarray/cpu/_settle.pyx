@@ -87,13 +87,14 @@ cdef class Evidence:
     def choose(
         self, const int32_t[::1] first_map, const int32_t[::1] second_map, const int32_t[::1] third_map,
         const double[::1] trust, double strength, const double[::1] per_distance,
-        const double[::1] per_difference, const Py_ssize_t[::1] pixels, int32_t[::1] labels, Py_ssize_t first, Py_ssize_t last,
+        const double[::1] per_difference, const Py_ssize_t[::1] pixels, int32_t[::1] labels,
+        Py_ssize_t first, Py_ssize_t last,
     ):
         """Give pixels[first:last], of the three labels that floods bring, the one of the highest score.
 
-        It is the sum of `trust` (3) over the floods that bring it, less `strength` times two numbers: log(1 + d),
-        d being the distance of its nearest seed times per_distance[label], and the same for the difference to
-        the most alike one.
+        It is the sum of `trust` (3) over the floods that bring it, less `strength` times two numbers. One is
+        log(1 + d), d being the distance of its nearest seed times per_distance[label]. The other is the same
+        for the difference to the most alike one.
         """
         cdef Py_ssize_t i, pixel
         cdef int32_t label, best_label
