@@ -27,6 +27,7 @@ def dies_once(block, flag):
 @pytest.mark.slow("starts a cluster; the threads' and processes' schedulers are tried by default")
 @pytest.mark.filterwarnings("default")
 def test_labels_on_a_cluster(tmp_path):
+    chunks = (60, 60, 3)
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (6, 6, 3)).repeat(20, 0).repeat(20, 1).astype(np.uint8)
     seeds = np.zeros((120, 120), np.uint8)
@@ -38,8 +39,9 @@ def test_labels_on_a_cluster(tmp_path):
         ) as cluster,
         distributed.Client(cluster),
     ):  # fmt: skip
-        result = aproarray.propagate_labels(da.from_array(image, chunks=(60, 60, 3)), seeds).compute()
-    np.testing.assert_array_equal(result, aproarray.propagate_labels(image, seeds))
+        result = aproarray.propagate_labels(da.from_array(image, chunks=chunks), seeds).compute()
+    here = aproarray.propagate_labels(da.from_array(image, chunks=chunks), seeds)
+    np.testing.assert_array_equal(result, here.compute(scheduler="synchronous"))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")

@@ -93,7 +93,15 @@ def _flooded(
         _forest.chunk_labels(relief[inner], own, labels, None if border is None else border[k], heaviest, box)
         for k, (relief, heaviest) in enumerate(zip(reliefs, known.heaviest, strict=True))
     ]
-    return np.asarray(_labels.agreed(maps), np.int64)
+    return agreed(maps)
+
+
+def agreed(maps: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return what two of the labels of three reliefs say; the first, where each says something else.
+
+    In memory, `cpu.settle` also looks at the seeds of the whole image where they disagree.
+    """
+    return np.where(maps[1] == maps[2], maps[1], maps[0])
 
 
 def _voted(
@@ -137,7 +145,8 @@ def propagate_labels(
 ) -> Any:
     """Return the labels of all pixels of a dask array, as one; see `aproarray.propagate_labels`.
 
-    They are those in memory, in the chunks of `labels`.
+    They are those in memory, in the chunks of `labels`, where the three reliefs bring one label. Elsewhere,
+    they are what two of them say, or the middle one: the seeds of the whole image are not compared with.
     """
     if _validate.flag(return_full_prob, "return_full_prob"):
         raise TypeError(
