@@ -434,7 +434,7 @@ def propagate_labels(
         True where a pixel takes part: of the shape of `labels`, or of its spatial axes. NaN is allowed
         elsewhere in the image, and seeds are ignored there.
     convert2lab : bool or None
-        Whether the channels are sRGB, to be compared as CIE L*a*b*. None: if there are three. A constant last
+        Whether the channels are sRGB, to be compared as CIELAB. None: if there are three. A constant last
         one of two or four channels (opaque alpha) is left out first. Where it varies, it is a channel like
         the others; True makes a fourth channel alpha, which is left out.
     spacing : sequence of float, optional
@@ -449,7 +449,7 @@ def propagate_labels(
     array of labels' shape and dtype
         Seeds keep their label. A pixel that no seed can reach (a region that the mask or negative labels
         cut off, or no seed at all) stays 0; pixels that take no part come back as they went in.
-    or, with return_full_prob, float32 array (n_labels, *labels.shape)
+    or, with return_full_prob, float32 array (n_labels, ...)
         In ascending order of labels: the share of a pixel's window that votes for each. Sums to 1, or is
         0 where no label is. The labels are where it is largest. A batch has the labels of all its images.
 
@@ -1209,7 +1209,7 @@ def affinity_map(
         "global": ``exp(-d / zeta^2)``, d being the largest edge weight on the tree's path to the pixel.
         "local": what reaches the others of a 1 at the pixel in `iterations` steps over 5 x 5 windows.
     zeta : float, optional
-        Scale, above 0, of steps of the image's smoothed colours (L*a*b* / 100, or channels mapped to [0, 1]).
+        Scale, above 0, of steps of the image's smoothed colours (CIELAB / 100, or channels mapped to [0, 1]).
         None: chosen from the image: twice the root mean square step of the tree's edges (global), or 1.5
         times that between neighbours (local).
     iterations : int
