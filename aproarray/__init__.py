@@ -14,8 +14,8 @@ from aproarray import _built  # noqa: F401 (first: the others need the compiled 
 from aproarray._api import global_propagate, local_propagate, mst
 from aproarray._labels import LabelPropagator, affinity_map, propagate_labels, refine
 from aproarray._tree import SpanningTree
-from aproarray.cpu._workspace import release_memory
 from aproarray._widget import widget
+from aproarray.cpu._workspace import release_memory
 
 __all__ = [
     "LabelPropagator",
