@@ -2,7 +2,8 @@
 
 import glob
 import os
-import platform
+import sysconfig
+import threading
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -12,9 +13,11 @@ from setuptools.command.build_ext import build_ext
 # must never be fused into one rounding (docs/design.md, "Determinism").
 # Weights are moved as the bits they are sorted by, hence no type-based aliasing.
 COMPILE_ARGS = (
-    ["/O2", "/fp:precise"] if os.name == "nt" else ["-O3", "-ffp-contract=off", "-fno-strict-aliasing"]
+    ["/O2", "/fp:precise"] if os.name == "nt" else ["-O3", "-g0", "-ffp-contract=off", "-fno-strict-aliasing"]
 )
 AVX2_ARGS = ["/arch:AVX2"] if os.name == "nt" else ["-mavx2"]
+# Flags of sanitizers and of coverage (tests/instrumented.py), which then speak of lines of the .pyx files.
+MORE_ARGS = os.environ.get("APROARRAY_CFLAGS", "").split()
 
 DIRECTIVES = {
     "language_level": 3,
@@ -22,7 +25,6 @@ DIRECTIVES = {
     "wraparound": False,
     "initializedcheck": False,
     "cdivision": True,
-    "freethreading_compatible": True,
 }
 
 
@@ -32,21 +34,38 @@ def extension(name, args=()):
         f"aproarray.cpu.{name}",
         [f"aproarray/cpu/{name}.pyx"],
         depends=sorted(glob.glob("aproarray/cpu/*.px[di]")),
-        extra_compile_args=[*COMPILE_ARGS, *args],
+        extra_compile_args=[*COMPILE_ARGS, *args, *MORE_ARGS],
+        extra_link_args=MORE_ARGS,
     )
 
 
 class BuildBesideSources(build_ext):
-    """Also put the compiled modules beside their sources, whatever is built.
+    """Translate a module when it is compiled, and put it beside its source, too, whatever is built.
 
     `import aproarray` then also works where Python finds the checkout before the installed package, as
     it does for `python -m` in a clone.
     """
 
+    translating = threading.Lock()
+
     def finalize_options(self):
         """Compile the modules at the same time."""
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
+
+    def build_extension(self, extension):
+        """Translate to C, one module at a time (Cython has global state), while compilers work on others."""
+        with self.translating:
+            (translated,) = cythonize(
+                [extension],
+                build_dir="build/cython",
+                compiler_directives=DIRECTIVES,
+                emit_linenums=bool(MORE_ARGS),
+                force=self.force,
+                quiet=self.verbose == 0,
+            )
+        extension.sources = translated.sources
+        super().build_extension(extension)
 
     def run(self):
         """Build, then copy."""
@@ -63,15 +82,17 @@ MODULES = (
     "_global_gradients",
     "_rooted",
     "_flood",
+    "_smooth",
     "_zones",
     "_reduce",
 )
 extensions = [extension(name) for name in MODULES]
-if platform.machine().lower() in ("x86_64", "amd64"):
+# The platform that is built for, which need not be this one. A universal build of macOS has no such flags.
+if sysconfig.get_platform().endswith(("x86_64", "amd64")):
     # Chosen at run time.
     extensions += [extension(name, AVX2_ARGS) for name in ("_sweep_avx2", "_weigh_avx2")]
 
 setup(
-    ext_modules=cythonize(extensions, build_dir="build/cython", compiler_directives=DIRECTIVES),
+    ext_modules=extensions,
     cmdclass={"build_ext": BuildBesideSources},
 )

@@ -55,6 +55,33 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason=f"slow, runs with --slow: {mark.args[0]}"))
 
 
+def pytest_collectreport(report):
+    """Remember the files that were asked for by name, and cannot run here."""
+    if report.skipped:
+        _cannot_run[report.nodeid] = report.longrepr[2].removeprefix("Skipped: ")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    """Fail where a named file was skipped as a whole: "1 skipped" looks green."""
+    arguments = {argument.partition("::")[0] for argument in session.config.args}
+    named = {(session.config.invocation_params.dir / one).resolve() for one in arguments}
+    root = session.config.rootpath
+    missing = [f"{file}: {why}" for file, why in _cannot_run.items() if (root / file).resolve() in named]
+    if missing and not hasattr(session.config, "workerinput"):
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        for line in missing:
+            reporter.write_line(f"\nERROR {line}", red=True)
+        reporter.write_line(
+            "`pip install '.[test]'` brings what the tests need; napari has an extra of its own"
+        )
+        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+_cannot_run: dict[str, str] = {}
+
+
 @pytest.fixture(autouse=True)
 def _same_random_numbers(request):
     """Start every test from the same state, whichever tests ran before it."""

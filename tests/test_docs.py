@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 DESIGN = ROOT / "docs" / "design.md"
 PACKAGE = ROOT / "aproarray"
 
@@ -34,8 +34,9 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
-def test_files_that_the_design_names_exist():
-    named = re.findall(r"`([\w/.]+\.(?:py|pyx|pxi|pxd|cu|cuh|md))`", prose(DESIGN))
+def test_files_that_pages_for_developers_name_exist():
+    text = prose(DESIGN) + prose(ROOT / "CONTRIBUTING.md")
+    named = re.findall(r"`([\w/.]+\.(?:py|pyx|pxi|pxd|cu|cuh|md|yml|sh|cff))`", text)
     assert len(named) > 50
     files = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.*") if path.is_file()]
     elsewhere = {"numba/np/arrayobj.py"}

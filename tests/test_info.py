@@ -34,6 +34,7 @@ def test_info_names_versions_and_backends(capsys):
     found = lines(capsys)
     assert found["numpy"] == sys.modules["numpy"].__version__
     assert found["aproarray"] == aproarray.__version__
+    assert re.fullmatch(r"[\w.-]+ with [\w., ]+", found["processor"])
     assert re.match(r"available, \d+ CPUs, sweeps by _sweep", found["cpu backend (NumPy arrays)"])
     assert "CuPy is not installed; pip install 'aproarray[cuda13]'" in found["gpu backend (CuPy arrays)"]
 

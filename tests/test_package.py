@@ -90,9 +90,9 @@ def test_options_are_keywords(verb):
     assert all(argument.kind is argument.KEYWORD_ONLY for argument in arguments[n_positional:])
 
 
-def test_version_is_that_of_the_metadata():
-    pyproject = PACKAGE.parent / "pyproject.toml"
-    known = [tomllib.loads(pyproject.read_text())["project"]["version"]] if pyproject.is_file() else []
+def test_the_version_has_one_source():
+    citation = PACKAGE.parent / "CITATION.cff"
+    known = re.findall(r"^version: (.*)$", citation.read_text(), re.MULTILINE) if citation.is_file() else []
     try:
         known.append(metadata.version("aproarray"))
     except metadata.PackageNotFoundError:
@@ -114,6 +114,19 @@ def test_everything_imported_is_declared():
     others = imported - sys.stdlib_module_names - {"aproarray"}
     assert {"numba", "llvmlite", "cupy", "PIL"} <= others
     assert {{"PIL": "pillow"}.get(name, name) for name in others} <= declared
+
+
+@pytest.mark.skipif(not (PACKAGE.parent / "pyproject.toml").is_file(), reason="needs a checkout")
+def test_the_oldest_versions_that_are_tested_are_those_declared():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    text = (PACKAGE.parent / "tests" / "constraints-minimum.txt").read_text(encoding="utf-8")
+    tested = dict(re.findall(r"^([\w-]+)==([\d.]+)$", text, re.MULTILINE))
+    bounds = [re.match(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", requirement) for requirement in listed]
+    declared = {(bound[1], bound[2]) for bound in bounds if bound and bound[1] in tested}
+    assert len(declared) >= 10
+    for name, bound in declared:
+        assert f"{tested[name]}.".startswith(f"{bound}."), f"{name}>={bound}, tested with {tested[name]}"
 
 
 @pytest.mark.slow("compiles the window kernels several times")

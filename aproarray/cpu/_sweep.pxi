@@ -15,6 +15,11 @@ from aproarray import _zeta
 from aproarray.cpu._prefetch cimport prefetch
 
 cdef extern from *:
+    """
+    #if defined(_MSC_VER)
+    #pragma fp_contract (off)  /* /fp:precise fused products and sums before Visual Studio 2022 */
+    #endif
+    """
     int64_t LARGEST32 "INT32_MAX"
     int64_t LARGEST64 "INT64_MAX"
 

@@ -16,6 +16,11 @@ ctypedef fused node_t:
     int64_t
 
 cdef extern from *:
+    """
+    #if defined(_MSC_VER)
+    #pragma fp_contract (off)  /* /fp:precise fused products and sums before Visual Studio 2022 */
+    #endif
+    """
     int64_t LARGEST32 "INT32_MAX"
     int64_t LARGEST64 "INT64_MAX"
     int64_t SMALLEST32 "INT32_MIN"  # its only bit is the sign

@@ -1,0 +1,90 @@
+"""Measure which lines the tests reach, of Python and of Cython: ``python -m tests.measure_coverage``.
+
+Builds a copy of the repository with gcc's counters, and runs the tests there under coverage.py. gcc counts
+what threads do without the GIL, where Cython's own line trace would take the GIL for each line. Of Python,
+lines and branches count; of Cython, lines, since most branches of its C code are its own. Numba's kernels are
+not counted. Arguments go to pytest. Prints a table, and exits with 1 if a floor is missed. Needs gcc and
+``pip install '.[coverage]'``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from tests.instrumented import built_with
+
+FLOOR_PYTHON = 95.0
+FLOOR_CYTHON = 95.0
+
+
+def cython_lines(folder: Path) -> dict[str, dict[int, bool]]:
+    """Return, for each Cython file, the lines that make code, and whether any copy of them has run.
+
+    A line is many in C: one for each type it is compiled for.
+    """
+    lines: dict[str, dict[int, bool]] = defaultdict(dict)
+    for counters in sorted((folder / "build").rglob("*.gcda")):
+        command = ["gcov", "--json-format", "--stdout", str(counters)]
+        made = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+        for report in map(json.loads, made.splitlines()):
+            for file in report["files"]:
+                if Path(file["file"]).suffix in (".pyx", ".pxi", ".pxd") and "aproarray" in file["file"]:
+                    of_file = lines[Path(file["file"]).name]
+                    for line in file["lines"]:
+                        number = line["line_number"]
+                        of_file[number] = of_file.get(number, False) or line["count"] > 0
+    return lines
+
+
+def _python(folder: Path) -> tuple[list[tuple[str, float, str]], float]:
+    coverage = [sys.executable, "-m", "coverage"]
+    subprocess.run([*coverage, "combine", "-q"], cwd=folder, check=True)
+    subprocess.run([*coverage, "json", "-q", "-o", "coverage.json"], cwd=folder, check=True)
+    report = json.loads((folder / "coverage.json").read_text())
+    rows = []
+    for name, file in sorted(report["files"].items()):
+        missed = [str(line) for line in file["missing_lines"]]
+        missed += [
+            f"{a}>{'exit' if b < 0 else b}" for a, b in file["missing_branches"] if str(a) not in missed
+        ]
+        rows.append((name, file["summary"]["percent_covered"], ", ".join(missed)))
+    return rows, report["totals"]["percent_covered"]
+
+
+def main() -> int:
+    """Build, run the tests, print the table; return the exit code."""
+    with built_with("-O1 --coverage -fprofile-update=atomic") as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "coverage",
+            "run",
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            *sys.argv[1:],
+        ]
+        tests = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}).returncode
+        rows, of_python = _python(folder)
+        lines = cython_lines(folder)
+    total = sum(map(len, lines.values()))
+    of_cython = 100 * sum(sum(of.values()) for of in lines.values()) / max(total, 1)
+    for name, of in sorted(lines.items()):
+        missed = ", ".join(str(number) for number, has_run in sorted(of.items()) if not has_run)
+        rows.append((f"aproarray/cpu/{name}", 100 * sum(of.values()) / len(of), missed))
+    print("\n| file | % | not reached |", "|---|---:|---|", sep="\n")
+    for name, percent, missed in rows:
+        print(f"| {name} | {percent:.1f} | {missed} |")
+    print(f"\nPython, lines and branches: {of_python:.1f} % (at least {FLOOR_PYTHON})")
+    print(f"Cython, lines: {of_cython:.1f} % (at least {FLOOR_CYTHON})")
+    return 1 if tests or of_python < FLOOR_PYTHON or of_cython < FLOOR_CYTHON else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
