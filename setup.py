@@ -82,6 +82,7 @@ MODULES = (
     "_global_gradients",
     "_rooted",
     "_flood",
+    "_tally",
     "_smooth",
     "_zones",
     "_reduce",

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpa
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _arrays, _dispatch, _edges, _relief, _validate, cpu
+from aproarray import _arrays, _certainty, _dispatch, _edges, _relief, _validate, cpu
 from aproarray._api import global_propagate, local_propagate, mst
 from aproarray._arrays import ForeignArray
 from aproarray._tree import SpanningTree
@@ -206,6 +206,7 @@ class _PreparedImage:
         self._neighbours = _steps(padded, 1)
         self._floods = cpu.Floods(self._reliefs, self._neighbours, padded, spacing)
         self._window = _steps(padded, _RADIUS, spacing)
+        self._witnesses: _certainty.Witnesses | None = None  # until probabilities are asked for
 
     def propagate(
         self, backend: ModuleType, seeds: Array, with_shares: bool, workers: int
@@ -234,6 +235,7 @@ class _PreparedImage:
         with self._floods.labels(flat, values.tolist(), workers) as maps:
             # What two of the three scales say; the middle one, where each says something else.
             flat = np.where(maps[1] == maps[2], maps[1], maps[0]) if len(maps) > 1 else maps[0].copy()
+            by_relief = np.stack(maps) if with_shares else np.empty((0, 0), np.int32)
         shares = np.zeros((flat.size if with_shares else 0, len(values)), np.float32)
         backend.vote(
             self._features,
@@ -247,6 +249,11 @@ class _PreparedImage:
             shares,
             workers,
         )
+        if with_shares:
+            if self._witnesses is None:
+                reliefs = self._reliefs.reshape(-1, *self._padded_shape)[(slice(None), *self._inner)]
+                self._witnesses = _certainty.Witnesses(reliefs, takes_part, self._spacing, _RADIUS, workers)
+            self._witnesses.probabilities(padded, values.tolist(), by_relief, flat, zones, shares, workers)
         chosen = flat.reshape(self._padded_shape)[self._inner]
         found = np.ones(self._shape, bool) if takes_part is None else takes_part
         seeds[found] = np.concatenate([np.zeros(1, seeds.dtype), values])[chosen[found]]
@@ -393,7 +400,7 @@ def propagate_labels(
         Seeds: above 0 a label, 0 unlabelled, below 0 a pixel that takes no part, as if `mask` left it out:
         NaN is allowed there in the image. Any number of axes. Floats that are whole numbers are taken, too.
     return_full_prob : bool
-        Whether to return shares of the vote for each label rather than labels.
+        Whether to return the probability of each label rather than labels: at two to three times the time.
     edges : array_like, optional
         A map of boundaries, higher where they are, at any scale: a membrane stain, the negative of an image
         whose walls are dark, a network's output. Of the shape of `labels`, or of its spatial axes. Labels
@@ -429,8 +436,8 @@ def propagate_labels(
         Seeds keep their label. A pixel that no seed can reach (a region that the mask or negative labels
         cut off, or no seed at all) stays 0; pixels that take no part come back as they went in.
     or, with return_full_prob, float32 array (n_labels, *labels.shape)
-        In ascending order of labels: the share of a pixel's window that votes for each. Sums to 1, or is
-        0 where no label is. The labels are where it is largest. A batch has the labels of all its images.
+        In ascending order of labels: the probability of each. Sums to 1, or is 0 where no label is. The
+        labels are where it is largest, and seeds are certain. A batch has the labels of all its images.
 
     Warns
     -----
@@ -464,6 +471,10 @@ def propagate_labels(
     most one number in twenty at either end, past a gap of three times the range of the others. They keep
     their order beyond the range, on a logarithmic scale. Single ones are moved to its end. No mean counts
     them.
+
+    Probabilities come from what else the labels might have been: by each relief, by twelve that noise
+    disturbs, by distance alone, and by the votes. How often the label was right where they said the same,
+    on photographs and nuclei, is the probability of the label.
 
     O(N C) time, or O(N (C + log N)) with `spacing`. At most 30 C + 50 bytes per pixel, and 50 more with a
     mask or negative labels. Neither depends on the number of labels, but for return_full_prob.

@@ -250,12 +250,18 @@ def print_certainty(scenes: list[Scene], kinds: list[str], only: str) -> None:
 # --- the command ------------------------------------------------------------------------------------------
 
 
-def of_peers(set_: Set, scenes: list[Scene], only: str) -> tuple[dict[str, Method], list[str]]:
+def of_peers(
+    set_: Set, scenes: list[Scene], only: str, without: str | None
+) -> tuple[dict[str, Method], list[str]]:
     """Return ours and the peers that can be called on scenes, and why the others cannot."""
     methods: dict[str, Method] = {"**`propagate_labels`**": propagated}
+    if all(scene.edges is not None for scene in scenes):
+        methods["**`propagate_labels`, `edges=`**"] = lambda scene, seeds: propagated(
+            scene, seeds, edges=peers.edges_of(scene)
+        )
     skipped = []
     for name, peer in peers.PEERS.items():
-        if only not in name:
+        if only not in name or (without is not None and without in name):
             continue
         try:
             peers.ready(peer, scenes)
@@ -278,7 +284,11 @@ def main() -> None:
     parser.add_argument("set", nargs="?", choices=SETS, metavar="SET", help=", ".join(SETS))
     parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="generated scenes without one")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N scenes")
+    parser.add_argument(
+        "--half", choices=("even", "odd"), help="scenes 0, 2, 4 ... or 1, 3, 5 ..., of which N are taken"
+    )
     parser.add_argument("--only", default="", metavar="TEXT", help="peers or rows whose name has it")
+    parser.add_argument("--without", metavar="TEXT", help="peers whose name has it are left out")
     parser.add_argument("--ablations", action="store_true", help="rows that change one part of ours each")
     parser.add_argument("--certainty", action="store_true", help="what return_full_prob is worth")
     options = parser.parse_args()
@@ -289,7 +299,8 @@ def main() -> None:
     for name in [options.set] if options.set else SETS:
         set_ = SETS[name]
         read = set_.generate() if options.folder is None else set_.read(options.folder)
-        scenes = list(itertools.islice(read, options.limit))
+        start, step = {None: (0, 1), "even": (0, 2), "odd": (1, 2)}[options.half]
+        scenes = list(itertools.islice(itertools.islice(read, start, None, step), options.limit))
         if not scenes:
             parser.error(f"{options.folder} has no scenes; expected {set_.layout}")
         n_regions = sum(int(scene.regions.max()) for scene in scenes)
@@ -306,7 +317,7 @@ def main() -> None:
                 row: method for row, method in OF_SEEDS.items() if options.only in row or method is propagated
             }
         else:
-            rows, skipped = of_peers(set_, scenes, options.only)
+            rows, skipped = of_peers(set_, scenes, options.only, options.without)
         print(*table(called(rows, scenes, kinds), kinds), sep="\n", flush=True)
         print("", *(f"Not called: {reason}." for reason in skipped), sep="\n")
         if "coarse" in scenes[0].evidence and (options.ablations or not options.only):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage import io, measure, morphology
@@ -112,9 +113,15 @@ def coarse(regions: Array) -> Array:
     return patches.reshape(rows, columns, n).repeat(PATCH, 0).repeat(PATCH, 1)[:height, :width]
 
 
-def numbered(drawn: Array) -> Array:
+def numbered(segmentation: Array) -> Array:
     """Return regions numbered from 1 without gaps."""
-    return np.unique(drawn, return_inverse=True)[1].reshape(drawn.shape) + 1
+    return np.unique(segmentation, return_inverse=True)[1].reshape(segmentation.shape) + 1
+
+
+def drawn(path: Path) -> Array:
+    """Read the numbers of a drawing: those of a palette rather than its colours."""
+    with Image.open(path) as picture:
+        return np.asarray(picture).astype(np.int64)
 
 
 def unit(image: Array) -> Array:
@@ -127,8 +134,8 @@ def unit(image: Array) -> Array:
 # --- photographs ------------------------------------------------------------------------------------------
 
 
-def _photograph(name: str, image: Array, drawn: Array) -> Scene:
-    regions = numbered(drawn)
+def _photograph(name: str, image: Array, segmentation: Array) -> Scene:
+    regions = numbered(segmentation)
     evidence = {"scribble": seeds(regions, scribble), "point": seeds(regions, point)}
     return Scene(name, image, regions, {**evidence, "coarse": coarse(regions)})
 
@@ -137,8 +144,8 @@ def read_photographs(folder: Path) -> Iterator[Scene]:
     """Read NAME.jpg, each with an array `segmentation` (H, W) of integers in NAME.npz."""
     for path in sorted(folder.glob("*.jpg")):
         with np.load(path.with_suffix(".npz")) as arrays:
-            drawn = arrays["segmentation"]
-        yield _photograph(path.stem, io.imread(path) / 255, drawn)
+            segmentation = arrays["segmentation"]
+        yield _photograph(path.stem, io.imread(path) / 255, segmentation)
 
 
 def generate_photographs() -> Iterator[Scene]:
@@ -156,10 +163,10 @@ def read_strokes(folder: Path) -> Iterator[Scene]:
     """Read image/ with label/ (0 background, 1 object, 255 unsure) and strokes, scribble1/ and scribble2/."""
     for path in sorted((folder / "image").glob("*.jpg")):
         label, sparse, detailed = (
-            io.imread(folder / part / f"{path.stem}.png") for part in ("label", "scribble1", "scribble2")
+            drawn(folder / part / f"{path.stem}.png") for part in ("label", "scribble1", "scribble2")
         )
         regions = np.choose(np.minimum(label, 2), (2, 1, 0))
-        evidence = {"sparse": sparse.astype(np.int64), "detailed": detailed.astype(np.int64)}
+        evidence = {"sparse": sparse, "detailed": detailed}
         yield Scene(path.stem, io.imread(path) / 255, regions, evidence, scored=(1,))
 
 
@@ -189,7 +196,7 @@ def _objects(name: str, image: Array, label: Array, spacing: tuple[float, ...] |
 def read_nuclei(folder: Path) -> Iterator[Scene]:
     """Read image/NAME.png or .jpg with label/NAME.png: 0 background, above 0 the number of a nucleus."""
     for path in sorted((folder / "image").iterdir()):
-        label = io.imread(folder / "label" / f"{path.stem}.png").astype(np.int64)
+        label = drawn(folder / "label" / f"{path.stem}.png")
         if label.any():
             yield _objects(path.stem, io.imread(path) / 255, label)
 
@@ -236,7 +243,7 @@ def _sections(folder: Path) -> tuple[list[str], Array, Array]:
     """Read image/NAME.jpg with label/NAME.png: white inside of a cell, black on a membrane."""
     paths = sorted((folder / "image").glob("*.jpg"))
     images = np.stack([io.imread(path) for path in paths]).astype(np.float32) / 255
-    inside = np.stack([io.imread(folder / "label" / f"{path.stem}.png") > 0 for path in paths])
+    inside = np.stack([drawn(folder / "label" / f"{path.stem}.png") > 0 for path in paths])
     return [path.stem for path in paths], images, inside
 
 

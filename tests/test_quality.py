@@ -90,7 +90,10 @@ def test_strokes_are_read(tmp_path):
     strokes[10, 50:70], strokes[50, 10:70] = 1, 2
     save(tmp_path / "image/a.jpg", image)
     for part, array in (("label", label), ("scribble1", strokes), ("scribble2", 2 * (strokes > 1))):
-        save(tmp_path / part / "a.png", array.astype(np.uint8))
+        picture = imageio.fromarray(array.astype(np.uint8))
+        picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])  # whose colours are no numbers
+        (tmp_path / part).mkdir()
+        picture.save(tmp_path / part / "a.png")
     (scene,) = scenes.SETS["strokes"].read(tmp_path)
     assert np.array_equal(scene.regions, np.select([label == 1, label == 0], [1, 2], 0))
     assert np.array_equal(scene.evidence["sparse"], strokes)
@@ -250,6 +253,18 @@ def test_tables(folder, monkeypatch, capsys):
             assert np.mean([float(half) for half in both.split()]) == pytest.approx(score, abs=2e-3)
     assert float(rows["**`refine`**"][0]) > 0.8 > float(rows["unrefined"][0])
     assert "Not called: OpenCV `grabCut`, 5 iterations: takes two labels alone." in out
+
+
+def test_maps_of_edges_are_passed_on(monkeypatch, capsys):
+    command(monkeypatch, quality, "membranes", "--limit", "1", "--only", "edges", "--without", "MCP")
+    rows = table_rows(capsys.readouterr().out)
+    assert list(rows) == [
+        "**`propagate_labels`**",
+        "**`propagate_labels`, `edges=`**",
+        "skimage `watershed`, edges",
+    ]
+    plain, beside_edges, *_ = (float(cells[2]) for cells in rows.values())
+    assert beside_edges > plain
 
 
 def test_ablations(folder, monkeypatch, capsys):

@@ -19,7 +19,7 @@ from aproarray.cpu._global import (
     global_propagate,
     lines,
 )
-from aproarray.cpu._labels import Floods, vote
+from aproarray.cpu._labels import Floods, tally, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._smoothing import gradient, smooth
@@ -72,6 +72,7 @@ __all__ = [
     "sorted_edges",
     "sorted_weights",
     "sum_stretches",
+    "tally",
     "tree_filter",
     "tree_filter_gradients",
     "vote",
