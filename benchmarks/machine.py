@@ -12,9 +12,9 @@ import aproarray
 from benchmarks import algorithm_1
 from benchmarks.timing import Skip
 
-
 _PACKAGES = (
-    "numpy", "numba", "scipy", "scikit-image", "higra", "torch", "opencv-python-headless", "SimpleITK", "PyMaxflow",
+    "numpy", "numba", "scipy", "scikit-image", "higra", "torch",
+    "opencv-python-headless", "SimpleITK", "PyMaxflow",
 )  # fmt: skip
 
 
