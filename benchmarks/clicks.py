@@ -4,8 +4,8 @@ A user is simulated who looks for the largest error: the largest connected piece
 The user clicks at its innermost pixel. A disk of radius 3 (in volumes a ball of radius 1) gets the region's
 label, as far as it lies in the region. The first click is in the largest piece of a region, as all pixels are
 wrong then. Clicks are counted until the mean IoU of the regions is `--target`, and at most `--most` of them.
-Sets and folders are those of benchmarks.quality. "ms" is the median and the 90th percentile of the time of an
-answer, on one thread, after all that depends on the image alone is computed.
+Sets and folders are those of benchmarks.quality. "ms" is the median and the 90th percentile of the
+processor time of an answer, on one thread, after all that depends on the image alone is computed.
 """
 
 from __future__ import annotations
@@ -67,42 +67,42 @@ def session(scene: Scene, answer: Answer, target: float, most: int) -> Session:
             break
         marked, label = click(error, scene.regions)
         seeds[marked] = label
-        start = time.perf_counter()
+        start = time.process_time()
         labels = answer(seeds)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
         iou = mean_iou(labels, scene)
         ious.append(iou)
     return Session(len(ious), iou >= target, ious, seconds)
 
 
-def propagator(scene: Scene, sigma: float) -> Answer:
+def propagator(scene: Scene) -> Answer:
     """Prepare ours."""
     ready = aproarray.LabelPropagator(scene.image, channel_axis=scene.channel_axis, spacing=scene.spacing)
     return lambda seeds: ready.propagate(seeds, workers=1)
 
 
-def watershed(scene: Scene, sigma: float) -> Answer:
+def watershed(scene: Scene) -> Answer:
     """Prepare scikit-image's watershed."""
-    gradient = peers.gradient(scene, sigma)
+    gradient = peers.gradient(scene, 1.0)
     return lambda seeds: segmentation.watershed(gradient, seeds)
 
 
-def random_walker(scene: Scene, sigma: float) -> Answer:
+def random_walker(scene: Scene) -> Answer:
     """Return scikit-image's random walker, which prepares nothing; of one label it makes a plain image."""
 
     def answer(seeds: Array) -> Array:
         if len(np.unique(seeds)) < 3:
             return np.full_like(seeds, seeds.max())
-        return peers.random_walker(scene, seeds, sigma)
+        return peers.random_walker(scene, seeds)
 
     return answer
 
 
-METHODS: dict[str, Callable[[Scene, float], Answer]] = {
+METHODS: dict[str, Callable[[Scene], Answer]] = {
     "**`LabelPropagator`**": propagator,
-    "skimage `watershed`, gradient": watershed,
+    "skimage `watershed`, gradient of sigma 1": watershed,
 }
-SLOW: dict[str, Callable[[Scene, float], Answer]] = {"skimage `random_walker`, beta 130": random_walker}
+SLOW: dict[str, Callable[[Scene], Answer]] = {"skimage `random_walker`, beta 130": random_walker}
 
 
 def line(name: str, sessions: list[Session]) -> str:
@@ -146,7 +146,7 @@ def main() -> None:
     sessions: dict[str, list[Session]] = {name: [] for name in methods}
     for number, scene in enumerate(scenes, 1):
         for name, prepare in methods.items():
-            answer = prepare(scene, set_.sigma)
+            answer = prepare(scene)
             sessions[name].append(session(scene, answer, options.target, options.most))
         print(f"\r{number} of {len(scenes)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
@@ -156,7 +156,7 @@ def main() -> None:
     print(f"| | clicks to {options.target:g} | median | missed | IoU at 10 | IoU at 20 | ms | ms, 90 % |")
     print("|---|" + "---:|" * 7)
     for name, rows in sessions.items():
-        print(line(peers.told(name, set_.sigma), rows))
+        print(line(name, rows))
 
 
 if __name__ == "__main__":

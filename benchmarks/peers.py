@@ -6,6 +6,7 @@ or cannot take the scenes, and says why.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ SLOW_BEYOND = 500_000
 class Peer(NamedTuple):
     """A method, what must be installed for it, and what it cannot take."""
 
-    call: Callable[[Scene, Array, float], Array]  # with the sigma that suits the set
+    call: Method
     module: str | None = None
     two_labels: bool = False
     two_axes: bool = False
@@ -58,7 +59,7 @@ def edges_of(scene: Scene) -> Array:
     return scene.edges
 
 
-def nearest_seed(scene: Scene, seeds: Array, sigma: float) -> Array:
+def nearest_seed(scene: Scene, seeds: Array) -> Array:
     """Give each pixel the label of the nearest seed."""
     at = ndimage.distance_transform_edt(
         seeds == 0, sampling=scene.spacing, return_distances=False, return_indices=True
@@ -67,17 +68,17 @@ def nearest_seed(scene: Scene, seeds: Array, sigma: float) -> Array:
     return labels
 
 
-def watershed(scene: Scene, seeds: Array, sigma: float) -> Array:
+def watershed(scene: Scene, seeds: Array, sigma: float = 1.0) -> Array:
     labels: Array = segmentation.watershed(gradient(scene, sigma), seeds)
     return labels
 
 
-def watershed_of_edges(scene: Scene, seeds: Array, sigma: float) -> Array:
+def watershed_of_edges(scene: Scene, seeds: Array) -> Array:
     labels: Array = segmentation.watershed(edges_of(scene), seeds)
     return labels
 
 
-def random_walker(scene: Scene, seeds: Array, sigma: float, **options: Any) -> Array:
+def random_walker(scene: Scene, seeds: Array, **options: Any) -> Array:
     """Return the walker's labels, or with return_full_prob its probabilities (n_labels, ...)."""
     result: Array = segmentation.random_walker(
         scene.image, seeds, beta=130, mode="cg_j", tol=1e-3, channel_axis=scene.channel_axis,
@@ -103,15 +104,15 @@ def geodesic_labels(relief: Array, seeds: Array, spacing: tuple[float, ...] | No
     return seeds.ravel()[source].reshape(seeds.shape)
 
 
-def geodesic(scene: Scene, seeds: Array, sigma: float) -> Array:
+def geodesic(scene: Scene, seeds: Array, sigma: float = 1.0) -> Array:
     return geodesic_labels(gradient(scene, sigma), seeds, scene.spacing)
 
 
-def geodesic_of_edges(scene: Scene, seeds: Array, sigma: float) -> Array:
+def geodesic_of_edges(scene: Scene, seeds: Array) -> Array:
     return geodesic_labels(edges_of(scene), seeds, scene.spacing)
 
 
-def nearest_in_colour(scene: Scene, seeds: Array, sigma: float) -> Array:
+def nearest_in_colour(scene: Scene, seeds: Array, sigma: float = 1.0) -> Array:
     """Let the 5 seeds vote that are nearest in colour (smoothed by sigma) and position."""
     parts = np.moveaxis(colours(scene), -1, 0) / 100
     smooth = [ndimage.gaussian_filter(part, sigma) for part in parts]
@@ -128,7 +129,7 @@ def nearest_in_colour(scene: Scene, seeds: Array, sigma: float) -> Array:
     return np.where(flat > 0, flat, result).reshape(seeds.shape)
 
 
-def grab_cut(scene: Scene, seeds: Array, sigma: float) -> Array:
+def grab_cut(scene: Scene, seeds: Array) -> Array:
     """Return 1 (object) or 2 (background) after 5 iterations; unmarked pixels start as background."""
     import cv2
 
@@ -139,7 +140,7 @@ def grab_cut(scene: Scene, seeds: Array, sigma: float) -> Array:
     return np.where((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD), 1, 2)
 
 
-def opencv_watershed(scene: Scene, seeds: Array, sigma: float) -> Array:
+def opencv_watershed(scene: Scene, seeds: Array) -> Array:
     """Return OpenCV's watershed of colours; its lines take the label of the nearest pixel."""
     import cv2
 
@@ -154,7 +155,7 @@ def _bytes(scene: Scene) -> Array:
     return np.ascontiguousarray((image * 255).round().astype(np.uint8))
 
 
-def itk_watershed(scene: Scene, seeds: Array, sigma: float) -> Array:
+def itk_watershed(scene: Scene, seeds: Array, sigma: float = 1.0) -> Array:
     import SimpleITK
 
     labels = SimpleITK.MorphologicalWatershedFromMarkers(
@@ -169,7 +170,7 @@ def itk_watershed(scene: Scene, seeds: Array, sigma: float) -> Array:
 BINS = 8  # of each channel of colour models
 
 
-def graph_cut(scene: Scene, seeds: Array, sigma: float) -> Array:
+def graph_cut(scene: Scene, seeds: Array) -> Array:
     """Cut between object (1) and background (2): Boykov and Jolly, colour models of the strokes.
 
     An edge costs 50 exp(-d^2 / (2 mean d^2)); a pixel costs -log of the share of its colour in the strokes,
@@ -218,27 +219,18 @@ def unit_range(part: Array) -> Array:
 
 PEERS: dict[str, Peer] = {
     "nearest seed": Peer(nearest_seed),
-    "5 nearest seeds in colour and position": Peer(nearest_in_colour, slow=True),
-    "skimage `watershed`, gradient": Peer(watershed, "skimage"),
+    "5 nearest seeds in colour (sigma 1) and position": Peer(nearest_in_colour, slow=True),
+    "skimage `watershed`, gradient of sigma 1": Peer(watershed, "skimage"),
+    "skimage `watershed`, gradient of sigma 2": Peer(functools.partial(watershed, sigma=2.0), "skimage"),
     "skimage `watershed`, edges": Peer(watershed_of_edges, "skimage", with_edges=True),
-    "skimage `MCP_Geometric`, gradient + mean": Peer(geodesic, "skimage"),
+    "skimage `MCP_Geometric`, gradient of sigma 1 + mean": Peer(geodesic, "skimage"),
     "skimage `MCP_Geometric`, edges + mean": Peer(geodesic_of_edges, "skimage", with_edges=True),
     "skimage `random_walker`, beta 130": Peer(random_walker, "skimage", slow=True),
-    "SimpleITK morphological watershed, gradient": Peer(itk_watershed, "SimpleITK"),
+    "SimpleITK morphological watershed, gradient of sigma 1": Peer(itk_watershed, "SimpleITK"),
     "OpenCV `watershed`": Peer(opencv_watershed, "cv2", two_axes=True),
     "OpenCV `grabCut`, 5 iterations": Peer(grab_cut, "cv2", two_labels=True, two_axes=True),
     "PyMaxflow, colour models": Peer(graph_cut, "maxflow", two_labels=True),
 }
-
-
-def told(name: str, sigma: float) -> str:
-    """Return a name with the sigma, where the gradient's is used."""
-    return name.replace("gradient", f"gradient of sigma {sigma:g}")
-
-
-def method(peer: Peer, sigma: float) -> Method:
-    """Return a peer as a method, for a set's sigma."""
-    return lambda scene, seeds: peer.call(scene, seeds, sigma)
 
 
 def ready(peer: Peer, scenes: list[Scene]) -> None:

@@ -10,8 +10,8 @@ without SET, those of all sets are. Evidence is made of the regions that are tru
 * sparse, detailed: strokes of people, two sets for each image.
 
 The score is the mean IoU of a scene's regions. "Halves" are its means over even and odd scenes. Methods are
-called in turns on one thread: "s" is the median of a method's seconds for a scene, "times ours" the median of
-their ratios to the first row's.
+called in turns on one thread: "s" is the median of a method's processor time for a scene, "times ours" the
+median of its ratios to the first row's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 import aproarray
 from aproarray import _labels, _relief, related
 from benchmarks import machine, peers
-from benchmarks.scenes import PATCH, SETS, Scene, Set
+from benchmarks.scenes import PATCH, SETS, Scene
 from benchmarks.timing import Skip
 
 Array = NDArray[Any]
@@ -131,9 +131,9 @@ def called(
         for name, method in methods.items():
             if number == 0 and kind == kinds[0]:
                 method(scene, scene.evidence[kind])
-            start = time.perf_counter()
+            start = time.process_time()
             labels = method(scene, scene.evidence[kind])
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
             calls[name][kind].append(Call(mean_iou(labels, scene), seconds))
         print(f"\r{kind}: {number + 1} of {len(scenes)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
@@ -201,11 +201,11 @@ def certainty(
     for number, scene in enumerate(scenes):
         seeds = scene.evidence[kind]
         for _ in range(2 if number == 0 else 1):
-            start = time.perf_counter()
+            start = time.process_time()
             labels(scene, seeds)
-            between = time.perf_counter()
+            between = time.process_time()
             found = shares(scene, seeds)
-            end = time.perf_counter()
+            end = time.process_time()
         ratios.append((end - between) / (between - start))
         counted = (seeds == 0) & (scene.regions > 0)
         confidence = found.max(0)[counted].astype(np.float64)
@@ -224,8 +224,8 @@ CERTAIN: dict[str, tuple[Method, Method]] = {
         propagated,
     ),
     "skimage `random_walker`, beta 130": (
-        lambda scene, seeds: peers.random_walker(scene, seeds, 1.0, return_full_prob=True),
-        lambda scene, seeds: peers.random_walker(scene, seeds, 1.0),
+        lambda scene, seeds: peers.random_walker(scene, seeds, return_full_prob=True),
+        peers.random_walker,
     ),
 }
 
@@ -250,9 +250,7 @@ def print_certainty(scenes: list[Scene], kinds: list[str], only: str) -> None:
 # --- the command ------------------------------------------------------------------------------------------
 
 
-def of_peers(
-    set_: Set, scenes: list[Scene], only: str, without: str | None
-) -> tuple[dict[str, Method], list[str]]:
+def of_peers(scenes: list[Scene], only: str, without: str | None) -> tuple[dict[str, Method], list[str]]:
     """Return ours and the peers that can be called on scenes, and why the others cannot."""
     methods: dict[str, Method] = {"**`propagate_labels`**": propagated}
     if all(scene.edges is not None for scene in scenes):
@@ -268,7 +266,7 @@ def of_peers(
         except Skip as reason:
             skipped.append(f"{name}: {reason}")
         else:
-            methods[peers.told(name, set_.sigma)] = peers.method(peer, set_.sigma)
+            methods[name] = peer.call
     return methods, skipped
 
 
@@ -317,7 +315,7 @@ def main() -> None:
                 row: method for row, method in OF_SEEDS.items() if options.only in row or method is propagated
             }
         else:
-            rows, skipped = of_peers(set_, scenes, options.only, options.without)
+            rows, skipped = of_peers(scenes, options.only, options.without)
         print(*table(called(rows, scenes, kinds), kinds), sep="\n", flush=True)
         print("", *(f"Not called: {reason}." for reason in skipped), sep="\n")
         if "coarse" in scenes[0].evidence and (options.ablations or not options.only):

@@ -46,14 +46,13 @@ class Scene(NamedTuple):
 
 
 class Set(NamedTuple):
-    """A kind of scenes: where they come from, and which gradient suits them."""
+    """A kind of scenes, and where they come from."""
 
     what: str
     layout: str
     evidence: tuple[str, ...]
     read: Callable[[Path], Iterator[Scene]]
     generate: Callable[[], Iterator[Scene]]
-    sigma: float = 1.0  # of the gradient that peers get
 
 
 def depth(piece: Array) -> Array:
@@ -424,6 +423,5 @@ SETS: dict[str, Set] = {
         ("slices", "point"),
         read_nuclei3d,
         generate_nuclei3d,
-        sigma=2.0,
     ),
 }

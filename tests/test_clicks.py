@@ -76,7 +76,7 @@ def test_the_table(monkeypatch, capsys):
 
 
 def test_random_walker_of_one_label_and_of_more(scene):
-    answer = clicks.random_walker(scene, 1.0)
+    answer = clicks.random_walker(scene)
     seeds = np.zeros_like(scene.regions)
     seeds[5, 30] = 1
     assert (answer(seeds) == 1).all()

@@ -216,7 +216,7 @@ def test_peers_find_plain_regions(folder):
         if peer.module is not None and importlib.util.find_spec(peer.module) is None:
             continue
         peers.ready(peer, [scene])
-        labels = peers.method(peer, 1.0)(scene, scene.evidence["scribble"])
+        labels = peer.call(scene, scene.evidence["scribble"])
         floor = 0.5 if name == "nearest seed" else 0.9
         assert quality.mean_iou(labels, scene) > floor, name
         called += 1
