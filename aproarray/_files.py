@@ -403,14 +403,18 @@ def write(path: Path, array: Array, *, coloured: bool = False, like: Raster | No
         def writer(beside: Path) -> None:
             Image.fromarray(array).save(beside)
 
+    write_whole(path, writer)
+
+
+def write_whole(path: Path, writer: Callable[[Path], None]) -> None:
+    """Write a file beside, then move it into place: whatever goes wrong, the old file stays as it was."""
     try:
-        _write_whole(path, writer)
+        _write_beside(path, writer)
     except OSError as error:
         raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _write_whole(path: Path, writer: Callable[[Path], None]) -> None:
-    """Write a file beside, then move it into place: whatever goes wrong, the old file stays as it was."""
+def _write_beside(path: Path, writer: Callable[[Path], None]) -> None:
     try:
         status: os.stat_result | None = path.stat()
     except FileNotFoundError:

@@ -255,8 +255,11 @@ class _PreparedImage:
                 self._witnesses = _certainty.Witnesses(reliefs, takes_part, self._spacing, _RADIUS, workers)
             self._witnesses.probabilities(padded, values.tolist(), by_relief, flat, zones, shares, workers)
         chosen = flat.reshape(self._padded_shape)[self._inner]
-        found = np.ones(self._shape, bool) if takes_part is None else takes_part
-        seeds[found] = np.concatenate([np.zeros(1, seeds.dtype), values])[chosen[found]]
+        own = np.concatenate([np.zeros(1, seeds.dtype), values])
+        if takes_part is None:
+            own.take(chosen, out=seeds, mode="clip")
+        else:
+            seeds[takes_part] = own[chosen[takes_part]]
         if with_shares:
             shares = np.moveaxis(shares.reshape(*self._padded_shape, len(values))[self._inner], -1, 0)
         return values, shares

@@ -82,12 +82,16 @@ def stretched(
         scale = float(_differences(high, low))
     if not scale > 0:
         return np.zeros(image.shape, np.float32), None
-    if np.isfinite(scale):
-        exact = _differences(ordinary, low)
-    else:  # a difference too large for its type
-        exact, scale = np.divide(ordinary, 2, order="C") - low / 2, float(high / 2 - low / 2)
-    exact /= scale
-    result = exact.astype(np.float32)
+    too_large = not np.isfinite(scale)  # for the numbers' type
+    if too_large:
+        scale = float(high / 2 - low / 2)
+    result = np.empty(image.shape, np.float32)
+    source, target = ordinary.reshape(-1), result.reshape(-1)
+    for first in range(0, len(source), _CONVERTED):
+        part = source[first : first + _CONVERTED]
+        exact = part / 2 - low / 2 if too_large else _differences(part, low)
+        exact /= scale
+        target[first : first + _CONVERTED] = exact
     if outside is None:
         return result, None
     odd: NDArray[np.bool_] = outside.any(-1)
@@ -210,14 +214,6 @@ def smoothed(
     return result
 
 
-def _square_norm(array: Array) -> Array:
-    """Return the sum of squares over the last axis, added in order: einsum's order depends on strides."""
-    total: Array = np.zeros(array.shape[:-1], array.dtype)
-    for c in range(array.shape[-1]):
-        total += array[..., c] * array[..., c]
-    return total
-
-
 def colours(
     image: Array, mask: NDArray[np.bool_] | None, convert2lab: bool
 ) -> tuple[Array, NDArray[np.bool_] | None]:
@@ -254,9 +250,9 @@ def reliefs(
     """Return the reliefs (3, ...) of features (..., C): the middle scale, the finest, the coarsest."""
     middle = smoothed(features, _STEPS[1], mask, spacing, workers)
     coarsest = smoothed(middle, _STEPS[2], mask, spacing, workers)
-    gradients = np.stack(
-        [cpu.gradient(scale, mask, spacing, workers) for scale in (middle, features, coarsest)]
-    )
+    gradients = np.zeros((3, *features.shape[:-1]), np.float32)
+    for scale, gradient in zip((middle, features, coarsest), gradients, strict=True):
+        cpu.gradient(scale, mask, spacing, workers, out=gradient)
     return _over_what_is_usual(gradients, mask, outliers, spacing, workers)
 
 
@@ -378,6 +374,7 @@ def typical_step(
     mask: NDArray[np.bool_] | None,
     outliers: NDArray[np.bool_] | None = None,
     spacing: Sequence[float] | None = None,
+    workers: int = 1,
 ) -> float:
     """Return the root mean square distance of neighbours in features (..., C), 0 if there are none.
 
@@ -388,21 +385,7 @@ def typical_step(
         counted = ~blurred_with(outliers)
         if mask is not None:
             counted &= mask
-        step = typical_step(features, counted, None, spacing)
+        step = typical_step(features, counted, None, spacing, workers)
         if step > 0:
             return step
-    total, count = 0.0, 0
-    for axis in range(features.ndim - 1):
-        along = np.moveaxis(features, axis, 0)
-        square = _square_norm(along[1:] - along[:-1])
-        if spacing is not None:
-            square /= np.float32(spacing[axis] ** 2)
-        if mask is None:
-            total += float(square.sum(dtype=np.float64))
-            count += square.size
-        else:
-            valid = np.moveaxis(mask, axis, 0)
-            both = valid[1:] & valid[:-1]
-            total += float(square[both].sum(dtype=np.float64))
-            count += int(np.count_nonzero(both))
-    return float(np.sqrt(total / count)) if count else 0.0
+    return math.sqrt(cpu.mean_square_step(features, mask, spacing, workers))

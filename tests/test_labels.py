@@ -482,6 +482,58 @@ def test_stroke_after_stroke(scene):
         assert np.array_equal(propagator.propagate(strokes), propagate_labels(image, strokes))
 
 
+@pytest.mark.filterwarnings("ignore:labels hold no seed")
+@given(st.integers(0, 2**32), st.integers(1, 3), st.booleans(), st.sampled_from([None, (1, 2.5, 4)]))
+@settings(max_examples=30)
+def test_any_strokes_after_any_others_give_the_labels_of_a_first_call(seed, ndim, in_batch, spacing):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, (90, 25, 8)[ndim - 1], ndim))
+    leading = (2,) if in_batch else ()
+    image = rng.integers(0, rng.choice([2, 20, 1000]), (*leading, *shape)).astype(np.float32)
+    options = {"spatial_ndim": ndim, "channel_axis": None, "spacing": spacing and spacing[:ndim]}
+    if rng.random() < 0.5:
+        options["mask"] = rng.random(shape) < 0.9
+    propagator = LabelPropagator(image, **options)
+    seeds = np.zeros((*leading, *shape), int)
+    for _ in range(4):
+        changed = rng.random(seeds.shape) < rng.choice([0, 0.02, 0.3])
+        seeds[changed] = rng.choice([0, 0, 5, 7, 31], np.count_nonzero(changed))
+        strokes = seeds.astype(rng.choice([np.int16, np.int64, np.float32]))
+        if rng.random() < 0.3:
+            strokes[rng.random(seeds.shape) < 0.05] = -1
+        with_shares = bool(rng.random() < 0.5)
+        result = propagator.propagate(strokes, return_full_prob=with_shares, workers=2)
+        first = LabelPropagator(image, **options).propagate(strokes, return_full_prob=with_shares)
+        assert np.array_equal(result, first)
+
+
+def test_another_stroke_after_one_that_failed(scene, monkeypatch):
+    image, seeds, _ = scene
+    propagator = LabelPropagator(image)
+    propagator.propagate(np.where(seeds == 3, 0, seeds))
+
+    def fails(*_):
+        raise MemoryError("no more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu._labels._flood, "Repair", fails)
+        with pytest.raises(MemoryError, match="no more"):
+            propagator.propagate(seeds)
+    assert np.array_equal(propagator.propagate(seeds), propagate_labels(image, seeds))
+
+
+def test_only_what_a_stroke_wins_is_flooded_again(scene, monkeypatch):
+    image, seeds, _ = scene
+    propagator = LabelPropagator(image)
+    propagator.propagate(seeds)
+    monkeypatch.delattr(cpu._labels._flood, "Flood")  # which floods from the start
+    more = seeds.copy()
+    more[50, 60:70] = 3
+    result = propagator.propagate(more)
+    monkeypatch.undo()
+    assert np.array_equal(result, propagate_labels(image, more))
+
+
 def test_many_labels():
     seeds = np.zeros((120, 120), int)
     seeds[::4, ::4] = np.arange(900).reshape(30, 30) + 1

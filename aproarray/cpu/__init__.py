@@ -22,7 +22,7 @@ from aproarray.cpu._global import (
 from aproarray.cpu._labels import Floods, tally, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
-from aproarray.cpu._smoothing import gradient, smooth
+from aproarray.cpu._smoothing import gradient, mean_square_step, smooth
 from aproarray.cpu._tree_filter import edge_distances, rooted_trees, tree_filter, tree_filter_gradients
 from aproarray.cpu._trees import (
     are_trees,
@@ -63,6 +63,7 @@ __all__ = [
     "linkage",
     "local_gradients",
     "local_propagate",
+    "mean_square_step",
     "pairwise_affinities",
     "pamr",
     "reduce_line",

@@ -322,7 +322,7 @@ cdef Py_ssize_t solve_tile(
                 id = id_of(items, i + x, kind)
                 ends[2 * x] = <node_t> (id >> view.id_bits)
                 ends[2 * x + 1] = <node_t> (ends[2 * x] + view.local_strides[id & k_mask])
-            find_together(sets, ends, <int> (2 * x + 2))
+            find_together(sets, ends, <int> (2 * min(<Py_ssize_t> TOGETHER, count - i)))
         id = id_of(items, i, kind)
         key = <node_t> key_of(items, i, kind)
         a = find(sets, ends[2 * (i % TOGETHER)])
@@ -507,7 +507,10 @@ cdef void kruskal(
             for x in range(TOGETHER):
                 ends_of(graph, id_of(items, min(i + x, n_items - 1), kind), ends + 2 * x, ends + 2 * x + 1)
             for x in range(2 * TOGETHER):
-                prefetch(sets + 2 * ends[x] if run_of == NULL else run_of + ends[x])
+                if run_of == NULL:
+                    prefetch(sets + 2 * ends[x])
+                else:
+                    prefetch(run_of + ends[x])
         if run_of != NULL and 0 <= group + 3 < n_groups:
             ends = ring[(group + 3) % GROUPS]
             for x in range(2 * TOGETHER):

@@ -30,3 +30,14 @@ def gradients(
     first: int,
     last: int,
 ) -> None: ...
+def square_steps(
+    image: Array,
+    mask: Array,
+    sums: Array,
+    counts: Array,
+    shape: tuple[int, ...],
+    n_channels: int,
+    units: tuple[float, ...],
+    first: int,
+    last: int,
+) -> None: ...

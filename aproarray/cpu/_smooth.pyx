@@ -6,6 +6,7 @@ order that is written here. Results are therefore the same for any split into ro
 """
 
 from libc.math cimport sqrtf
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
 
@@ -229,3 +230,93 @@ cdef inline void differences_along(
             out + n - n_channels, row + n - 2 * n_channels, row + n - n_channels, NULL,
             inside + row_length - 2, inside + row_length - 1, NULL, 1, n_channels,
         )
+
+
+cdef inline double sum_of_squares(
+    float *differences, const unsigned char *counted, Py_ssize_t row_length, int n_channels, float unit
+) noexcept nogil:
+    """Return the sum of squared differences over channels and pixels, all of them or those that count."""
+    cdef Py_ssize_t i, j, n = row_length * n_channels
+    cdef int c
+    cdef float square
+    cdef double even = 0, odd = 0
+    for j in range(n):
+        differences[j] = differences[j] * differences[j]
+    for i in range(row_length):
+        square = 0
+        for c in range(n_channels):
+            square += differences[i * n_channels + c]
+        if unit != 1:
+            square /= unit
+        if counted != NULL and not counted[i]:
+            continue
+        if i & 1:
+            odd += square
+        else:
+            even += square
+    return even + odd
+
+
+cdef inline Py_ssize_t count_both(
+    unsigned char *both, const unsigned char *one, const unsigned char *other, Py_ssize_t n
+) noexcept nogil:
+    cdef Py_ssize_t i, count = 0
+    for i in range(n):
+        both[i] = one[i] & other[i]
+        count += both[i]
+    return count
+
+
+def square_steps(
+    const float[::1] image, const unsigned char[::1] mask, double[:, ::1] sums, int64_t[:, ::1] counts,
+    tuple shape, int n_channels, tuple units, Py_ssize_t first, Py_ssize_t last,
+):
+    """Write for rows [first, last) the sum of squared steps along each axis, and how many there are.
+
+    A step leads to the next pixel. Its square is divided by the axis's unit. Both ends take part by the
+    mask (no entries: all pixels do).
+    """
+    cdef int ndim = len(shape), axis
+    cdef Py_ssize_t extents[MAX_NDIM]
+    cdef Py_ssize_t strides[MAX_NDIM]
+    cdef float divisors[MAX_NDIM]
+    cdef Py_ssize_t row_length = shape[ndim - 1], n = row_length * n_channels, stride = 1, row, ahead, length
+    cdef const float *own
+    cdef const unsigned char *inside
+    cdef float *differences
+    cdef unsigned char *both
+    for axis in range(ndim - 1, -1, -1):
+        extents[axis] = shape[axis]
+        divisors[axis] = units[axis]
+        strides[axis] = stride
+        if axis < ndim - 1:
+            stride *= extents[axis]
+    if first == last or n == 0:
+        return
+    differences = <float *> malloc(n * sizeof(float))
+    both = <unsigned char *> malloc(row_length)
+    if differences == NULL or both == NULL:
+        free(differences)
+        free(both)
+        raise MemoryError(f"no memory for the steps of rows of {row_length} pixels")
+    with nogil:
+        for row in range(first, last):
+            own = &image[row * n]
+            for axis in range(ndim):
+                sums[row, axis], counts[row, axis] = 0, 0
+                if axis == ndim - 1:
+                    ahead, length = 1, row_length - 1
+                elif row // strides[axis] % extents[axis] < extents[axis] - 1:
+                    ahead, length = strides[axis] * row_length, row_length
+                else:
+                    continue
+                differ(differences, own + ahead * n_channels, own, length * n_channels, 1)
+                counts[row, axis] = length
+                inside = NULL
+                if mask.shape[0]:
+                    inside = &mask[row * row_length]
+                    counts[row, axis] = count_both(both, inside, inside + ahead, length)
+                    inside = both
+                sums[row, axis] = sum_of_squares(differences, inside, length, n_channels, divisors[axis])
+    free(differences)
+    free(both)
