@@ -160,6 +160,9 @@ class LabelPropagator:
         _warn_of_missing_seeds([len(values) for values, _ in each])
         if not with_shares:
             return result
+        if len(each) == 1:
+            ((_, shares),) = each
+            return shares.reshape(len(shares), *self.shape)
         values = np.unique(np.concatenate([values for values, _ in each]))
         shares = np.zeros((len(values), len(each), *spatial), np.float32)
         for item, (own, own_shares) in enumerate(each):
@@ -236,7 +239,8 @@ class _PreparedImage:
             # What two of the three scales say; the middle one, where each says something else.
             flat = np.where(maps[1] == maps[2], maps[1], maps[0]) if len(maps) > 1 else maps[0].copy()
             by_relief = np.stack(maps) if with_shares else np.empty((0, 0), np.int32)
-        shares = np.zeros((flat.size if with_shares else 0, len(values)), np.float32)
+        # Those of a label lie side by side, as they are returned.
+        shares = np.zeros((len(values), flat.size if with_shares else 0), np.float32).T
         backend.vote(
             self._features,
             flat,
@@ -261,7 +265,8 @@ class _PreparedImage:
         else:
             seeds[takes_part] = own[chosen[takes_part]]
         if with_shares:
-            shares = np.moveaxis(shares.reshape(*self._padded_shape, len(values))[self._inner], -1, 0)
+            by_label = shares.T.reshape(len(values), *self._padded_shape)
+            shares = np.ascontiguousarray(by_label[(slice(None), *self._inner)])
         return values, shares
 
 

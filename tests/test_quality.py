@@ -191,7 +191,7 @@ def test_geodesic_by_definition():
     relief = rng.random((12, 15))
     seeds = np.zeros((12, 15), int)
     seeds[2, 3], seeds[9, 12], seeds[10, 2:5] = 1, 2, 3
-    cost = relief + relief.mean()
+    cost = relief - relief.min() + 0.1 * relief.mean()
     number = np.arange(relief.size).reshape(relief.shape)
     pairs = [(number[:-1], number[1:]), (number[:, :-1], number[:, 1:])]
     u, v = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
