@@ -3,7 +3,8 @@
 A user is simulated who looks for the largest error: the largest connected piece of wrong pixels of a region.
 The user clicks at its innermost pixel. A disk of radius 3 (in volumes a ball of radius 1) gets the region's
 label, as far as it lies in the region. The first click is in the largest piece of a region, as all pixels are
-wrong then. Clicks are counted until the mean IoU of the regions is `--target`, and at most `--most` of them.
+wrong then. Regions of less than `--smallest` of the image, which hardly anybody would click at, do not count.
+Clicks are counted until the mean IoU of the regions is `--target`, and at most `--most` of them.
 Sets and folders are those of benchmarks.quality. "ms" is the median and the 90th percentile of the
 processor time of an answer, on one thread, after all that depends on the image alone is computed.
 """
@@ -38,6 +39,15 @@ class Session(NamedTuple):
     reached: bool
     ious: list[float]
     seconds: list[float]
+
+
+def without_small(scene: Scene, share: float) -> Scene:
+    """Return a scene in which regions of less than a share of the pixels are not scored."""
+    sizes = np.bincount(scene.regions.ravel())
+    kept = np.flatnonzero((sizes >= share * scene.regions.size) & (np.arange(len(sizes)) > 0))
+    number_of = np.zeros(len(sizes), np.int64)
+    number_of[kept] = np.arange(len(kept)) + 1
+    return scene._replace(regions=number_of[scene.regions])
 
 
 def largest_error(labels: Array, regions: Array) -> Array | None:
@@ -131,18 +141,24 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=12, metavar="N", help="the first N scenes (default 12)")
     parser.add_argument("--target", type=float, default=0.8, metavar="IOU", help="mean IoU (default 0.8)")
     parser.add_argument("--most", type=int, default=100, metavar="N", help="clicks on a scene (default 100)")
+    parser.add_argument(
+        "--smallest", type=float, default=0.01, metavar="SHARE", help="of the image (default 0.01)"
+    )
     parser.add_argument("--random-walker", action="store_true", help="score it as well: many minutes")
     options = parser.parse_args()
     if not 0 < options.target <= 1:
         parser.error(f"--target must be above 0 and at most 1, got {options.target}")
+    if not 0 <= options.smallest < 1:
+        parser.error(f"--smallest must be at least 0 and below 1, got {options.smallest}")
     if min(options.limit, options.most) < 1:
         parser.error("--limit and --most must be at least 1")
     set_ = SETS[options.set]
     read = set_.generate() if options.folder is None else set_.read(options.folder)
-    scenes = list(itertools.islice(read, options.limit))
+    scenes = [without_small(scene, options.smallest) for scene in itertools.islice(read, options.limit)]
     if not scenes:
         parser.error(f"{options.folder} has no scenes; expected {set_.layout}")
     methods = {**METHODS, **(SLOW if options.random_walker else {})}
+    n_regions = sum(int(scene.regions.max()) for scene in scenes)
     sessions: dict[str, list[Session]] = {name: [] for name in methods}
     for number, scene in enumerate(scenes, 1):
         for name, prepare in methods.items():
@@ -152,7 +168,8 @@ def main() -> None:
     print(file=sys.stderr)
     for name, value in machine.describe().items():
         print(f"{name}: {value}")
-    print(f"\n{options.set}{'' if options.folder else ', generated'}: {len(scenes)} scenes\n")
+    kind = options.set if options.folder else f"{options.set}, generated"
+    print(f"\n{kind}: {len(scenes)} scenes, {n_regions} regions\n")
     print(f"| | clicks to {options.target:g} | median | missed | IoU at 10 | IoU at 20 | ms | ms, 90 % |")
     print("|---|" + "---:|" * 7)
     for name, rows in sessions.items():

@@ -75,6 +75,13 @@ def test_the_table(monkeypatch, capsys):
         assert (1 <= counted < 6 and missed == 0) or (counted == 6 and missed in (0, 1))
 
 
+def test_small_regions_are_not_scored(scene):
+    regions = scene.regions.copy()
+    regions[0, :5] = 4
+    found = clicks.without_small(scene._replace(regions=regions + (regions > 1)), 0.01)
+    assert np.array_equal(found.regions, np.where(regions == 4, 0, regions))
+
+
 def test_random_walker_of_one_label_and_of_more(scene):
     answer = clicks.random_walker(scene)
     seeds = np.zeros_like(scene.regions)
@@ -85,7 +92,8 @@ def test_random_walker_of_one_label_and_of_more(scene):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--target", "0"], ["--target", "1.5"], ["--most", "0"], ["--limit", "0"]]
+    "arguments",
+    [["--target", "0"], ["--target", "1.5"], ["--most", "0"], ["--limit", "0"], ["--smallest", "1"]],
 )
 def test_bad_options(arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["clicks", *arguments])
