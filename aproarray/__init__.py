@@ -15,6 +15,7 @@ from aproarray._api import global_propagate, local_propagate, mst
 from aproarray._labels import LabelPropagator, affinity_map, propagate_labels, refine
 from aproarray._tree import SpanningTree
 from aproarray._widget import widget
+from aproarray.cpu._workspace import release_memory
 
 __all__ = [
     "LabelPropagator",
@@ -25,6 +26,7 @@ __all__ = [
     "mst",
     "propagate_labels",
     "refine",
+    "release_memory",
     "widget",
 ]
 __version__ = "0.1.0"

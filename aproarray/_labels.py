@@ -60,6 +60,8 @@ class LabelPropagator:
         elsewhere.
     convert2lab, spacing
         As for `propagate_labels`.
+    workers : int or None
+        Threads that compute what depends on the image alone, as for `propagate_labels`.
 
     Attributes
     ----------
@@ -78,6 +80,12 @@ class LabelPropagator:
     O(N C) time. Holds the image, and 4 (C + 3) + 1 bytes per pixel. Labels below 0 leave pixels out of all
     that is computed of the image, as `mask` does. It is computed again for them, and held once more; the next
     call uses it again if it leaves out the same pixels. NaN is allowed where `mask` is False alone.
+
+    Without `spacing`, the floods of a call are held too (37 bytes per pixel, and 61 from the second call on).
+    The next call goes on from them. It floods again only where seeds that came, went or changed their label
+    make a difference, and its labels are those of a first call, ties included. With `spacing`, each call
+    floods from the start. Threads may share a propagator: of calls at the same time, one goes on from the
+    last, the others flood from the start.
 
     A `SpanningTree` would not do in its place. Labels follow three forests: their edges weigh reliefs rather
     than differences of colours, and their roots are the seeds, which a tree cannot know.
@@ -107,9 +115,13 @@ class LabelPropagator:
         mask: ArrayLike | None = None,
         convert2lab: bool | None = None,
         spacing: Sequence[float] | None = None,
+        workers: int | None = None,
     ):
         """Smooth the image and compute its relief."""
-        _dispatch.cpu_backend("LabelPropagator", image=image, edges=edges, features=features, mask=mask)
+        backend = _dispatch.cpu_backend(
+            "LabelPropagator", image=image, edges=edges, features=features, mask=mask
+        )
+        threads = _validate.workers(workers, backend.available_workers())
         if image is None:
             image, channel_axis = _plain_image(edges), None
         images = _images(image, channel_axis, spatial_ndim, mask, edges, features)
@@ -117,7 +129,9 @@ class LabelPropagator:
         self.spatial_ndim = len(images.spatial)
         self._like_seeds = _look_like_seeds(images.pixels)
         spacing = _units(spacing, self.spatial_ndim)
-        self._prepared = [_Image(one, convert2lab, spacing) for one in images.each() if 0 not in self.shape]
+        self._prepared = [
+            _Image(one, convert2lab, spacing, threads) for one in images.each() if 0 not in self.shape
+        ]
 
     def __repr__(self) -> str:
         """Say what it is made for."""
@@ -173,18 +187,20 @@ class LabelPropagator:
 class _PreparedImage:
     """Everything that depends on one image alone."""
 
-    def __init__(self, image: _OneImage, convert2lab: bool | None, spacing: tuple[float, ...] | None):
+    def __init__(
+        self, image: _OneImage, convert2lab: bool | None, spacing: tuple[float, ...] | None, workers: int
+    ):
         takes_part = self._mask = image.mask
         self._shape = image.pixels.shape[:-1]
         self._spacing = spacing
-        features, outliers = _features(image.pixels, takes_part, convert2lab, spacing)
+        features, outliers = _features(image.pixels, takes_part, convert2lab, spacing, workers)
         if image.features is not None:
             others = _relief.smoothed_features(image.features, takes_part, spacing)
             features = _relief.beside(features, others, takes_part, outliers, spacing)
-        step = _relief.typical_step(features, takes_part, outliers, spacing)
+        step = _relief.typical_step(features, takes_part, outliers, spacing, workers)
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
         self._votes = _VOTES
-        reliefs = _relief.reliefs(features, takes_part, outliers, spacing)
+        reliefs = _relief.reliefs(features, takes_part, outliers, spacing, workers)
         followed = None if image.edges is None else _relief.with_edges(reliefs, image.edges, takes_part)
         if followed is not None:
             reliefs = followed
@@ -273,7 +289,9 @@ class _PreparedImage:
 class _Image:
     """One image, prepared with and without the pixels of a void: those that labels below 0 leave out."""
 
-    def __init__(self, image: _OneImage, convert2lab: bool | None, spacing: tuple[float, ...] | None):
+    def __init__(
+        self, image: _OneImage, convert2lab: bool | None, spacing: tuple[float, ...] | None, workers: int
+    ):
         # Copies: what the caller does with theirs between strokes is no part of this.
         self._image = _OneImage(
             image.pixels.copy(),
@@ -281,7 +299,7 @@ class _Image:
             None if image.edges is None else image.edges.copy(),
             None if image.features is None else image.features.copy(),
         )
-        self._options = convert2lab, spacing
+        self._options = convert2lab, spacing, workers
         self._whole = _PreparedImage(self._image, *self._options)
         self._beside: tuple[NDArray[np.uint8], _PreparedImage] | None = None  # the last void, as bits
 
@@ -428,7 +446,7 @@ def propagate_labels(
         True where a pixel takes part: of the shape of `labels`, or of its spatial axes. NaN is allowed
         elsewhere in the image, and seeds are ignored there.
     convert2lab : bool or None
-        Whether the channels are sRGB, to be compared as CIE L*a*b*. None: if there are three. A constant last
+        Whether the channels are sRGB, to be compared as CIELAB. None: if there are three. A constant last
         one of two or four channels (opaque alpha) is left out first. Where it varies, it is a channel like
         the others; True makes a fourth channel alpha, which is left out.
     spacing : sequence of float, optional
@@ -443,7 +461,7 @@ def propagate_labels(
     array of labels' shape and dtype
         Seeds keep their label. A pixel that no seed can reach (a region that the mask or negative labels
         cut off, or no seed at all) stays 0; pixels that take no part come back as they went in.
-    or, with return_full_prob, float32 array (n_labels, *labels.shape)
+    or, with return_full_prob, float32 array (n_labels, ...)
         In ascending order of labels: the probability of each. Sums to 1, or is 0 where no label is. The
         labels are where it is largest, and seeds are certain. A batch has the labels of all its images.
 
@@ -484,7 +502,7 @@ def propagate_labels(
     disturbs, by distance alone, and by the votes. How often the label was right where they said the same,
     on photographs and nuclei, is the probability of the label.
 
-    O(N C) time, or O(N (C + log N)) with `spacing`. At most 30 C + 50 bytes per pixel, and 50 more with a
+    O(N C) time, or O(N (C + log N)) with `spacing`. At most 30 C + 60 bytes per pixel, and 50 more with a
     mask or negative labels. Neither depends on the number of labels, but for return_full_prob.
     docs/random_walker.md compares it with `random_walker`.
 
@@ -516,6 +534,7 @@ def propagate_labels(
     propagator = LabelPropagator(
         pixels, edges=edges, features=features, channel_axis=channel_axis, spatial_ndim=spatial_ndim,
         convert2lab=convert2lab, spacing=spacing, mask=_without_void(mask, seeds, spatial_ndim),
+        workers=workers,
     )  # fmt: skip
     return propagator.propagate(labels, return_full_prob=return_full_prob, workers=workers)
 
@@ -814,6 +833,7 @@ def _features(
     takes_part: NDArray[np.bool_] | None,
     convert2lab: bool | None,
     spacing: tuple[float, ...] | None = None,
+    workers: int = 1,
 ) -> tuple[Array, NDArray[np.bool_] | None]:
     """Return the smoothed colours of an image (..., C), without an alpha channel, and its outliers."""
     is_rgb = None if convert2lab is None else _validate.flag(convert2lab, "convert2lab")
@@ -825,7 +845,7 @@ def _features(
     if is_rgb and pixels.shape[-1] != 3:
         raise ValueError(f"convert2lab needs an image of 3 channels, or 4 with alpha, got {n_channels}")
     colours, outliers = _relief.colours(pixels, takes_part, is_rgb)
-    return _relief.features(colours, takes_part, spacing), outliers
+    return _relief.features(colours, takes_part, spacing, workers), outliers
 
 
 def _is_constant(band: Array, takes_part: NDArray[np.bool_] | None) -> bool:
@@ -1205,7 +1225,7 @@ def affinity_map(
         "global": ``exp(-d / zeta^2)``, d being the largest edge weight on the tree's path to the pixel.
         "local": what reaches the others of a 1 at the pixel in `iterations` steps over 5 x 5 windows.
     zeta : float, optional
-        Scale, above 0, of steps of the image's smoothed colours (L*a*b* / 100, or channels mapped to [0, 1]).
+        Scale, above 0, of steps of the image's smoothed colours (CIELAB / 100, or channels mapped to [0, 1]).
         None: chosen from the image: twice the root mean square step of the tree's edges (global), or 1.5
         times that between neighbours (local).
     iterations : int

@@ -63,6 +63,7 @@ def test_public_names():
         "mst",
         "propagate_labels",
         "refine",
+        "release_memory",
         "widget",
     ]
     for module in (aproarray, reference):

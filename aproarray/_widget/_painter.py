@@ -138,7 +138,7 @@ class Painter(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no ty
         self.observe(self._follow_classes, "classes")
         self.on_msg(self._receive)
 
-    @traitlets.validate("classes")
+    @traitlets.validate("classes")  # type: ignore[untyped-decorator]  # as above
     def _normal_classes(self, proposal: dict[str, Any]) -> list[dict[str, str]]:
         classes = _classes(proposal["value"])
         most = int(self._strokes.max())
@@ -360,7 +360,7 @@ def _read_only(array: Labels) -> Labels:
 
 
 def _pack(array: Labels) -> bytes:
-    return zlib.compress(np.ascontiguousarray(array), 1)
+    return zlib.compress(array.tobytes(), 1)
 
 
 def _listed(names: list[str]) -> str:
@@ -404,7 +404,7 @@ def _color(color: Any, name: str, number: int) -> str:
         if not re.fullmatch("#[0-9a-fA-F]{6}", color):
             raise ValueError(f"the color of {name!r} must be #rrggbb, got {color!r}")
         return color.lower()
-    if not np.iterable(color) or len(color) != 3:
+    if np.ndim(color) != 1 or len(color) != 3:
         raise TypeError(f"the color of {name!r} must be #rrggbb or three integers, got {color!r}")
     return _hexadecimal(_validate.integer(part, f"the color of {name!r}", 0, 255) for part in color)
 

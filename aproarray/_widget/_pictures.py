@@ -65,7 +65,7 @@ def png(pixels: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None) -> 
             parts.append((b"tRNS", palette[:, 3].tobytes()))
     lines = np.zeros((height, 1 + pixels[0].size), np.uint8)  # the first byte of a line: not filtered
     lines[:, 1:] = pixels.reshape(height, -1)
-    parts += [(b"IDAT", zlib.compress(lines, _COMPRESSION)), (b"IEND", b"")]
+    parts += [(b"IDAT", zlib.compress(lines.data, _COMPRESSION)), (b"IEND", b"")]
     chunks = (
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in parts

@@ -470,12 +470,11 @@ function render({ model, el }) {
     "[": () => sizeBy(1 / 1.25), "]": () => sizeBy(1.25),
   };
   root.addEventListener("keydown", (event) => {
-    const { key } = event;
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key; // whatever Caps Lock says
     let does;
     const typed = event.getModifierState("AltGraph"); // some keyboards have [ and ] there
     if (!typed && (event.ctrlKey || event.metaKey)) {
-      if (key === "z" || key === "y") does = anywhere[key];
-      if (key === "Z") does = anywhere.y;
+      if (key === "z" || key === "y") does = anywhere[event.shiftKey ? "y" : key];
     } else if (!typed && event.altKey) {
       return;
     } else if (event.target === canvas && ARROWS[key]) {

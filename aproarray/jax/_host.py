@@ -159,7 +159,7 @@ class _RecentLines:
                 return kept._replace(order=order, gaps=gaps)
         found = backend.lines(order, gaps, backend.available_workers())
         if gaps.nbytes <= _MOST_BYTES:
-            kept = found._replace(order=None, gaps=gaps.copy())  # XLA's memory is of this call alone
+            kept = found._replace(order=order[:0], gaps=gaps.copy())  # XLA's memory is of this call alone
             with self._lock:
                 self._kept = [*self._kept[-_KEPT + 1 :], kept]
         return found
