@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("skimage")
 pytest.importorskip("scipy")
 imageio = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+fit_certainty = pytest.importorskip("benchmarks.fit_certainty", reason="not in a checkout")
 quality = pytest.importorskip("benchmarks.quality", reason="not in a checkout")
 peers = pytest.importorskip("benchmarks.peers", reason="not in a checkout")
 scenes = pytest.importorskip("benchmarks.scenes", reason="not in a checkout")
@@ -282,6 +283,34 @@ def test_certainty(folder, monkeypatch, capsys):
         assert 0.5 < area <= 1
         assert 0 <= pooled <= each < 0.5  # gaps of opposite signs cancel in the pool alone
         assert ratio > 0
+
+
+def test_regression_by_definition():
+    """Weights that made the outcomes are found again."""
+    rng = np.random.default_rng(0)
+    terms = np.stack([np.ones(40000), *rng.random((2, 40000))], 1)
+    wanted = np.array([-1.0, 3.0, -0.5])
+    right = rng.random(40000) < 1 / (1 + np.exp(-terms @ wanted))
+    found = fit_certainty.regression(terms, right, np.ones(40000))
+    np.testing.assert_allclose(found, wanted, atol=0.15)
+
+
+def test_evidence_of_certainty(folder):
+    """The weights in use make the probabilities that are returned of it."""
+    from aproarray import _certainty
+
+    scene = next(scenes.read_photographs(folder))
+    seeds = scene.evidence["scribble"]
+    terms, right = fit_certainty.evidence(scene, seeds)
+    shares = quality.propagated(scene, seeds, return_full_prob=True)
+    pixels = (seeds == 0).reshape(-1)
+    confidence = shares.max(0).reshape(-1)[pixels][:: fit_certainty.EVERY]
+    expected = 1 / (1 + np.exp(-terms @ _certainty._WEIGHTS))
+    certain = expected > 0.6  # below, a probability may be raised above the next label's
+    assert certain.mean() > 0.5
+    np.testing.assert_allclose(confidence[certain], expected[certain], rtol=1e-5)
+    labels = (shares.argmax(0) + 1 == scene.regions).reshape(-1)[pixels][:: fit_certainty.EVERY]
+    assert np.array_equal(right, labels)
 
 
 def test_changes_are_taken_back(folder):
