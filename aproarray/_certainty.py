@@ -24,7 +24,7 @@ _SMOOTHED = (1, 2, 4)  # steps that smooth the noise, to 3.2 pixels of half the 
 
 # A logistic regression of "the label is right": a constant, and the weights of the share of disturbed forests
 # that agree with it, of the plain one, of the share of the reliefs' own forests, and of the share of votes.
-_WEIGHTS = np.array([-6.6, 3.7, 1.0, 4.1, 2.0])
+_WEIGHTS = np.array([-6.3, 2.9, 1.0, 4.1, 2.4])
 
 
 class Witnesses:
