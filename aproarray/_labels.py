@@ -197,8 +197,8 @@ class _PreparedImage:
         self._spacing = spacing
         features, outliers = _features(image.pixels, takes_part, convert2lab, spacing, workers)
         if image.features is not None:
-            others = _relief.smoothed_features(image.features, takes_part, spacing)
-            features = _relief.beside(features, others, takes_part, outliers, spacing)
+            others = _relief.smoothed_features(image.features, takes_part, spacing, workers)
+            features = _relief.beside(features, others, takes_part, outliers, spacing, workers=workers)
         step = _relief.typical_step(features, takes_part, outliers, spacing, workers)
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
         is_volume = sum(extent > 1 for extent in self._shape) > 2

@@ -144,6 +144,24 @@ def test_votes_by_definition(seed, ndim, iterations):
     np.testing.assert_allclose(shares.reshape(*full.shape, 3)[inner], expected_shares, atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 300])
+@pytest.mark.parametrize("scale", [0.01, 1, 30, 1e4])
+def test_votes_counted_roughly_decide_as_those_counted_with_care(channels, scale):
+    rng = np.random.default_rng(0)
+    n, n_labels = 1500, 3
+    features = rng.random((n, channels), np.float32)
+    labels = rng.integers(1, n_labels, n, np.int32, endpoint=True)
+    window = np.array([step for step in range(-62, 63) if step], np.intp)
+    pixels = np.arange(62, n - 62, dtype=np.int32)
+    arguments = features, labels, np.empty(0, np.int32), window, scale, pixels
+    chosen = np.empty((2, n), np.int32)
+    for row, rows_of_shares in zip(chosen, (0, n), strict=True):  # with shares, all are counted with care
+        shares = np.empty((rows_of_shares, n_labels), np.float32)
+        cpu._labels._flood.cast_votes(*arguments, row, shares, 0, len(pixels))
+    assert np.array_equal(chosen[0, : len(pixels)], chosen[1, : len(pixels)])
+    assert (chosen[0, : len(pixels)] == labels[pixels]).any()
+
+
 def settled(maps, labels, features, units, trust, strength):
     """Settle by the definition. No label has more than 32 seeds, nor more pixels than are compared."""
     places = np.stack(np.indices(labels.shape), axis=-1) * units

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -209,6 +210,8 @@ def settle(
     typical = float((usual_difference * brought).sum() / brought.sum())
     per_difference = 1 / (_LEAST * typical + usual_difference) if typical > 0 else np.zeros(n_labels)
 
+    farthest = math.hypot(*(extent * unit for extent, unit in zip(shape, units, strict=True)))
+    differs = math.hypot(*(float(channel.max()) - float(channel.min()) for channel in features.T))
     labels = first.copy()
     task = functools.partial(
         evidence.choose,
@@ -217,6 +220,7 @@ def settle(
         third,
         np.array(trust),
         strength,
+        strength * (math.log1p(farthest) + math.log1p(differs * float(per_difference.max()))),
         1 / (1 + usual),
         per_difference,
         apart,

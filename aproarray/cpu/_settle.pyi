@@ -35,6 +35,7 @@ class Evidence:
         third_map: Array,
         trust: Array,
         strength: float,
+        most: float,
         per_distance: Array,
         per_difference: Array,
         pixels: Array,

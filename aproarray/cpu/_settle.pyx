@@ -86,7 +86,7 @@ cdef class Evidence:
 
     def choose(
         self, const int32_t[::1] first_map, const int32_t[::1] second_map, const int32_t[::1] third_map,
-        const double[::1] trust, double strength, const double[::1] per_distance,
+        const double[::1] trust, double strength, double most, const double[::1] per_distance,
         const double[::1] per_difference, const Py_ssize_t[::1] pixels, int32_t[::1] labels,
         Py_ssize_t first, Py_ssize_t last,
     ):
@@ -94,7 +94,8 @@ cdef class Evidence:
 
         It is the sum of `trust` (3) over the floods that bring it, less `strength` times two numbers. One is
         log(1 + d), d being the distance of its nearest seed times per_distance[label]. The other is the same
-        for the difference to the most alike one.
+        for the difference to the most alike one. Both together are at most `most`, strength included: where
+        trust alone leads by more, nothing is compared.
         """
         cdef Py_ssize_t i, pixel
         cdef int32_t label, best_label
@@ -106,6 +107,15 @@ cdef class Evidence:
                 pixel = pixels[i]
                 brought[0], brought[1], brought[2] = first_map[pixel], second_map[pixel], third_map[pixel]
                 best_label, best = brought[0], 0
+                if brought[1] == brought[2] and trust[1] + trust[2] - trust[0] > most:
+                    labels[pixel] = brought[1]
+                    continue
+                if (
+                    (brought[0] == brought[1] and trust[0] + trust[1] - trust[2] > most)
+                    or (brought[0] == brought[2] and trust[0] + trust[2] - trust[1] > most)
+                ):
+                    labels[pixel] = brought[0]
+                    continue
                 for k in range(3):
                     label = brought[k]
                     if k > 0 and (label == brought[0] or (k == 2 and label == brought[1])):
