@@ -90,6 +90,7 @@ MODULES = (
     "_reduce",
     "_flood",
     "_forest",
+    "_tally",
     "_settle",
     "_smooth",
     "_check",

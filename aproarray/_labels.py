@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _arrays, _dispatch, _edges, _relief, _validate, cpu
+from aproarray import _arrays, _certainty, _dispatch, _edges, _relief, _validate, cpu
 from aproarray._api import global_propagate, local_propagate, mst
 from aproarray._arrays import DaskArray, ForeignArray
 from aproarray._tree import SpanningTree
@@ -179,6 +179,9 @@ class LabelPropagator:
         _warn_of_missing_seeds([len(values) for values, _ in each])
         if not with_shares:
             return result
+        if len(each) == 1:
+            ((_, shares),) = each
+            return shares.reshape(len(shares), *self.shape)
         values = np.unique(np.concatenate([values for values, _ in each]))
         shares = np.zeros((len(values), len(each), *spatial), np.float32)
         for item, (own, own_shares) in enumerate(each):
@@ -241,6 +244,7 @@ class PreparedImage:
         self._neighbours = _steps(padded, 1)
         self._floods = cpu.Floods(self._reliefs, self._neighbours, padded, spacing)
         self._window = _steps(padded, _RADIUS, spacing)
+        self._witnesses: _certainty.Witnesses | None = None  # until probabilities are asked for
 
     def propagate(
         self, backend: ModuleType, seeds: Array, with_shares: bool, workers: int
@@ -273,7 +277,9 @@ class PreparedImage:
                 flat = backend.settle(
                     maps, flat, self._features, self._padded_shape, self._spacing, _TRUST, _STRENGTH, workers
                 )
-        shares = np.zeros((flat.size if with_shares else 0, len(values)), np.float32)
+            by_relief = np.stack(maps) if with_shares else np.empty((0, 0), np.int32)
+        # Those of a label lie side by side, as they are returned.
+        shares = np.zeros((len(values), flat.size if with_shares else 0), np.float32).T
         backend.vote(
             self._features,
             flat,
@@ -286,6 +292,11 @@ class PreparedImage:
             shares,
             workers,
         )
+        if with_shares:
+            if self._witnesses is None:
+                reliefs = self._reliefs.reshape(-1, *self._padded_shape)[(slice(None), *self._inner)]
+                self._witnesses = _certainty.Witnesses(reliefs, takes_part, self._spacing, _RADIUS, workers)
+            self._witnesses.probabilities(padded, values.tolist(), by_relief, flat, zones, shares, workers)
         chosen = flat.reshape(self._padded_shape)[self._inner]
         own = np.concatenate([np.zeros(1, seeds.dtype), values])
         if takes_part is None:
@@ -293,7 +304,8 @@ class PreparedImage:
         else:
             seeds[takes_part] = own[chosen[takes_part]]
         if with_shares:
-            shares = np.moveaxis(shares.reshape(*self._padded_shape, len(values))[self._inner], -1, 0)
+            by_label = shares.T.reshape(len(values), *self._padded_shape)
+            shares = np.ascontiguousarray(by_label[(slice(None), *self._inner)])
         return values, shares
 
     @property
@@ -477,7 +489,7 @@ def propagate_labels(
         Seeds: above 0 a label, 0 unlabelled, below 0 a pixel that takes no part, as if `mask` left it out:
         NaN is allowed there in the image. Any number of axes. Floats that are whole numbers are taken, too.
     return_full_prob : bool
-        Whether to return shares of the vote for each label rather than labels.
+        Whether to return the probability of each label rather than labels: at two to three times the time.
     edges : array_like, optional
         A map of boundaries, higher where they are, at any scale: a membrane stain, the negative of an image
         whose walls are dark, a network's output. Of the shape of `labels`, or of its spatial axes. Labels
@@ -513,8 +525,8 @@ def propagate_labels(
         Seeds keep their label. A pixel that no seed can reach (a region that the mask or negative labels
         cut off, or no seed at all) stays 0; pixels that take no part come back as they went in.
     or, with return_full_prob, float32 array (n_labels, ...)
-        In ascending order of labels: the share of a pixel's window that votes for each. Sums to 1, or is
-        0 where no label is. The labels are where it is largest. A batch has the labels of all its images.
+        In ascending order of labels: the probability of each. Sums to 1, or is 0 where no label is. The
+        labels are where it is largest, and seeds are certain. A batch has the labels of all its images.
 
     Warns
     -----
@@ -553,6 +565,10 @@ def propagate_labels(
     most one number in twenty at either end, past a gap of three times the range of the others. They keep
     their order beyond the range, on a logarithmic scale. Single ones are moved to its end. No mean counts
     them.
+
+    Probabilities come from what else the labels might have been: by each relief, by twelve that noise
+    disturbs, by distance alone, and by the votes. How often the label was right where they said the same,
+    on photographs and nuclei, is the probability of the label.
 
     O(N C) time, or O(N (C + log N)) with `spacing`. At most 30 C + 60 bytes per pixel, and 50 more with a
     mask or negative labels. Neither depends on the number of labels, but for return_full_prob.

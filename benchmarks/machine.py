@@ -12,6 +12,11 @@ import aproarray
 from benchmarks import algorithm_1
 from benchmarks.timing import Skip
 
+_PACKAGES = (
+    "numpy", "numba", "scipy", "scikit-image", "higra", "torch",
+    "opencv-python-headless", "SimpleITK", "PyMaxflow",
+)  # fmt: skip
+
 
 def describe() -> dict[str, str]:
     """Return the machine's description, by name."""
@@ -21,7 +26,7 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
         "aproarray": aproarray.__version__,
-        **{name: _version(name) for name in ("numpy", "numba", "scipy", "scikit-image", "higra", "torch")},
+        **{name: _version(name) for name in _PACKAGES},
         "C++ compiler": _compiler_version(),
     }
 

@@ -20,7 +20,7 @@ from aproarray.cpu._global import (
     global_propagate,
     lines,
 )
-from aproarray.cpu._labels import Floods, settle, vote
+from aproarray.cpu._labels import Floods, settle, tally, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._smoothing import gradient, smooth, square_steps
@@ -79,6 +79,7 @@ __all__ = [
     "sorted_weights",
     "square_steps",
     "sum_stretches",
+    "tally",
     "tree_filter",
     "tree_filter_gradients",
     "vote",

@@ -1016,7 +1016,7 @@ cdef void close_ballot(Ballot *ballot) noexcept nogil:
 def cast_votes(
     const float[:, ::1] features, const int32_t[::1] labels, const int32_t[::1] zones,
     const Py_ssize_t[::1] steps, double scale, const int32_t[::1] active, int32_t[::1] chosen,
-    float[:, ::1] shares, Py_ssize_t first, Py_ssize_t last,
+    float[:, :] shares, Py_ssize_t first, Py_ssize_t last,
 ):
     """Choose labels for the pixels active[first:last]: that of the largest vote over their window.
 
@@ -1155,7 +1155,7 @@ def find_borders(
     return count
 
 
-def own_shares(const int32_t[::1] labels, float[:, ::1] shares, Py_ssize_t first, Py_ssize_t last):
+def own_shares(const int32_t[::1] labels, float[:, :] shares, Py_ssize_t first, Py_ssize_t last):
     """Give pixels [first, last) a share of 1 of the label they have, if any."""
     cdef Py_ssize_t i
     with nogil:

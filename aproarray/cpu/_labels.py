@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray.cpu import _flood, _settle, _workers
+from aproarray.cpu import _flood, _settle, _tally, _workers
 
-__all__ = ["Floods", "settle", "vote"]
+__all__ = ["Floods", "settle", "tally", "vote"]
 
 Array = NDArray[Any]
 
@@ -311,3 +311,20 @@ def vote(
         own = functools.partial(_flood.own_shares, labels, shares)
         _workers.run_ranges(own, n, workers, _workers.LINEAR)
         cast(look() if iterations else 0, shares)
+
+
+def tally(
+    labels: Array,
+    held: Array,
+    maps: Array,
+    coarse: Array,
+    block: Array,
+    zones: Array,
+    common: Array,
+    weights: Array,
+    shares: Array,
+    workers: int,
+) -> None:
+    """Turn shares of votes (N, n_labels) into probabilities, by what witnesses say; see `_tally.tally`."""
+    task = functools.partial(_tally.tally, labels, held, maps, coarse, block, zones, common, weights, shares)
+    _workers.run_ranges(task, len(labels), workers, _LOOK * (shares.shape[1] + coarse.shape[1]))
