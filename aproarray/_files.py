@@ -164,7 +164,7 @@ def _read_tiff(path: Path, any_size: bool) -> Raster:
         try:
             values = np.asarray(series.asarray())
         except (NotImplementedError, ValueError) as error:
-            if "imagecodecs" not in str(error):
+            if not re.search("imagecodecs|not supported", str(error)):  # the second, before 2025.2.18
                 raise
             return _read_tiff_by_pillow(path, series, any_size, error)
         spatial, axes = _channels_last(values, series.axes)

@@ -51,7 +51,8 @@ def test_large_image_with_ties_has_the_tree_of_scipy(connectivity, n_levels):
     edges = edges[mask.ravel()[edges].all(1)]
     weights = reference.edge_weights(image, edges)
     edges, weights = (rows[np.lexsort((edges[:, 1], edges[:, 0], weights))] for rows in (edges, weights))
-    ranks = sparse.coo_array((np.arange(1.0, len(edges) + 1), edges.T), shape=(index.size,) * 2)
+    ends = edges.T.astype(np.int32)  # which SciPy before 1.12 needs
+    ranks = sparse.coo_array((np.arange(1.0, len(edges) + 1), (ends[0], ends[1])), shape=(index.size,) * 2)
     taken = np.sort(csgraph.minimum_spanning_tree(ranks.tocsr()).data).astype(int) - 1
 
     tree = aproarray.mst(image, connectivity=connectivity, mask=mask)
