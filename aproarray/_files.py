@@ -11,6 +11,7 @@ import glob
 import logging
 import math
 import os
+import re
 import stat
 import tempfile
 import warnings
@@ -164,7 +165,7 @@ def _read_tiff(path: Path, any_size: bool) -> Raster:
         try:
             values = np.asarray(series.asarray())
         except (NotImplementedError, ValueError) as error:
-            if not re.search("imagecodecs|not supported", str(error)):  # the second, before 2025.2.18
+            if not re.search("imagecodecs|not supported", str(error)):  # older ones say the second
                 raise
             return _read_tiff_by_pillow(path, series, any_size, error)
         spatial, axes = _channels_last(values, series.axes)
