@@ -12,8 +12,11 @@ from setuptools.command.build_ext import build_ext
 # A tree must be the same bit for bit on every machine and backend, so that a product and a sum
 # must never be fused into one rounding (docs/design.md, "Determinism").
 # Weights are moved as the bits they are sorted by, hence no type-based aliasing.
+# Vectors are passed between functions of one file alone, where no convention of calls matters (-Wno-psabi).
 COMPILE_ARGS = (
-    ["/O2", "/fp:precise"] if os.name == "nt" else ["-O3", "-g0", "-ffp-contract=off", "-fno-strict-aliasing"]
+    ["/O2", "/fp:precise"]
+    if os.name == "nt"
+    else ["-O3", "-g0", "-ffp-contract=off", "-fno-strict-aliasing", "-Wno-psabi"]
 )
 AVX2_ARGS = ["/arch:AVX2"] if os.name == "nt" else ["-mavx2"]
 # Flags of sanitizers and of coverage (tests/instrumented.py), which then speak of lines of the .pyx files.
@@ -28,15 +31,15 @@ DIRECTIVES = {
 }
 
 
-# What Cython puts into every module, once for all of them: a third of the time to build, half the size.
+# All that Cython would put into each module (views of memory) in one: half the time, and less to install.
 SHARED = "aproarray.cpu._cyutility"
 
 
-def extension(name, args=()):
+def extension(name, args=(), suffix=".pyx"):
     """Return the extension aproarray.cpu.<name>."""
     return Extension(
         f"aproarray.cpu.{name}",
-        [f"aproarray/cpu/{name}.pyx"],
+        [f"aproarray/cpu/{name}{suffix}"],
         depends=sorted(glob.glob("aproarray/cpu/*.px[di]")),
         extra_compile_args=[*COMPILE_ARGS, *args, *MORE_ARGS],
         extra_link_args=MORE_ARGS,
@@ -78,25 +81,26 @@ class BuildBesideSources(build_ext):
         self.copy_extensions_to_source()
 
 
+# The longest to compile come first.
 MODULES = (
-    "_check",
-    "_mst",
-    "_minimax",
-    "_weigh",
     "_sweep",
+    "_mst",
     "_global_gradients",
     "_rooted",
-    "_flood",
-    "_zones",
     "_reduce",
+    "_flood",
+    "_smooth",
+    "_check",
+    "_minimax",
+    "_weigh",
+    "_zones",
 )
 extensions = [extension(name) for name in MODULES]
 # The platform that is built for, which need not be this one. A universal build of macOS has no such flags.
 if sysconfig.get_platform().endswith(("x86_64", "amd64")):
     # Chosen at run time.
-    extensions += [extension(name, AVX2_ARGS) for name in ("_sweep_avx2", "_weigh_avx2")]
-
-extensions.insert(0, Extension(SHARED, [SHARED.replace(".", "/") + ".c"], extra_compile_args=COMPILE_ARGS))
+    extensions[:0] = [extension(name, AVX2_ARGS) for name in ("_sweep_avx2", "_weigh_avx2")]
+extensions.append(extension(SHARED.rpartition(".")[2], suffix=".c"))
 
 setup(
     ext_modules=extensions,

@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     propagate.add_argument(
         "--overlay", action="store_true", help="write the labels painted over the image, not the labels"
     )
+    _add_edges(propagate)
     propagate.set_defaults(run=_propagate)
 
     refine = commands.add_parser(
@@ -119,9 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     refine.add_argument(
         "--mode",
         choices=("local", "global", "global-local", "local-global", "parallel"),
-        default="local",
-        help="which propagation (default: %(default)s)",
+        help="which propagation (default: local; with --edges, global-local)",
     )
+    _add_edges(refine)
     refine.set_defaults(run=_refine)
 
     affinity = commands.add_parser(
@@ -177,6 +178,16 @@ def _add_files(
     )
     command.add_argument(
         "--json", action="store_true", help="print a line of JSON for each image, errors included"
+    )
+
+
+def _add_edges(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--edges",
+        type=Path,
+        metavar="FILE",
+        help="a map of boundaries, a number for each pixel, higher where they are: a file of the image's "
+        "size, or a folder with a file of each image's name",
     )
 
 
@@ -255,11 +266,12 @@ def _propagate(options: argparse.Namespace) -> int:
             if not (strokes.numbers > 0).any():
                 raise _files.FileError(f"{paths[0]} holds no labels: all of its pixels are unlabelled")
             mask = _mask(options, raster, image, len(shape), paths[1:])
+            edges = _edges(options, image.shape[: len(shape)], paths)
             # A file that says how large its voxels are (NIfTI) says it for three axes.
             spacing = raster.spacing if raster.spacing and len(raster.spacing) == len(shape) else None
             found = propagate_labels(
-                image, strokes.numbers, channel_axis=None if image.ndim == len(shape) else -1, mask=mask,
-                spacing=spacing,
+                image, strokes.numbers, edges=edges, channel_axis=None if image.ndim == len(shape) else -1,
+                mask=mask, spacing=spacing,
             )  # fmt: skip
             labels = strokes.as_in_file(found)
             if options.overlay:
@@ -280,7 +292,7 @@ def _propagate(options: argparse.Namespace) -> int:
 
         return work
 
-    return _batch.run(options, [companion, *_mask_companion(options)], prepare)
+    return _batch.run(options, [companion, *_companions(options, "mask", "edges")], prepare)
 
 
 def _colours_of_all(options: argparse.Namespace, companion: Any, images: list[Path]) -> Any:
@@ -319,6 +331,7 @@ def _refine(options: argparse.Namespace) -> int:
         refined = refine(
             image, scores, mode=options.mode, class_axis=options.class_axis, spatial_ndim=n_spatial,
             channel_axis=-1 if image.ndim > n_spatial else None, mask=mask,
+            edges=_edges(options, image.shape[:n_spatial], paths),
         )  # fmt: skip
         if _files.suffix(out) == ".npy":
             _files.write(out, refined)
@@ -327,7 +340,7 @@ def _refine(options: argparse.Namespace) -> int:
             _files.write_labels(out, best, like=raster)
         return {"shape": list(refined.shape)}
 
-    return _batch.run(options, [companion, *_mask_companion(options)], lambda _: work)
+    return _batch.run(options, [companion, *_companions(options, "mask", "edges")], lambda _: work)
 
 
 def _affinity(options: argparse.Namespace) -> int:
@@ -353,13 +366,15 @@ def _affinity(options: argparse.Namespace) -> int:
         _files.write(out, affinity if as_numbers else _paint.grey(affinity), like=raster)
         return {"at": options.at}
 
-    return _batch.run(options, _mask_companion(options), lambda _: work)
+    return _batch.run(options, _companions(options, "mask"), lambda _: work)
 
 
-def _mask_companion(options: argparse.Namespace) -> list[Any]:
+def _companions(options: argparse.Namespace, *names: str) -> list[Any]:
+    """Return the places of those options that were given, in the order of their names."""
     from aproarray import _batch, _files
 
-    return [] if options.mask is None else [_batch.Companion(options.mask, _files.LABEL_SUFFIXES)]
+    given = [getattr(options, name) for name in names]
+    return [_batch.Companion(place, _files.LABEL_SUFFIXES) for place in given if place is not None]
 
 
 def _mask(options: argparse.Namespace, raster: Any, image: Any, n_spatial: int, paths: Sequence[Path]) -> Any:
@@ -368,10 +383,19 @@ def _mask(options: argparse.Namespace, raster: Any, image: Any, n_spatial: int, 
 
     nodata = raster.nodata if options.nodata is None else options.nodata
     mask = _files.valid(image, n_spatial, nodata)
-    if paths:
+    if options.mask is not None:
         given = _files.read_mask(paths[0], image.shape[:n_spatial], any_size=options.any_size)
         mask = given if mask is None else mask & given
     return mask
+
+
+def _edges(options: argparse.Namespace, spatial_shape: tuple[int, ...], paths: Sequence[Path]) -> Any:
+    """Return the map of boundaries of the call, the last of an image's companions; None: there is none."""
+    from aproarray import _files
+
+    if options.edges is None:
+        return None
+    return _files.read_edges(paths[-1], spatial_shape, any_size=options.any_size)
 
 
 def _fail(message: str) -> int:

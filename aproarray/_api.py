@@ -98,7 +98,7 @@ def mst(
     takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {image.shape}", xp)
     threads = _validate.workers(workers, backend.available_workers())
     flat = xp.ascontiguousarray(_validate.as_floats(layout.flatten(image), takes_part, xp))
-    if check_finite:
+    if check_finite and image.dtype.kind == "f":
         _validate.finite(flat, "image", takes_part, _validate.BY_MASK)
     trees, weights_finite = backend.grid_trees(flat, layout.spatial, connectivity, takes_part, threads)
     if check_finite:

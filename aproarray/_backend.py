@@ -179,7 +179,7 @@ class Backend(Protocol):
         shape: tuple[int, ...],
         masks: Array | None,
         theta: float,
-        kernel_size: int,
+        radii: tuple[int, ...],
         dilation: int,
         out: Array,
         workers: int,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent / "cpu"
 
-# A processor without AVX2 does without the modules for it.
+# A processor without AVX2 does without the modules for it. The last one is Cython's own (setup.py).
 _missing = [
-    source.stem
-    for source in sorted(_FOLDER.glob("*.pyx"))
-    if not source.stem.endswith("_avx2") and PathFinder.find_spec(source.stem, [str(_FOLDER)]) is None
+    name
+    for name in [*sorted(source.stem for source in _FOLDER.glob("*.pyx")), "_cyutility"]
+    if not name.endswith("_avx2") and PathFinder.find_spec(name, [str(_FOLDER)]) is None
 ]
 if _missing:
     # The name makes `python -m aproarray` print this sentence alone.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +63,11 @@ def window_steps(ndim: int, kernel_size: int, dilation: int = 1) -> list[tuple[i
     above 0. They are the mirror image of the steps to pixels before it.
     """
     return box_steps((kernel_size // 2,) * ndim, dilation)
+
+
+def radii_within(shape: Sequence[int], radius: int, dilation: int = 1) -> tuple[int, ...]:
+    """Return a window's radius along each axis, less what is outside the image from every pixel."""
+    return tuple(min(radius, max(extent - 1, 0) // dilation) for extent in shape)
 
 
 def box_steps(radii: tuple[int, ...], dilation: int = 1) -> list[tuple[int, ...]]:

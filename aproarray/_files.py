@@ -347,14 +347,31 @@ def read_mask(path: Path, spatial_shape: tuple[int, ...], *, any_size: bool = Fa
     values = image_of(raster)
     if values.ndim == len(spatial_shape) + 1 and (raster.channels or raster.palette is not None):
         values = (values != 0).any(-1)
+    _check_numbers(path, raster, values, spatial_shape, " (0: leave it out)")
+    inside: NDArray[np.bool_] = (values != 0) & ~np.isnan(values)
+    return inside if raster.opaque is None else inside & raster.opaque
+
+
+def read_edges(path: Path, spatial_shape: tuple[int, ...], *, any_size: bool = False) -> Array:
+    """Return a file's map of boundaries: numbers, or the grey of a picture."""
+    raster = read(path, any_size=any_size)
+    values = image_of(raster)
+    if values.ndim == len(spatial_shape) + 1 and raster.channels and (values == values[..., :1]).all():
+        values = values[..., 0]
+    _check_numbers(path, raster, values, spatial_shape, ", a map of boundaries")
+    return values
+
+
+def _check_numbers(
+    path: Path, raster: Raster, values: Array, spatial_shape: tuple[int, ...], purpose: str
+) -> None:
+    """Refuse a file whose values are not one number for each pixel of an image."""
     if values.shape != spatial_shape:
         raise FileError(
             f"{path} of shape {raster.values.shape} does not fit an image of {spatial_shape} pixels"
         )
     if values.dtype.kind not in "biuf":
-        raise FileError(f"{path} must hold a number for each pixel (0: leave it out), got {values.dtype}")
-    inside: NDArray[np.bool_] = (values != 0) & ~np.isnan(values)
-    return inside if raster.opaque is None else inside & raster.opaque
+        raise FileError(f"{path} must hold a number for each pixel{purpose}, got {values.dtype}")
 
 
 def write(path: Path, array: Array, *, coloured: bool = False, like: Raster | None = None) -> None:
@@ -387,14 +404,18 @@ def write(path: Path, array: Array, *, coloured: bool = False, like: Raster | No
         def writer(beside: Path) -> None:
             Image.fromarray(array).save(beside)
 
+    write_whole(path, writer)
+
+
+def write_whole(path: Path, writer: Callable[[Path], None]) -> None:
+    """Write a file beside, then move it into place: whatever goes wrong, the old file stays as it was."""
     try:
-        _write_whole(path, writer)
+        _write_beside(path, writer)
     except OSError as error:
         raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _write_whole(path: Path, writer: Callable[[Path], None]) -> None:
-    """Write a file beside, then move it into place: whatever goes wrong, the old file stays as it was."""
+def _write_beside(path: Path, writer: Callable[[Path], None]) -> None:
     try:
         status: os.stat_result | None = path.stat()
     except FileNotFoundError:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpa
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _arrays, _dispatch, _edges, _relief, _validate
+from aproarray import _arrays, _dispatch, _edges, _relief, _validate, cpu
 from aproarray._api import global_propagate, local_propagate, mst
 from aproarray._arrays import ForeignArray
 from aproarray._tree import SpanningTree
@@ -29,8 +29,11 @@ R = TypeVar("R")
 # One set of choices for all images and kinds of seeds; docs/quality.md has what each of them brings.
 _RADIUS = 2  # of the window that votes: 5 x 5
 _VOTES = 20
+_VOTES_BESIDE_EDGES = (1, 0)  # of images, and of volumes
 _ZETA_STEPS = 3.0  # zeta of a vote, in root mean square steps between neighbours
 _REFINE_STEPS = 1.5  # the same for scores
+_EDGES_SHARE = 0.3  # zeta^2 of scores over a map of boundaries, in medians of its tree's weights
+_EDGES_BESIDE = 0.5  # steps between neighbours of a map of boundaries, in those of the colours
 
 
 class LabelPropagator:
@@ -41,8 +44,11 @@ class LabelPropagator:
 
     Parameters
     ----------
-    image : array_like
+    image : array_like or None
         Bool, integer or float, at any scale: spatial axes, optionally channels, optionally leading axes.
+        None: `edges` alone decide.
+    edges, features : array_like, optional
+        As for `propagate_labels`: of the spatial shape, or with the image's leading axes.
     channel_axis : int, None or "auto"
         Axis of the channels; None: there is none. "auto": the last one of three or more axes. An axis of
         more than 4 is not taken for channels unasked: the error names the readings.
@@ -54,6 +60,8 @@ class LabelPropagator:
         elsewhere.
     convert2lab, spacing
         As for `propagate_labels`.
+    workers : int or None
+        Threads that compute what depends on the image alone, as for `propagate_labels`.
 
     Attributes
     ----------
@@ -72,6 +80,12 @@ class LabelPropagator:
     O(N C) time. Holds the image, and 4 (C + 3) + 1 bytes per pixel. Labels below 0 leave pixels out of all
     that is computed of the image, as `mask` does. It is computed again for them, and held once more; the next
     call uses it again if it leaves out the same pixels. NaN is allowed where `mask` is False alone.
+
+    Without `spacing`, the floods of a call are held too (37 bytes per pixel, and 61 from the second call on).
+    The next call goes on from them. It floods again only where seeds that came, went or changed their label
+    make a difference, and its labels are those of a first call, ties included. With `spacing`, each call
+    floods from the start. Threads may share a propagator: of calls at the same time, one goes on from the
+    last, the others flood from the start.
 
     A `SpanningTree` would not do in its place. Labels follow three forests: their edges weigh reliefs rather
     than differences of colours, and their roots are the seeds, which a tree cannot know.
@@ -92,22 +106,32 @@ class LabelPropagator:
     @_arrays.takes_dlpack
     def __init__(
         self,
-        image: ArrayLike,
+        image: ArrayLike | None,
         *,
+        edges: ArrayLike | None = None,
+        features: ArrayLike | None = None,
         channel_axis: int | Literal["auto"] | None = "auto",
         spatial_ndim: int | None = None,
         mask: ArrayLike | None = None,
         convert2lab: bool | None = None,
         spacing: Sequence[float] | None = None,
+        workers: int | None = None,
     ):
         """Smooth the image and compute its relief."""
-        _dispatch.cpu_backend("LabelPropagator", image=image, mask=mask)
-        images = _images(image, channel_axis, spatial_ndim, mask)
+        backend = _dispatch.cpu_backend(
+            "LabelPropagator", image=image, edges=edges, features=features, mask=mask
+        )
+        threads = _validate.workers(workers, backend.available_workers())
+        if image is None:
+            image, channel_axis = _plain_image(edges), None
+        images = _images(image, channel_axis, spatial_ndim, mask, edges, features)
         self.shape: tuple[int, ...] = images.leading + images.spatial
         self.spatial_ndim = len(images.spatial)
         self._like_seeds = _look_like_seeds(images.pixels)
         spacing = _units(spacing, self.spatial_ndim)
-        self._prepared = [_Image(*one, convert2lab, spacing) for one in images.each() if 0 not in self.shape]
+        self._prepared = [
+            _Image(one, convert2lab, spacing, threads) for one in images.each() if 0 not in self.shape
+        ]
 
     def __repr__(self) -> str:
         """Say what it is made for."""
@@ -161,21 +185,28 @@ class _PreparedImage:
     """Everything that depends on one image alone."""
 
     def __init__(
-        self,
-        pixels: Array,
-        takes_part: NDArray[np.bool_] | None,
-        convert2lab: bool | None,
-        spacing: tuple[float, ...] | None,
+        self, image: _OneImage, convert2lab: bool | None, spacing: tuple[float, ...] | None, workers: int
     ):
-        self._shape = pixels.shape[:-1]
-        self._mask = takes_part
+        takes_part = self._mask = image.mask
+        self._shape = image.pixels.shape[:-1]
         self._spacing = spacing
-        features, outliers = _features(pixels, takes_part, convert2lab, spacing)
-        step = _relief.typical_step(features, takes_part, outliers, spacing)
-        # On a plain image every neighbour has the same vote, whatever the scale. They would round off regions
-        # that are shared out by distance.
+        features, outliers = _features(image.pixels, takes_part, convert2lab, spacing, workers)
+        if image.features is not None:
+            others = _relief.smoothed_features(image.features, takes_part, spacing)
+            features = _relief.beside(features, others, takes_part, outliers, spacing)
+        step = _relief.typical_step(features, takes_part, outliers, spacing, workers)
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
-        self._votes = 0 if spacing is not None and not step > 0 else _VOTES
+        self._votes = _VOTES
+        reliefs = _relief.reliefs(features, takes_part, outliers, spacing, workers)
+        followed = None if image.edges is None else _relief.with_edges(reliefs, image.edges, takes_part)
+        if followed is not None:
+            reliefs = followed
+            # Along a wall pixels are alike: votes would carry labels along it.
+            self._votes = _VOTES_BESIDE_EDGES[len(self._shape) > 2]
+        if not step > 0 and (spacing is not None or image.edges is not None):
+            # On a plain image every neighbour has the same vote, whatever the scale. They would round off
+            # regions that are shared out by distance, and those of a map of boundaries alone.
+            self._votes = 0
         # Padded by pixels that take no part, so that a window is the same steps from every pixel.
         self._inner = tuple(slice(_RADIUS, _RADIUS + extent) for extent in self._shape)
         padded = tuple(extent + 2 * _RADIUS for extent in self._shape)
@@ -185,11 +216,11 @@ class _PreparedImage:
         self._features = np.zeros((*padded, features.shape[-1]), np.float32)
         self._features[self._inner] = features
         self._features = self._features.reshape(math.prod(padded), features.shape[-1])
-        reliefs = _relief.reliefs(features, takes_part, outliers, spacing)
         self._reliefs = np.zeros((len(reliefs), *padded), np.float32)
         self._reliefs[(slice(None), *self._inner)] = reliefs
         self._reliefs = self._reliefs.reshape(len(reliefs), -1)
         self._neighbours = _steps(padded, 1)
+        self._floods = cpu.Floods(self._reliefs, self._neighbours, padded, spacing)
         self._window = _steps(padded, _RADIUS, spacing)
 
     def propagate(
@@ -216,17 +247,28 @@ class _PreparedImage:
             graph = mst(np.zeros(self._shape, np.uint8), mask=takes_part, spatial_ndim=len(self._shape))
             zones[self._inner] = graph.cut(0)
             zones = zones.reshape(-1)
-        maps = np.repeat(flat[None], len(self._reliefs), axis=0)
-        backend.flood(self._reliefs, maps, self._neighbours, workers, self._padded_shape, self._spacing)
-        # What two of the three scales say; the middle one, where each says something else.
-        flat = np.where(maps[1] == maps[2], maps[1], maps[0])
+        with self._floods.labels(flat, values.tolist(), workers) as maps:
+            # What two of the three scales say; the middle one, where each says something else.
+            flat = np.where(maps[1] == maps[2], maps[1], maps[0]) if len(maps) > 1 else maps[0].copy()
         shares = np.zeros((flat.size if with_shares else 0, len(values)), np.float32)
         backend.vote(
-            self._features, flat, zones, held, self._window, self._scale, self._votes, shares, workers
+            self._features,
+            flat,
+            zones,
+            held,
+            self._window,
+            self._neighbours,
+            self._scale,
+            self._votes,
+            shares,
+            workers,
         )
         chosen = flat.reshape(self._padded_shape)[self._inner]
-        found = np.ones(self._shape, bool) if takes_part is None else takes_part
-        seeds[found] = np.concatenate([np.zeros(1, seeds.dtype), values])[chosen[found]]
+        own = np.concatenate([np.zeros(1, seeds.dtype), values])
+        if takes_part is None:
+            own.take(chosen, out=seeds, mode="clip")
+        else:
+            seeds[takes_part] = own[chosen[takes_part]]
         if with_shares:
             shares = np.moveaxis(shares.reshape(*self._padded_shape, len(values))[self._inner], -1, 0)
         return values, shares
@@ -236,36 +278,39 @@ class _Image:
     """One image, prepared with and without the pixels of a void: those that labels below 0 leave out."""
 
     def __init__(
-        self,
-        pixels: Array,
-        takes_part: NDArray[np.bool_] | None,
-        convert2lab: bool | None,
-        spacing: tuple[float, ...] | None,
+        self, image: _OneImage, convert2lab: bool | None, spacing: tuple[float, ...] | None, workers: int
     ):
-        self._pixels = pixels.copy()  # what the caller does with theirs between strokes is no part of this
-        self._mask = None if takes_part is None else takes_part.copy()
-        self._options = convert2lab, spacing
-        self._whole = _PreparedImage(self._pixels, self._mask, *self._options)
+        # Copies: what the caller does with theirs between strokes is no part of this.
+        self._image = _OneImage(
+            image.pixels.copy(),
+            None if image.mask is None else image.mask.copy(),
+            None if image.edges is None else image.edges.copy(),
+            None if image.features is None else image.features.copy(),
+        )
+        self._options = convert2lab, spacing, workers
+        self._whole = _PreparedImage(self._image, *self._options)
         self._beside: tuple[NDArray[np.uint8], _PreparedImage] | None = None  # the last void, as bits
 
     def prepared(self, seeds: Array) -> _PreparedImage:
         """Return what depends on the pixels alone that seeds do not leave out."""
-        void = seeds < 0
-        if self._mask is not None:
-            void &= self._mask
+        void, mask = seeds < 0, self._image.mask
+        if mask is not None:
+            void &= mask
         if not void.any():
             return self._whole
         bits = np.packbits(void)
         beside = self._beside
         if beside is None or not np.array_equal(beside[0], bits):
-            takes_part = ~void if self._mask is None else self._mask & ~void
-            beside = self._beside = bits, _PreparedImage(self._pixels, takes_part, *self._options)
+            without = self._image._replace(mask=~void if mask is None else mask & ~void)
+            beside = self._beside = bits, _PreparedImage(without, *self._options)
         return beside[1]
 
 
 class _LabelOptions(TypedDict, total=False):
     """The options of `propagate_labels`, for its overloads."""
 
+    edges: ArrayLike | None
+    features: ArrayLike | None
     channel_axis: int | Literal["auto"] | None
     spatial_ndim: int | None
     mask: ArrayLike | None
@@ -306,7 +351,7 @@ def _refuse_options_of_random_walker(function: Callable[P, R]) -> Callable[P, R]
 
 @overload
 def propagate_labels(
-    image: ArrayLike,
+    image: ArrayLike | None,
     labels: Array,
     *,
     return_full_prob: Literal[False] = False,
@@ -314,11 +359,15 @@ def propagate_labels(
 ) -> Array: ...
 @overload
 def propagate_labels(
-    image: ArrayLike, labels: Array, *, return_full_prob: Literal[True], **options: Unpack[_LabelOptions]
+    image: ArrayLike | None,
+    labels: Array,
+    *,
+    return_full_prob: Literal[True],
+    **options: Unpack[_LabelOptions],
 ) -> NDArray[np.float32]: ...
 @overload
 def propagate_labels(
-    image: ArrayLike,
+    image: ArrayLike | None,
     labels: ForeignArray,
     *,
     return_full_prob: bool = False,
@@ -326,17 +375,23 @@ def propagate_labels(
 ) -> ForeignArray: ...
 @overload
 def propagate_labels(
-    image: ArrayLike, labels: ArrayLike, *, return_full_prob: bool = False, **options: Unpack[_LabelOptions]
+    image: ArrayLike | None,
+    labels: ArrayLike,
+    *,
+    return_full_prob: bool = False,
+    **options: Unpack[_LabelOptions],
 ) -> Array: ...
 
 
 @_refuse_options_of_random_walker  # type: ignore[misc]  # below, arrays of other libraries come in and go out
 @_arrays.takes_dlpack
 def propagate_labels(
-    image: ArrayLike,
+    image: ArrayLike | None,
     labels: ArrayLike,
     *,
     return_full_prob: bool = False,
+    edges: ArrayLike | None = None,
+    features: ArrayLike | None = None,
     channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int | None = None,
     mask: ArrayLike | None = None,
@@ -351,14 +406,23 @@ def propagate_labels(
 
     Parameters
     ----------
-    image : array_like
+    image : array_like or None
         Bool, integer or float, at any scale (it is mapped from its own range to [0, 1]): the axes of
-        `labels`, and optionally channels. An image of the shape of `labels` has no channels.
+        `labels`, and optionally channels. An image of the shape of `labels` has no channels. None: `edges`
+        alone decide.
     labels : array_like of int
         Seeds: above 0 a label, 0 unlabelled, below 0 a pixel that takes no part, as if `mask` left it out:
         NaN is allowed there in the image. Any number of axes. Floats that are whole numbers are taken, too.
     return_full_prob : bool
         Whether to return shares of the vote for each label rather than labels.
+    edges : array_like, optional
+        A map of boundaries, higher where they are, at any scale: a membrane stain, the negative of an image
+        whose walls are dark, a network's output. Of the shape of `labels`, or of its spatial axes. Labels
+        follow it. The image's own gradients count as far as they agree with it.
+    features : array_like, optional
+        What else is known of each pixel, such as a network's embedding: real numbers, at any scale, of the
+        shape of `labels`, or of its spatial axes, and a last axis of D channels. They count as much as the
+        colours: both have the same root mean square step between neighbours.
     channel_axis : int, None or "auto"
         Axis of the channels of `image`; None: there is none. "auto": the last one, where the image has one
         more axis than `labels`.
@@ -370,7 +434,7 @@ def propagate_labels(
         True where a pixel takes part: of the shape of `labels`, or of its spatial axes. NaN is allowed
         elsewhere in the image, and seeds are ignored there.
     convert2lab : bool or None
-        Whether the channels are sRGB, to be compared as CIE L*a*b*. None: if there are three. A constant last
+        Whether the channels are sRGB, to be compared as CIELAB. None: if there are three. A constant last
         one of two or four channels (opaque alpha) is left out first. Where it varies, it is a channel like
         the others; True makes a fourth channel alpha, which is left out.
     spacing : sequence of float, optional
@@ -385,7 +449,7 @@ def propagate_labels(
     array of labels' shape and dtype
         Seeds keep their label. A pixel that no seed can reach (a region that the mask or negative labels
         cut off, or no seed at all) stays 0; pixels that take no part come back as they went in.
-    or, with return_full_prob, float32 array (n_labels, *labels.shape)
+    or, with return_full_prob, float32 array (n_labels, ...)
         In ascending order of labels: the share of a pixel's window that votes for each. Sums to 1, or is
         0 where no label is. The labels are where it is largest. A batch has the labels of all its images.
 
@@ -397,11 +461,12 @@ def propagate_labels(
     Raises
     ------
     TypeError
-        Labels that are not numbers, or boolean ones; an image or mask of the wrong kind; arrays of more than
-        one library; an option of `random_walker` that means nothing here.
+        Labels that are not numbers, or boolean ones; an image, edges, features or a mask of the wrong kind;
+        neither an image nor edges; arrays of more than one library; an option of `random_walker` that means
+        nothing here.
     ValueError
         Shapes that do not fit, labels that are not whole numbers or look like an image, NaN or inf in the
-        image.
+        image, the edges or the features.
 
     Notes
     -----
@@ -413,12 +478,15 @@ def propagate_labels(
     scales, or of the middle one where all differ. Then they take that of the largest vote over a 5 x 5
     window, weighted by likeness as in `local_propagate`, with the seeds held.
 
+    Of `edges`, one relief is made for each scale: the map, plus the gradient times their correlation, both in
+    units of their standard deviation. A gradient that disagrees (correlation below 0) does not count.
+
     The image's own range leaves outliers out, such as hot and dead pixels, or -9999 for no data. They are at
     most one number in twenty at either end, past a gap of three times the range of the others. They keep
     their order beyond the range, on a logarithmic scale. Single ones are moved to its end. No mean counts
     them.
 
-    O(N C) time, or O(N (C + log N)) with `spacing`. At most 30 C + 50 bytes per pixel, and 50 more with a
+    O(N C) time, or O(N (C + log N)) with `spacing`. At most 30 C + 60 bytes per pixel, and 50 more with a
     mask or negative labels. Neither depends on the number of labels, but for return_full_prob.
     docs/random_walker.md compares it with `random_walker`.
 
@@ -439,13 +507,18 @@ def propagate_labels(
     >>> aproarray.propagate_labels(image, seeds)[0].tolist()
     [1, 1, 1, 2, 2, 2, 2, 2]
     """
-    _dispatch.cpu_backend("propagate_labels", image=image, labels=labels, mask=mask)
-    pixels = _validate.real_array(image, "image")
+    _dispatch.cpu_backend(
+        "propagate_labels", image=image, labels=labels, edges=edges, features=features, mask=mask
+    )
     seeds = _validate.as_array(labels, "labels")
+    if image is None:
+        image, channel_axis = _plain_image(edges, seeds.shape), None
+    pixels = _validate.real_array(image, "image")
     spatial_ndim, channel_axis = _axes_beside_labels(pixels.shape, seeds.shape, channel_axis, spatial_ndim)
     propagator = LabelPropagator(
-        pixels, channel_axis=channel_axis, spatial_ndim=spatial_ndim, convert2lab=convert2lab,
-        spacing=spacing, mask=_without_void(mask, seeds, spatial_ndim),
+        pixels, edges=edges, features=features, channel_axis=channel_axis, spatial_ndim=spatial_ndim,
+        convert2lab=convert2lab, spacing=spacing, mask=_without_void(mask, seeds, spatial_ndim),
+        workers=workers,
     )  # fmt: skip
     return propagator.propagate(labels, return_full_prob=return_full_prob, workers=workers)
 
@@ -602,8 +675,21 @@ def _warn_of_missing_seeds(numbers: list[int]) -> None:
     )
 
 
+class _OneImage(NamedTuple):
+    """An image and everything of the caller's that lies over it."""
+
+    pixels: Array
+    """(*spatial, channels)."""
+    mask: NDArray[np.bool_] | None
+    """(*spatial)."""
+    edges: Array | None = None
+    """(*spatial)."""
+    features: Array | None = None
+    """(*spatial, channels)."""
+
+
 class _Images(NamedTuple):
-    """An image or a batch of them, channels last, and what takes part of each."""
+    """An image or a batch of them, channels last, and what lies over each."""
 
     leading: tuple[int, ...]
     spatial: tuple[int, ...]
@@ -611,11 +697,20 @@ class _Images(NamedTuple):
     """(images, *spatial, channels)."""
     masks: NDArray[np.bool_] | None
     """(1 or images, *spatial)."""
+    edges: Array | None
+    """(images, *spatial)."""
+    features: Array | None
+    """(images, *spatial, channels)."""
 
-    def each(self) -> Iterator[tuple[Array, NDArray[np.bool_] | None]]:
-        """Yield each image with its mask."""
+    def each(self) -> Iterator[_OneImage]:
+        """Yield each image."""
         for item, one in enumerate(self.pixels):
-            yield one, None if self.masks is None else self.masks[item % len(self.masks)]
+            yield _OneImage(
+                one,
+                None if self.masks is None else self.masks[item % len(self.masks)],
+                None if self.edges is None else self.edges[item],
+                None if self.features is None else self.features[item],
+            )
 
 
 def _images(
@@ -623,9 +718,11 @@ def _images(
     channel_axis: Any,
     spatial_ndim: int | None,
     mask: ArrayLike | None,
+    edges: ArrayLike | None = None,
+    features: ArrayLike | None = None,
     batches: bool = True,
 ) -> _Images:
-    """Check one image or a batch of them, and lay it out."""
+    """Check one image or a batch of them with what lies over it, and lay it out."""
     pixels = _validate.real_array(image, "image")
     batches = batches and spatial_ndim is not None
     if spatial_ndim is None:
@@ -639,8 +736,66 @@ def _images(
     if takes_part is not None:
         masks = takes_part.reshape(len(takes_part), *layout.spatial)
     return _Images(
-        layout.leading, layout.spatial, flat.reshape(n_images, *layout.spatial, layout.n_channels), masks
+        layout.leading,
+        layout.spatial,
+        flat.reshape(n_images, *layout.spatial, layout.n_channels),
+        masks,
+        None if edges is None else _edge_maps(edges, layout.leading, layout.spatial, takes_part),
+        None if features is None else _feature_maps(features, layout.leading, layout.spatial, takes_part),
     )
+
+
+def _edge_maps(
+    edges: ArrayLike, leading: tuple[int, ...], spatial: tuple[int, ...], takes_part: NDArray[np.bool_] | None
+) -> Array:
+    """Check a map of boundaries, and return it for each image, (images, *spatial)."""
+    maps = _validate.real_array(edges, "edges")
+    if maps.shape not in (spatial, leading + spatial):
+        raise ValueError(
+            f"edges of shape {maps.shape} do not fit an image of {_by(leading + spatial)} pixels: expected "
+            f"{spatial}" + (f" or {leading + spatial}" if leading else "") + ", one number for each pixel"
+        )
+    return _for_each_image(maps[..., None], "edges", leading, spatial, takes_part)[..., 0]
+
+
+def _feature_maps(
+    features: ArrayLike,
+    leading: tuple[int, ...],
+    spatial: tuple[int, ...],
+    takes_part: NDArray[np.bool_] | None,
+) -> Array:
+    """Check features that come with an image, and return them for each, (images, *spatial, channels)."""
+    maps = _validate.real_array(features, "features")
+    if maps.shape[:-1] not in (spatial, leading + spatial) or maps.shape[-1] == 0:
+        shapes = dict.fromkeys((spatial, leading + spatial))
+        expected = " or ".join(f"({', '.join(map(str, shape))}, D)" for shape in shapes)
+        raise ValueError(
+            f"features of shape {maps.shape} do not fit an image of {_by(leading + spatial)} pixels: "
+            f"expected {expected}, D numbers for each pixel"
+        )
+    return _for_each_image(maps, "features", leading, spatial, takes_part)
+
+
+def _for_each_image(
+    maps: Array,
+    name: str,
+    leading: tuple[int, ...],
+    spatial: tuple[int, ...],
+    takes_part: NDArray[np.bool_] | None,
+) -> Array:
+    """Return maps (leading or nothing, *spatial, C) as (images, *spatial, C), finite in the mask."""
+    n_images, n_channels = math.prod(leading), maps.shape[-1]
+    maps = np.broadcast_to(maps, (*leading, *spatial, n_channels)).reshape(n_images, *spatial, n_channels)
+    flat = maps.reshape(n_images, math.prod(spatial), n_channels)
+    _validate.finite(flat, name, takes_part, _validate.BY_MASK)
+    return maps
+
+
+def _plain_image(edges: ArrayLike | None, shape: tuple[int, ...] | None = None) -> Array:
+    """Return an image without any contrast, for edges that come without one."""
+    if edges is None:
+        raise TypeError("image must be an array, got None: only edges can take its place")
+    return np.ones(_validate.as_array(edges, "edges").shape if shape is None else shape, np.uint8)
 
 
 def _one_image(
@@ -653,7 +808,8 @@ def _one_image(
             f"image of shape {np.shape(image)} has more than {spatial_ndim} spatial axes beside its "
             "channels: expected one image, not a batch"
         )
-    return next(images.each())
+    one = next(images.each())
+    return one.pixels, one.mask
 
 
 def _features(
@@ -661,6 +817,7 @@ def _features(
     takes_part: NDArray[np.bool_] | None,
     convert2lab: bool | None,
     spacing: tuple[float, ...] | None = None,
+    workers: int = 1,
 ) -> tuple[Array, NDArray[np.bool_] | None]:
     """Return the smoothed colours of an image (..., C), without an alpha channel, and its outliers."""
     is_rgb = None if convert2lab is None else _validate.flag(convert2lab, "convert2lab")
@@ -672,7 +829,7 @@ def _features(
     if is_rgb and pixels.shape[-1] != 3:
         raise ValueError(f"convert2lab needs an image of 3 channels, or 4 with alpha, got {n_channels}")
     colours, outliers = _relief.colours(pixels, takes_part, is_rgb)
-    return _relief.features(colours, takes_part, spacing), outliers
+    return _relief.features(colours, takes_part, spacing, workers), outliers
 
 
 def _is_constant(band: Array, takes_part: NDArray[np.bool_] | None) -> bool:
@@ -703,8 +860,9 @@ def refine(
     image: ArrayLike,
     scores: ArrayLike,
     *,
-    mode: Literal["local", "global", "global-local", "local-global", "parallel"] = "local",
+    mode: Literal["local", "global", "global-local", "local-global", "parallel"] | None = None,
     iterations: int = 60,
+    edges: ArrayLike | None = None,
     class_axis: int | None = -1,
     channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
@@ -723,11 +881,15 @@ def refine(
         The image's leading axes, spatial axes, optionally classes. Scores of fewer pixels than the image are
         resampled to its shape first (linearly, pixels being areas): 14 x 14 or 32 x 32 for a square
         photograph, say. Their height to width is the image's, but for rounding to whole patches.
-    mode : str
+    mode : str or None
         Which propagation, as in the paper's Table 7: "local", "global", one after the other
-        ("global-local", "local-global"), or the mean of both ("parallel").
+        ("global-local", "local-global"), or the mean of both ("parallel"). None: "local", or with edges
+        "global-local".
     iterations : int
         Number of local steps, 5 x 5 each.
+    edges : array_like, optional
+        A map of boundaries, as for `propagate_labels`: of the image's spatial shape, or with its leading
+        axes. The tree follows it rather than the image, and the local steps see it beside the colours.
     class_axis : int or None
         Axis of the classes of `scores`; None: there is none. Scores without an axis for them have none.
     channel_axis : int, None or "auto"
@@ -765,6 +927,10 @@ def refine(
     a quarter of the median step of the spanning tree for the global one. With global propagation,
     wrong scores spread as far as right ones: it pays where scores are sparse, or errors small.
 
+    With `edges`, the tree's edges weigh the square of the map's larger end, from 0 where the map is lowest,
+    and zeta^2 is 0.3 times their median. Few wrong scores then are outvoted within their outline. The map is
+    one more channel to the local steps, half as far apart between neighbours as the colours are.
+
     Scores that a network made of an image resized to other proportions (to a square, often) do not lie over
     the image as they are. Resize the scores to the image's shape first, or refine them on the resized image.
 
@@ -782,10 +948,12 @@ def refine(
     >>> (aproarray.refine(image, coarse)[0] > 0.5).tolist()
     [True, True, True, False, False, False, False, False]
     """
-    _dispatch.cpu_backend("refine", image=image, scores=scores, mask=mask)
+    _dispatch.cpu_backend("refine", image=image, scores=scores, edges=edges, mask=mask)
+    if mode is None:
+        mode = "local" if edges is None else "global-local"
     _validate.choice(mode, "mode", _MODES)
     iterations = _validate.integer(iterations, "iterations", 0)
-    images = _images(image, channel_axis, spatial_ndim, mask)
+    images = _images(image, channel_axis, spatial_ndim, mask, edges)
     values = _validate.real_array(scores, "scores")
     layout = _scores_layout(values.shape, images, class_axis)
     flat = layout.flatten(values.astype(_validate.compute_dtype(values.dtype), copy=False))
@@ -797,34 +965,41 @@ def refine(
         results = np.empty(shape, flat.dtype)
     else:
         each = []
-        for one, (pixels, takes_part) in zip(stack, images.each(), strict=True):
-            resampled = _resampled(one, images.spatial, takes_part)
-            features, outliers = _features(pixels, takes_part, convert2lab)
-            each.append(_refined(resampled, features, outliers, mode, iterations, takes_part, workers))
+        for one, over in zip(stack, images.each(), strict=True):
+            resampled = _resampled(one, images.spatial, over.mask)
+            each.append(_refined(resampled, over, convert2lab, mode, iterations, workers))
         results = (each[0] if len(each) == 1 else np.stack(each)).reshape(shape)
     return results[..., 0] if layout.channel_axis is None else np.moveaxis(results, -1, layout.channel_axis)
 
 
 def _refined(
     scores: Array,
-    features: Array,
-    outliers: NDArray[np.bool_] | None,
+    image: _OneImage,
+    convert2lab: bool | None,
     mode: str,
     iterations: int,
-    takes_part: NDArray[np.bool_] | None,
     workers: int | None,
 ) -> Array:
     """Return scores (..., C) of one image, propagated over its features."""
+    takes_part = image.mask
+    features, outliers = _features(image.pixels, takes_part, convert2lab)
     ndim = features.ndim - 1
+    boundaries = None if image.edges is None else _relief.edge_map(image.edges, takes_part)
+    if boundaries is None:
+        beside = features
+    else:
+        beside = _relief.beside(features, boundaries[..., None], takes_part, outliers, share=_EDGES_BESIDE)
 
     def local_part(scores: Array) -> Array:
-        step = _relief.typical_step(features, takes_part, outliers)
+        step = _relief.typical_step(beside, takes_part, outliers)
         return local_propagate(
-            scores, features, zeta=_REFINE_STEPS * step if step > 0 else 1.0, kernel_size=2 * _RADIUS + 1,
+            scores, beside, zeta=_REFINE_STEPS * step if step > 0 else 1.0, kernel_size=2 * _RADIUS + 1,
             iterations=iterations, mask=takes_part, channel_axis=-1, spatial_ndim=ndim, workers=workers,
         )  # fmt: skip
 
     def global_part(scores: Array) -> Array:
+        if boundaries is not None:
+            return _within_boundaries(scores, boundaries, takes_part, workers)
         tree = mst(features, channel_axis=-1, mask=takes_part, spatial_ndim=ndim, workers=workers)
         return global_propagate(scores, tree, zeta=_tree_zeta(tree), workers=workers)
 
@@ -837,6 +1012,33 @@ def _refined(
     if mode == "local-global":
         return global_part(local_part(scores))
     return local_part(scores) / 2 + global_part(scores) / 2  # the sum of two numbers may overflow
+
+
+def _within_boundaries(
+    scores: Array,
+    boundaries: NDArray[np.float32],
+    takes_part: NDArray[np.bool_] | None,
+    workers: int | None,
+) -> Array:
+    """Return scores (..., C) propagated over the tree whose edges weigh the higher end on a map, squared."""
+    n = boundaries.size
+    numbers = np.arange(n).reshape(boundaries.shape)
+    pairs = []
+    for axis in range(boundaries.ndim):
+        along = np.moveaxis(numbers, axis, 0)
+        pairs.append(np.stack([along[:-1].reshape(-1), along[1:].reshape(-1)], axis=-1))
+    edges, flat = np.concatenate(pairs), boundaries.reshape(-1)
+    if takes_part is not None:
+        edges = edges[takes_part.reshape(-1)[edges].all(-1)]
+    tree = SpanningTree.from_edges(edges, flat[edges].max(-1) ** 2, n)
+    rows = scores.reshape(n, scores.shape[-1])
+    if takes_part is not None:  # which may be NaN elsewhere
+        rows = np.where(takes_part.reshape(-1, 1), rows, 0)
+    weights = tree.gaps[np.isfinite(tree.gaps)]
+    typical = float(np.median(weights)) if weights.size else 0.0
+    zeta = math.sqrt(_EDGES_SHARE * typical) if typical > 0 else 1.0
+    found = global_propagate(rows, tree, zeta=zeta, workers=workers).reshape(scores.shape)
+    return found if takes_part is None else np.where(takes_part[..., None], found, scores)
 
 
 def _scores_layout(shape: tuple[int, ...], images: _Images, class_axis: Any) -> _validate.Layout:
@@ -1007,7 +1209,7 @@ def affinity_map(
         "global": ``exp(-d / zeta^2)``, d being the largest edge weight on the tree's path to the pixel.
         "local": what reaches the others of a 1 at the pixel in `iterations` steps over 5 x 5 windows.
     zeta : float, optional
-        Scale, above 0, of steps of the image's smoothed colours (L*a*b* / 100, or channels mapped to [0, 1]).
+        Scale, above 0, of steps of the image's smoothed colours (CIELAB / 100, or channels mapped to [0, 1]).
         None: chosen from the image: twice the root mean square step of the tree's edges (global), or 1.5
         times that between neighbours (local).
     iterations : int

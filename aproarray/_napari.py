@@ -42,22 +42,30 @@ class PropagateLabels(Container):  # type: ignore[misc]  # magicgui is not there
         self._placed_by: tuple[Image, Labels] | None = None
         self._watched: Labels | None = None
         self._last_strokes: NDArray[Any] | None = None
-        self._prepared: tuple[Any, LabelPropagator] | None = None  # image data, and what was made of it
+        self._prepared: tuple[Any, Any, LabelPropagator] | None = None  # image, edges, and what is made of it
         self.image = ComboBox(label="image", choices=self._images)
         self.strokes = ComboBox(label="strokes", choices=self._strokes)
+        self.edges = ComboBox(
+            label="edges", choices=self._maps, value=None, nullable=True,
+            tooltip="a map of boundaries of the image's shape, higher where they are: a membrane stain, say",
+        )  # fmt: skip
         self.live = CheckBox(label="live", value=True, tooltip="propagate after every stroke")
         self.run = PushButton(label="Propagate")
         self.status = Label(value="")
-        super().__init__(widgets=[self.image, self.strokes, self.live, self.run, self.status])
+        super().__init__(widgets=[self.image, self.strokes, self.edges, self.live, self.run, self.status])
         self._after_a_pause = qdebounced(self._follow, timeout=_PAUSE_MS)
         self.image.changed.connect(self._follow)
         self.strokes.changed.connect(self._watch)
+        self.edges.changed.connect(self._follow)
         self.live.changed.connect(self._follow)
         self.run.changed.connect(self.propagate)
         self._watch()
 
     def _images(self, _: Any = None) -> list[Image]:
         return [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+
+    def _maps(self, _: Any = None) -> list[Image]:
+        return [layer for layer in self._images() if not layer.rgb]
 
     def _strokes(self, _: Any = None) -> list[Labels]:
         return [
@@ -84,7 +92,7 @@ class PropagateLabels(Container):  # type: ignore[misc]  # magicgui is not there
         if not self.live.value or image is None or strokes is None:
             return
         marks = np.asarray(strokes.data)
-        new_image = self._prepared is None or self._prepared[0] is not image.data
+        new_image = not self._is_prepared(image)
         if new_image or self._last_strokes is None or not np.array_equal(marks, self._last_strokes):
             self.propagate()
 
@@ -109,15 +117,23 @@ class PropagateLabels(Container):  # type: ignore[misc]  # magicgui is not there
         self.status.value = f"{n_labels} label{'s' * (n_labels != 1)}: {milliseconds:.0f} ms"
         self._show(labels, image, strokes)
 
+    def _edges_data(self) -> Any:
+        return None if self.edges.value is None else self.edges.value.data
+
+    def _is_prepared(self, image: Image) -> bool:
+        prepared = self._prepared
+        return prepared is not None and prepared[0] is image.data and prepared[1] is self._edges_data()
+
     def _propagator(self, image: Image) -> LabelPropagator:
-        if self._prepared is None or self._prepared[0] is not image.data:
-            pixels = np.asarray(image.data[0] if image.multiscale else image.data)
-            if image.rgb:
-                made = LabelPropagator(pixels[..., :3], spatial_ndim=pixels.ndim - 1)  # without alpha
+        if self._prepared is None or not self._is_prepared(image):
+            pixels = _finest(image)
+            edges = None if self.edges.value is None else _finest(self.edges.value)
+            if image.rgb:  # without alpha
+                made = LabelPropagator(pixels[..., :3], edges=edges, spatial_ndim=pixels.ndim - 1)
             else:
-                made = LabelPropagator(pixels, spatial_ndim=pixels.ndim, channel_axis=None)
-            self._prepared = image.data, made
-        return self._prepared[1]
+                made = LabelPropagator(pixels, edges=edges, spatial_ndim=pixels.ndim, channel_axis=None)
+            self._prepared = image.data, self._edges_data(), made
+        return self._prepared[2]
 
     def _show(self, labels: NDArray[Any], image: Image, strokes: Labels) -> None:
         """Put labels into their layer: over the image, below the strokes, in the colours of the strokes."""
@@ -134,3 +150,8 @@ class PropagateLabels(Container):  # type: ignore[misc]  # magicgui is not there
         self._placed_by = image, strokes
         self._viewer.layers.insert(self._viewer.layers.index(strokes), self._result)
         self._viewer.layers.selection.active = active  # whoever draws goes on drawing
+
+
+def _finest(image: Image) -> NDArray[Any]:
+    """Return the pixels of a layer, those of the finest level where it has several."""
+    return np.asarray(image.data[0] if image.multiscale else image.data)

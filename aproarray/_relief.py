@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aproarray import cpu
+
 Array = NDArray[Any]
 
 _STEPS = (1, 2, 4)
@@ -80,12 +82,16 @@ def stretched(
         scale = float(_differences(high, low))
     if not scale > 0:
         return np.zeros(image.shape, np.float32), None
-    if np.isfinite(scale):
-        exact = _differences(ordinary, low)
-    else:  # a difference too large for its type
-        exact, scale = np.divide(ordinary, 2, order="C") - low / 2, float(high / 2 - low / 2)
-    exact /= scale
-    result = exact.astype(np.float32)
+    too_large = not np.isfinite(scale)  # for the numbers' type
+    if too_large:
+        scale = float(high / 2 - low / 2)
+    result = np.empty(image.shape, np.float32)
+    source, target = ordinary.reshape(-1), result.reshape(-1)
+    for first in range(0, len(source), _CONVERTED):
+        part = source[first : first + _CONVERTED]
+        exact = part / 2 - low / 2 if too_large else _differences(part, low)
+        exact /= scale
+        target[first : first + _CONVERTED] = exact
     if outside is None:
         return result, None
     odd: NDArray[np.bool_] = outside.any(-1)
@@ -184,75 +190,28 @@ def _grown(pixels: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     return pixels
 
 
-def _shifted_sum(array: Array, axis: int, step: int, share: float) -> Array:
-    """Return [w 1-2w w] for w = share at a step along an axis, the first and last pixel repeated beyond."""
-    extent = array.shape[axis]
-    moved = np.moveaxis(array, axis, 0)
-    result = moved * np.float32(1 - 2 * share)
-    part = moved * np.float32(share)
-    inner = max(extent - step, 0)
-    result[:inner] += part[extent - inner :]
-    result[inner:] += part[-1:]
-    result[extent - inner :] += part[:inner]
-    result[: extent - inner] += part[:1]
-    return np.moveaxis(result, 0, axis)
-
-
 def smoothed(
-    image: Array, step: int, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None = None
-) -> Array:
+    image: Array,
+    step: int,
+    mask: NDArray[np.bool_] | None,
+    spacing: Sequence[float] | None = None,
+    workers: int = 1,
+) -> NDArray[np.float32]:
     """Return an image (..., C) smoothed along all spatial axes, over the pixels of the mask alone.
 
     The width is that of [1 2 1]/4 at `step` pixels. Along an axis whose pixels are `spacing` apart it is the
     same length: fewer pixels, and a smaller share of them where that is less than one pixel.
     """
-    weight = None if mask is None else mask.astype(np.float32)[..., None]
-    result = image
+    steps = []
     for axis in range(image.ndim - 1):
         pixels = step if spacing is None else step / spacing[axis]
         whole = max(1, math.ceil(pixels))
-        share = (pixels / whole) ** 2 / 4
-        result = _shifted_sum(result, axis, whole, share)
-        if weight is not None:
-            weight = _shifted_sum(weight, axis, whole, share)
-    if weight is not None and mask is not None:
+        steps.append((whole, (pixels / whole) ** 2 / 4))
+    result = cpu.smooth(image, steps, workers)
+    if mask is not None:
+        weight = cpu.smooth(mask[..., None], steps, workers)
         result = np.divide(result, weight, where=mask[..., None], out=np.zeros_like(result))
     return result
-
-
-def _square_norm(array: Array) -> Array:
-    """Return the sum of squares over the last axis, added in order: einsum's order depends on strides."""
-    total: Array = np.zeros(array.shape[:-1], array.dtype)
-    for c in range(array.shape[-1]):
-        total += array[..., c] * array[..., c]
-    return total
-
-
-def _gradient(image: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None = None) -> Array:
-    """Return the magnitude of the gradient of an image (..., C), from differences inside the mask alone."""
-    square = np.zeros(image.shape[:-1], np.float32)
-    for axis in range(image.ndim - 1):
-        if image.shape[axis] < 2:
-            continue
-        along = np.moveaxis(image, axis, 0)
-        total = np.zeros_like(along)
-        if mask is None:
-            total[1:-1] = (along[2:] - along[:-2]) * np.float32(0.5)
-            total[0], total[-1] = along[1] - along[0], along[-1] - along[-2]
-        else:
-            valid = np.moveaxis(mask, axis, 0)
-            both = valid[1:] & valid[:-1]
-            step = (along[1:] - along[:-1]) * both[..., None]
-            count = np.zeros(valid.shape, np.float32)
-            total[1:] += step
-            total[:-1] += step
-            count[1:] += both
-            count[:-1] += both
-            total /= np.maximum(count, 1)[..., None]
-        if spacing is not None:
-            total /= np.float32(spacing[axis])
-        square += np.moveaxis(_square_norm(total), 0, axis)
-    return np.sqrt(square)
 
 
 def colours(
@@ -266,9 +225,14 @@ def colours(
     return rgb_to_lab(result) / np.float32(100) if convert2lab else result, outliers
 
 
-def features(colours: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None = None) -> Array:
+def features(
+    colours: Array,
+    mask: NDArray[np.bool_] | None,
+    spacing: Sequence[float] | None = None,
+    workers: int = 1,
+) -> Array:
     """Return smoothed colours, (..., C) as they are."""
-    return smoothed(colours, _STEPS[0], mask, spacing)
+    return smoothed(colours, _STEPS[0], mask, spacing, workers)
 
 
 def blurred_with(outliers: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -281,13 +245,15 @@ def reliefs(
     mask: NDArray[np.bool_] | None,
     outliers: NDArray[np.bool_] | None = None,
     spacing: Sequence[float] | None = None,
+    workers: int = 1,
 ) -> Array:
     """Return the reliefs (3, ...) of features (..., C): the middle scale, the finest, the coarsest."""
-    finest = _gradient(features, mask, spacing)
-    middle = smoothed(features, _STEPS[1], mask, spacing)
-    coarsest = smoothed(middle, _STEPS[2], mask, spacing)
-    gradients = np.stack([_gradient(middle, mask, spacing), finest, _gradient(coarsest, mask, spacing)])
-    return _over_what_is_usual(gradients, mask, outliers, spacing)
+    middle = smoothed(features, _STEPS[1], mask, spacing, workers)
+    coarsest = smoothed(middle, _STEPS[2], mask, spacing, workers)
+    gradients = np.zeros((3, *features.shape[:-1]), np.float32)
+    for scale, gradient in zip((middle, features, coarsest), gradients, strict=True):
+        cpu.gradient(scale, mask, spacing, workers, out=gradient)
+    return _over_what_is_usual(gradients, mask, outliers, spacing, workers)
 
 
 def _over_what_is_usual(
@@ -295,6 +261,7 @@ def _over_what_is_usual(
     mask: NDArray[np.bool_] | None,
     outliers: NDArray[np.bool_] | None = None,
     spacing: Sequence[float] | None = None,
+    workers: int = 1,
 ) -> Array:
     """Divide gradients (scales, ...) by their sum's local mean, plus its mean over the image.
 
@@ -302,14 +269,14 @@ def _over_what_is_usual(
     near.
     """
     total = gradients.sum(0)
-    around = _local_mean(total, mask, spacing)
+    around = _local_mean(total, mask, spacing, workers)
     counted = mask
     if outliers is not None:
         counted = ~_grown(outliers, sum(_STEPS) + 1)
         if mask is not None:
             counted &= mask
-        weight = _local_mean(counted.astype(np.float32), mask, spacing)
-        mean = _local_mean(np.where(counted, total, np.float32(0)), mask, spacing)
+        weight = _local_mean(counted.astype(np.float32), mask, spacing, workers)
+        mean = _local_mean(np.where(counted, total, np.float32(0)), mask, spacing, workers)
         around = np.divide(mean, weight, out=around, where=weight > 1e-3)
         if not counted.any():
             counted = mask
@@ -319,11 +286,86 @@ def _over_what_is_usual(
     return gradients
 
 
-def _local_mean(array: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None) -> Array:
+def edge_map(edges: Array, mask: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    """Return a map of boundaries (...), at any scale, from 0: its ordinary range is 1 wide."""
+    result = stretched(edges[..., None], mask)[0][..., 0]
+    inside = result if mask is None else result[mask]
+    return result - inside.min() if inside.size else result
+
+
+def with_edges(reliefs: Array, edges: Array, mask: NDArray[np.bool_] | None) -> Array | None:
+    """Return the reliefs (3, ...) with a map of boundaries (...), or (1, ...) where the map alone counts.
+
+    None: the map is plain, and says nothing.
+
+    Each is the sum of the map and the relief in standard deviations, the relief times the correlation of the
+    two: a gradient that knows nothing of the boundaries is left out, and one that contradicts them.
+    """
+    boundaries = edge_map(edges, mask)
+    centred, spread = _centred(boundaries, mask)
+    if not spread > 0:
+        return None
+    boundaries /= np.float32(spread)
+    results = []
+    for relief in reliefs:
+        own, own_spread = _centred(relief, mask)
+        if own_spread > 0:
+            agreement = float((centred * own).mean(dtype=np.float64)) / (spread * own_spread)
+            if agreement > 0:
+                results.append(boundaries + relief * np.float32(agreement / own_spread))
+                continue
+        results.append(boundaries)
+    alone = all(result is boundaries for result in results)
+    return boundaries[None] if alone else np.stack(results)
+
+
+def _centred(array: Array, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.float64], float]:
+    """Return the numbers of the mask less their mean, and their standard deviation."""
+    inside = (array if mask is None else array[mask]).astype(np.float64).reshape(-1)
+    if inside.size == 0:
+        return inside, 0.0
+    inside -= inside.mean()
+    return inside, float(np.sqrt((inside * inside).mean()))
+
+
+def smoothed_features(
+    features: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None = None
+) -> Array:
+    """Return features (..., D), at any scale, smoothed as colours are, in shares of their largest number."""
+    inside = features if mask is None else np.where(mask[..., None], features, features.dtype.type(0))
+    shares = np.zeros(features.shape, np.float32)
+    largest = max(float(inside.max(initial=0)), -float(inside.min(initial=0)))
+    if largest > 0:
+        np.divide(inside, largest, out=shares, casting="unsafe")
+    return smoothed(shares, _STEPS[0], mask, spacing)
+
+
+def beside(
+    features: Array,
+    others: Array,
+    mask: NDArray[np.bool_] | None,
+    outliers: NDArray[np.bool_] | None = None,
+    spacing: Sequence[float] | None = None,
+    share: float = 1.0,
+) -> Array:
+    """Return features (..., C) with others (..., D) as more channels, (..., C + D).
+
+    The others' root mean square step between neighbours is then `share` times that of the features, or 1
+    where they have none.
+    """
+    step, own = typical_step(others, mask, None, spacing), typical_step(features, mask, outliers, spacing)
+    if step > 0:
+        others = others * np.float32((share * own if own > 0 else 1.0) / step)
+    return np.concatenate([features, others], axis=-1)
+
+
+def _local_mean(
+    array: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None, workers: int
+) -> Array:
     """Return the mean over some 17 pixels around each pixel of the mask."""
     mean = array[..., None]
     for step in _AROUND:
-        mean = smoothed(mean, step, mask, spacing)
+        mean = smoothed(mean, step, mask, spacing, workers)
     return mean[..., 0]
 
 
@@ -332,6 +374,7 @@ def typical_step(
     mask: NDArray[np.bool_] | None,
     outliers: NDArray[np.bool_] | None = None,
     spacing: Sequence[float] | None = None,
+    workers: int = 1,
 ) -> float:
     """Return the root mean square distance of neighbours in features (..., C), 0 if there are none.
 
@@ -342,21 +385,7 @@ def typical_step(
         counted = ~blurred_with(outliers)
         if mask is not None:
             counted &= mask
-        step = typical_step(features, counted, None, spacing)
+        step = typical_step(features, counted, None, spacing, workers)
         if step > 0:
             return step
-    total, count = 0.0, 0
-    for axis in range(features.ndim - 1):
-        along = np.moveaxis(features, axis, 0)
-        square = _square_norm(along[1:] - along[:-1])
-        if spacing is not None:
-            square /= np.float32(spacing[axis] ** 2)
-        if mask is None:
-            total += float(square.sum(dtype=np.float64))
-            count += square.size
-        else:
-            valid = np.moveaxis(mask, axis, 0)
-            both = valid[1:] & valid[:-1]
-            total += float(square[both].sum(dtype=np.float64))
-            count += int(np.count_nonzero(both))
-    return float(np.sqrt(total / count)) if count else 0.0
+    return math.sqrt(cpu.mean_square_step(features, mask, spacing, workers))

@@ -61,7 +61,7 @@ def pixel_graph(
 
 
 def edge_weights(features: ArrayLike, edges: ArrayLike, mask: ArrayLike | None = None) -> NDArray[Any]:
-    """Return w_uv = |f_u - f_v|^2 for features ``(N, C)`` (or ``spatial + (C,)``), without a square root.
+    """Return ``w_uv = |f_u - f_v|^2`` for features ``(N, C)`` (or ``spatial + (C,)``), without a square root.
 
     The precision is that of the features: float32 for up to 16 bits and float32, float64 above. Channels are
     added in order. The backends order edges by the same weights, bit for bit. A weight below the smallest
@@ -163,7 +163,7 @@ def _along_paths(
 
 
 def global_propagate(values: ArrayLike, distances: ArrayLike, zeta: float) -> NDArray[np.float64]:
-    """Return y_ic = sum_j K_ij phi_jc / z_i, with K_ij = exp(-d_ij / zeta^2), z_i = sum_j K_ij."""
+    """Return ``y_ic = sum_j K_ij phi_jc / z_i``, ``K_ij = exp(-d_ij / zeta^2)``, ``z_i = sum_j K_ij``."""
     affinity = np.exp(-np.asarray(distances, np.float64) / float(zeta) ** 2)
     result: NDArray[np.float64] = affinity @ np.asarray(values, np.float64) / affinity.sum(1)[:, None]
     return result
@@ -172,7 +172,7 @@ def global_propagate(values: ArrayLike, distances: ArrayLike, zeta: float) -> ND
 def tree_filter(
     tree_edges: ArrayLike, tree_weights: ArrayLike, values: ArrayLike, zeta: float
 ) -> NDArray[np.float64]:
-    """Return y_ic = sum_j S_ij phi_jc / sum_j S_ij, with S_ij = exp(-d_ij / zeta^2) of `path_distances`.
+    """Return ``y_ic = sum_j S_ij phi_jc / sum_j S_ij``, ``S_ij = exp(-d_ij / zeta^2)`` of `path_distances`.
 
     Global propagation takes the maximum of a path's weights, this filter their sum (Song et al., NeurIPS
     2019).
@@ -189,10 +189,10 @@ def tree_filter_v2(
     beta: float,
     gamma: float,
 ) -> NDArray[np.float64]:
-    """Return y = x + gamma F(c x) / (1e-8 + F(c)), for values x (N, C) and their confidence c (N,).
+    """Return ``y = x + gamma F(c x) / (1e-8 + F(c))``, for values x (N, C) and their confidence c (N,).
 
-    F sums with the affinities S. S_ij is the product of exp(-beta^2 - w / zeta^2) over the path's edges, and
-    S_ii = exp(-beta^2) (Song et al., NeurIPS 2020).
+    F sums with the affinities S. S_ij is the product of ``exp(-beta^2 - w / zeta^2)`` over the path's edges,
+    and ``S_ii = exp(-beta^2)`` (Song et al., NeurIPS 2020).
     """
     x, c = np.asarray(values, np.float64), np.asarray(confidence, np.float64)[:, None]
     weights = np.asarray(tree_weights, np.float64) / float(zeta) ** 2 + beta**2
@@ -205,7 +205,7 @@ def tree_filter_v2(
 def window_affinity(
     image: ArrayLike, zeta: float, kernel_size: int, mask: ArrayLike | None = None
 ) -> NDArray[np.float64]:
-    """Return W (N, N): W_ij = exp(-|I_i - I_j|^2 / zeta^2) inside the window, 0 elsewhere.
+    """Return W (N, N): ``W_ij = exp(-|I_i - I_j|^2 / zeta^2)`` inside the window, 0 elsewhere.
 
     The window has `kernel_size` pixels along every axis, its centre included. A pixel where `mask` is False
     has an affinity only to itself.
@@ -229,7 +229,7 @@ def local_propagate(
     iterations: int,
     mask: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
-    """Return phi after `iterations` steps of phi <- (W phi) / (W 1)."""
+    """Return phi after `iterations` steps of ``phi <- (W phi) / (W 1)``."""
     affinity = window_affinity(image, zeta, kernel_size, mask)
     affinity = affinity / affinity.sum(1)[:, None]
     phi = np.asarray(values, np.float64)
@@ -247,10 +247,11 @@ def mean_field(
     mask: ArrayLike | None = None,
     region: ArrayLike = 1.0,
 ) -> NDArray[np.float64]:
-    """Return the foreground after steps of q <- exp(sum_j K_ij log q_j), K_ij = exp(-|dI|^2 / (2 zeta^2)).
+    """Return the foreground after steps of ``q_i <- exp(sum_j K_ij log q_j)``.
 
-    Each step then multiplies the foreground by its region, divides foreground and background by their sum
-    plus 1e-6, and clips both to [0.1, 0.9]. Both are also clipped at the start (Lan et al., CVPR 2023).
+    ``K_ij = exp(-|I_i - I_j|^2 / (2 zeta^2))``. Each step then multiplies the foreground by its region,
+    divides foreground and background by their sum plus 1e-6, and clips both to [0.1, 0.9]. Both are also
+    clipped at the start (Lan et al., CVPR 2023).
     """
     affinity = window_affinity(image, zeta * math.sqrt(2), kernel_size, mask)
     foreground = np.clip(np.asarray(values, np.float64), 0.1, 0.9)
@@ -266,10 +267,10 @@ def mean_field(
 def pamr(
     values: ArrayLike, image: ArrayLike, dilations: Sequence[int], iterations: int
 ) -> NDArray[np.float64]:
-    """Return phi after steps of phi_i <- sum_j a_ij phi_j over the neighbours of dilated windows.
+    """Return phi after steps of ``phi_i <- sum_j a_ij phi_j`` over the neighbours of dilated windows.
 
-    a_i = softmax_j(mean_c(-|I_ic - I_jc| / (1e-8 + 0.1 sd_ic))). sd is the sample standard deviation of the
-    neighbours and of the centre, which counts once for every dilation. A neighbour outside the image is
+    ``a_i = softmax_j(mean_c(-|I_ic - I_jc| / (1e-8 + 0.1 sd_ic)))``. sd is the sample standard deviation of
+    the neighbours and of the centre, which counts once for every dilation. A neighbour outside the image is
     replaced by the border pixel nearest along each axis (Araslanov and Roth, CVPR 2020).
     """
     image = np.asarray(image, np.float64)
@@ -296,7 +297,7 @@ def pamr(
 def pairwise_affinity(
     image: ArrayLike, theta: float, kernel_size: int, dilation: int, mask: ArrayLike | None = None
 ) -> NDArray[np.float64]:
-    """Return exp(-|I_i - I_j| / theta) (N, K) for the neighbours j in a dilated window, 0 where none is.
+    """Return ``exp(-|I_i - I_j| / theta)`` (N, K) for the neighbours j in a dilated window, 0 where none is.
 
     Neighbours come in lexicographic order of the steps to them (Tian et al., CVPR 2021).
     """

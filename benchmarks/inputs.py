@@ -66,6 +66,18 @@ def strokes(shape: tuple[int, int], n_labels: int) -> Array:
     return seeds
 
 
+def more_strokes(seeds: Array, count: int) -> list[Array]:
+    """Return seeds with 1, 2 ... more strokes of labels that are there, at random places."""
+    rng = np.random.default_rng(4)
+    result = []
+    for k in range(count):
+        seeds = seeds.copy()
+        row, column = rng.integers(0, seeds.shape[0] - 3), rng.integers(0, seeds.shape[1] - 40)
+        seeds[row : row + 3, column : column + 40] = k % seeds.max() + 1
+        result.append(seeds)
+    return result
+
+
 def adversarial(side: int) -> dict[str, Array]:
     """Return grey images that are hard for sorting, union-find, stacks or tiles, by name."""
     rows, columns = np.indices((side, side))

@@ -124,7 +124,8 @@ def table_8(sides: Sequence[int]) -> Table:
         the same numbers (checked). Numba compiles the search.""",
         ("pixels", "search from each pixel, ms", "ours, ms", "the tree, ms", "ratio"),
         rows,
-        """times of GP with and without its Algorithm 1. They were not at hand here.""",
+        """times of GP with and without its Algorithm 1: 4300 ms and 0.8 ms on the average, on a GeForce RTX
+        3090, one image at a time.""",
         """A search visits N pixels from each of N pixels. Four times the pixels take sixteen times as long,
         and longer once they do not fit a cache. Ours takes two sweeps. A GPU searches from many pixels at
         once, but from as many in total.""",
@@ -205,8 +206,9 @@ def table_6(given: Scenes, iterations: Sequence[int]) -> Table:
         are for 20 iterations over one scene.""",
         ("method", *(f"{n} it." for n in iterations), "ms"),
         rows,
-        """the results of networks trained with either term, for several numbers of iterations. Its figures
-        were not at hand here.""",
+        """the mask AP of networks trained with either term on Pascal VOC. LP has 35.8, 36.0, 35.7 and 35.6
+        after 10, 20, 30 and 50 iterations. Mean field has 35.2, 35.5, 35.5 and 35.9 after 20, 30, 50 and
+        100. LP therefore does not gain there after 20 iterations, and mean field gains slowly.""",
         """LP averages linearly, and more steps let evidence travel further. Mean field multiplies the
         neighbours' votes, and is held within [0.1, 0.9]. It decides after a few steps, for right scores and
         for wrong ones, and then stands still. The larger the window, the more the first vote decides. In the
@@ -265,9 +267,10 @@ def table_5(given: Scenes) -> Table:
         ones unless a row says otherwise.""",
         ("target", "coarse", "scribbles"),
         rows,
-        """the results of networks trained with these terms. Table 4 has the unary loss alone, with GP, with
-        LP, and with both; Table 5 compares with the tree filter. Its figures were not at hand here.
-        [training.md](training.md) trains networks as Table 4 does.""",
+        """the mask AP of networks trained on the boxes of Pascal VOC. Table 4 has 25.9 for the unary loss
+        alone, 36.3 with GP, 36.0 with LP, and 38.4 with both. Table 5 has 36.1 for the tree filter, 36.8
+        for the tree filter and LP, and 38.4 for GP and LP. [training.md](training.md) trains networks as
+        Table 4 does.""",
         """This table shows the targets themselves, not the networks that learn from them. In these noisy
         textures, a step from pixel to pixel is wider than the published zeta of GP, so scores hardly move. At
         a wider scale they move, but GP leaks. The largest step of a path decides, so one weak edge between

@@ -5,6 +5,7 @@ A function here yields the rows that share an input, after checking that others 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -256,12 +257,14 @@ def labels(repeats: int) -> Iterator[Row]:
             what = f"propagate_labels, 256 x 256, {n_labels} labels"
             yield speedup(what, "skimage random_walker, cg_j", ours, theirs, min(repeats, 3))
     large, strokes = inputs.mosaic(1024), inputs.strokes((1024, 1024), 5)
+    others = itertools.cycle(inputs.more_strokes(strokes, 6))
     propagator = aproarray.LabelPropagator(large)
+    propagator.propagate(strokes)
     with one_cpu():
         yield cost(
             "another stroke, 1024 x 1024, 5 labels",
             "the first call",
-            lambda: propagator.propagate(strokes),
+            lambda: propagator.propagate(next(others)),
             lambda: aproarray.propagate_labels(large, strokes),
             repeats,
         )

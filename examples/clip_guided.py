@@ -6,26 +6,28 @@ From a language-image model's scores to masks
 The CLIP-guided path: the dense scores of a frozen model are denoised, smoothed by its keys, and propagated
 over the image, to be the labels that a network is trained with.
 
-With any model that has saved (h, w, classes) probabilities and (h, w, features) keys of an image:
+With any model that has saved (h, w, classes) probabilities and (h, w, features) keys of an image::
 
     python examples/clip_guided.py --image photo.jpg --scores scores.npy --keys keys.npy
 
 Without one, ``python examples/clip_guided.py`` makes both from a bundled photograph, and says so.
 """
 
+# sphinx_gallery_thumbnail_path = "images/clip_guided.png"
+
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gallery import COFFEE, strokes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from skimage import color, data, io, transform
+from skimage import color, data, draw, io, morphology, transform
 
 import aproarray
 from aproarray.related import key_smoothing, mean_iou, prompt_denoising
@@ -34,18 +36,34 @@ Array = NDArray[Any]
 
 PATCH = 16  # pixels along a side of what a vision transformer sees as one
 ABSENT = 4  # classes that the model is asked for and that the photograph does not show
+# Corners (row, column) of the strokes of each class on the photograph.
+STROKES = {
+    1: [[(20, 60), (20, 560)], [(380, 40), (380, 120)], [(330, 560), (380, 500)], [(180, 520), (250, 570)]],
+    2: [[(200, 130), (330, 230), (345, 400), (280, 480)]],
+    3: [[(130, 230), (240, 300), (150, 370)]],
+}
+
+
+def strokes(shape: tuple[int, int]) -> Array:
+    """Return the labels of the strokes, five pixels wide."""
+    labels = np.zeros(shape, int)
+    for label, lines in STROKES.items():
+        for start, end in itertools.chain.from_iterable(map(itertools.pairwise, lines)):
+            labels[draw.line(*start, *end)] = label
+    widened: Array = morphology.dilation(labels, np.ones((5, 5)))
+    return widened
 
 
 def made_up(seed: int = 0) -> tuple[Array, Array, Array, Array]:
     """Return a photograph, scores and keys like those of a model with 16 x 16 patches, and the truth.
 
-    The truth comes from strokes on the photograph (see ``gallery.py``). Scores are its patches,
-    with errors in blobs and noise, and classes that are not there. Keys are of the patches' colours and
-    places. It shows what the steps do, not how well they would do on a model's scores.
+    The truth comes from strokes on the photograph. Scores are its patches, with errors in blobs and noise,
+    and classes that are not there. Keys are of the patches' colours and places. They show what the steps do,
+    not how well they would do on a model's scores.
     """
     rng = np.random.default_rng(seed)
     image = data.coffee()
-    truth = aproarray.propagate_labels(image, strokes(image.shape[:2], COFFEE)) - 1
+    truth = aproarray.propagate_labels(image, strokes(image.shape[:2])) - 1
     n_classes = int(truth.max()) + 1
 
     def patches(pixels: Array) -> Array:

@@ -14,6 +14,8 @@ A few strokes say what is what in a photograph; affinity propagation says it of 
 Run it with ``python examples/scribbles.py`` or ``python -m aproarray demo``.
 """
 
+# sphinx_gallery_thumbnail_path = "images/scribbles.png"
+
 from __future__ import annotations
 
 import itertools

@@ -12,6 +12,8 @@ Run it with ``python examples/train_segment_embeddings.py --quick`` (minutes), w
 whole table.
 """
 
+# sphinx_gallery_thumbnail_path = "images/segment_embeddings.png"
+
 from __future__ import annotations
 
 import argparse

@@ -11,10 +11,12 @@ Images are composed of textures and photographs in generated shapes (see ``scene
 known, for the mean IoU over held-out images.
 
 Run it with ``python examples/train_weak_segmentation.py --quick`` (minutes), without ``--quick`` for the
-whole table, and with ``--data FOLDER`` for images and masks in the layout of Pascal VOC (JPEGImages/*.jpg and
-SegmentationClass/*.png, 255 for pixels that do not count; ImageSets/Segmentation/train.txt and val.txt, where
-they are there, say what is held out).
+whole table, and with ``--data FOLDER`` for images and masks in the layout of Pascal VOC:
+``JPEGImages/*.jpg`` and ``SegmentationClass/*.png``, 255 for pixels that do not count. The lists
+``ImageSets/Segmentation/train.txt`` and ``val.txt``, where they are there, say what is held out.
 """
+
+# sphinx_gallery_thumbnail_path = "images/weak_segmentation.png"
 
 from __future__ import annotations
 

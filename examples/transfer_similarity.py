@@ -12,6 +12,8 @@ Run it with ``python examples/transfer_similarity.py --quick`` (minutes), withou
 table.
 """
 
+# sphinx_gallery_thumbnail_path = "images/similarity_transfer.png"
+
 from __future__ import annotations
 
 import argparse

@@ -58,7 +58,7 @@ def _python(folder: Path) -> tuple[list[tuple[str, float, str]], float]:
 
 def main() -> int:
     """Build, run the tests, print the table; return the exit code."""
-    with built_with("-O1 --coverage -fprofile-update=atomic") as folder:
+    with built_with("-O0 --coverage -fprofile-update=atomic") as folder:
         command = [
             sys.executable,
             "-m",

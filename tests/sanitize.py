@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.instrumented import built_with
 
-FLAGS = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize=float-divide-by-zero"
+FLAGS = "-O0 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize=float-divide-by-zero"
 # No compiled code of ours runs in the first ones, and the last one measures memory.
 SKIPPED = ["test_gpu*.py", "test_device_check.py", "test_docs.py", "test_structure.py", "test_napari.py"]
 

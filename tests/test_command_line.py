@@ -426,6 +426,67 @@ def test_masks_must_fit_and_are_inputs(files, scene, capsys):
     assert "mask.png is an input" in capsys.readouterr().err
 
 
+@pytest.fixture
+def walls(files):
+    """Two cells that differ in nothing, and a map of the wall between them, on disk."""
+    image = np.full((40, 50), 90, np.uint8) + np.arange(40, dtype=np.uint8)[:, None] % 3
+    marks = np.zeros((40, 50), np.uint8)
+    marks[3, 3], marks[3, 20] = 1, 2
+    edges = np.zeros((40, 50), np.uint8)
+    edges[:, 30] = 200
+    save(files / "grey.png", image)
+    save(files / "points.png", marks)
+    save(files / "edges.png", edges)
+    return image, marks, edges
+
+
+@pytest.mark.parametrize("kind", [".png", ".tif", ".npy", "rgb", "folder"])
+def test_a_map_of_boundaries(kind, files, walls):
+    image, marks, edges = walls
+    path = files / f"map{kind if kind[0] == '.' else '.png'}"
+    save(path, edges if kind != "rgb" else np.stack([edges] * 3, axis=-1))
+    if kind == "folder":
+        path = files / "maps"
+        path.mkdir()
+        save(path / "grey.tif", edges / np.float32(7))
+    command = ["propagate", str(files / "grey.png"), str(files / "points.png"), "--edges", str(path)]
+    assert main([*command, "-o", str(files / "out.npy")]) == 0
+    labels = np.load(files / "out.npy")
+    assert np.array_equal(labels, aproarray.propagate_labels(image, marks, edges=edges))
+    assert (labels[:, 32:] == 2).all()
+    mask = np.ones((40, 50), np.uint8)
+    mask[30:] = 0
+    save(files / "mask.png", mask)
+    assert main([*command, "-o", str(files / "out.npy"), "--mask", str(files / "mask.png")]) == 0
+    expected = aproarray.propagate_labels(image, marks, edges=edges, mask=mask > 0)
+    assert np.array_equal(np.load(files / "out.npy"), expected)
+
+
+def test_scores_follow_a_map_of_boundaries(files, walls):
+    image, _, edges = walls
+    scores = np.zeros((4, 5, 2))
+    scores[:, :3, 0] = scores[:, 3:, 1] = 1
+    scores[1, 1] = 0, 1
+    np.save(files / "scores.npy", scores)
+    command = ["refine", str(files / "grey.png"), str(files / "scores.npy"), "-o", str(files / "out.npy")]
+    assert main([*command, "--edges", str(files / "edges.png")]) == 0
+    assert np.array_equal(np.load(files / "out.npy"), aproarray.refine(image, scores, edges=edges))
+
+
+def test_maps_of_boundaries_must_fit_and_are_inputs(files, walls, scene, capsys):
+    command = ["propagate", str(files / "grey.png"), str(files / "points.png")]
+    assert main([*command, "-o", str(files / "o.png"), "--edges", str(files / "image.png")]) == 1
+    assert (
+        "image.png of shape (40, 50, 3) does not fit an image of (40, 50) pixels" in capsys.readouterr().err
+    )
+    np.save(files / "complex.npy", walls[2] * 1j)
+    assert main([*command, "-o", str(files / "o.png"), "--edges", str(files / "complex.npy")]) == 1
+    assert "must hold a number for each pixel, a map of boundaries, got complex128" in capsys.readouterr().err
+    edges = str(files / "edges.png")
+    assert main([*command, "-o", edges, "--edges", edges]) == 1
+    assert "edges.png is an input" in capsys.readouterr().err
+
+
 def test_unlabelled_values(files, scene, capsys):
     image, scribbles, _truth = scene
     marks = np.where(scribbles == 0, 255, scribbles - 1).astype(np.uint8)  # classes 0 and 1

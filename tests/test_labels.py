@@ -14,14 +14,20 @@ def padded(array, fill, pad):
     return np.pad(array, pad, constant_values=fill)
 
 
-def flooded(relief, labels, spacing=None):
-    """Flood a relief with labels (-1: takes no part)."""
-    inner = (slice(1, -1),) * relief.ndim
+def floods_of(reliefs, spacing=None):
+    """Return the floods of reliefs (M, ...), which are padded first."""
+    ndim = reliefs.ndim - 1
+    full = np.pad(reliefs, [(0, 0)] + [(1, 1)] * ndim).astype(np.float32)
+    shape = full.shape[1:]
+    return cpu.Floods(full.reshape(len(full), -1), _steps(shape, 1), shape, spacing)
+
+
+def flooded_by(floods, labels, names=(1, 2, 3), workers=1):
+    """Flood from labels (-1: takes no part), and return a map for each relief."""
+    inner = (slice(1, -1),) * labels.ndim
     full = padded(labels, -1, 1).astype(np.int32)
-    one_map = full.reshape(1, -1)
-    relief = padded(relief, 0, 1).astype(np.float32).reshape(1, -1)
-    cpu.flood(relief, one_map, _steps(full.shape, 1), workers=1, shape=full.shape, spacing=spacing)
-    return full[inner]
+    with floods.labels(full.reshape(-1), list(names), workers) as maps:
+        return [one.reshape(full.shape)[inner].copy() for one in maps]
 
 
 @st.composite
@@ -36,7 +42,8 @@ def seeded_reliefs(draw):
 @given(seeded_reliefs(), st.sampled_from([None, (1.0, 2.5, 7.0)]))
 def test_flood_takes_the_label_of_a_nearest_seed_by_minimax_distance(drawn, spacing):
     relief, labels = drawn
-    result = flooded(relief, labels, spacing and spacing[: relief.ndim])
+    floods = floods_of(relief[None], spacing and spacing[: relief.ndim])
+    (result,) = flooded_by(floods, labels)
     n = relief.size
     edges = reference.pixel_graph(relief.shape, 1, labels != -1)
     weights = relief.reshape(-1)[edges].sum(-1)
@@ -54,6 +61,28 @@ def test_flood_takes_the_label_of_a_nearest_seed_by_minimax_distance(drawn, spac
         else:
             nearest = seeds[to_seeds == to_seeds.min()]
             assert got in labels.reshape(-1)[nearest]
+
+
+@given(st.integers(0, 2**32), st.integers(1, 3), st.sampled_from([1, 2, 8, 60, 10**6]))
+def test_floods_follow_seeds_as_they_change(seed, ndim, levels):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, (60, 20, 7)[ndim - 1], ndim))
+    reliefs = rng.integers(0, levels, (2, *shape), endpoint=True).astype(np.float32)
+    takes_part = rng.random(shape) < rng.choice([1, 0.8])
+    seeds, names = np.zeros(shape, int), np.array([3, 7, 9, 20])
+    floods = floods_of(reliefs)
+    for _ in range(5):
+        changed = rng.random(shape) < rng.choice([0, 0.02, 0.3])
+        seeds[changed] = rng.choice([0, 0, *names], np.count_nonzero(changed))
+        if rng.random() < 0.3:  # a label is taken back, or renamed
+            seeds[seeds == rng.choice(names)] = rng.choice([0, *names])
+        seeded = takes_part & (seeds > 0)
+        values, numbers = np.unique(seeds[seeded], return_inverse=True)
+        labels = np.where(takes_part, 0, -1)
+        labels[seeded] = numbers + 1
+        result = flooded_by(floods, labels, values.tolist(), workers=2)
+        expected = flooded_by(floods_of(reliefs), labels, values.tolist())
+        assert np.array_equal(result, expected)
 
 
 def voted(features, labels, held, scale, iterations, n_labels, radius=1):
@@ -100,7 +129,16 @@ def test_votes_by_definition(seed, ndim, iterations):
         flat = full.copy().reshape(-1)
         shares = np.zeros((flat.size if with_shares else 0, 3), np.float32)
         cpu.vote(
-            full_features, flat, np.empty(0, np.int32), full_held, window, 3.0, iterations, shares, workers=2
+            full_features,
+            flat,
+            np.empty(0, np.int32),
+            full_held,
+            window,
+            _steps(full.shape, 1),
+            3.0,
+            iterations,
+            shares,
+            workers=2,
         )
         assert np.array_equal(flat.reshape(full.shape)[inner], expected)
     np.testing.assert_allclose(shares.reshape(*full.shape, 3)[inner], expected_shares, atol=1e-6)
@@ -442,6 +480,58 @@ def test_stroke_after_stroke(scene):
     first = np.where(seeds == 3, 0, seeds)
     for strokes in (first, seeds, first):
         assert np.array_equal(propagator.propagate(strokes), propagate_labels(image, strokes))
+
+
+@pytest.mark.filterwarnings("ignore:labels hold no seed")
+@given(st.integers(0, 2**32), st.integers(1, 3), st.booleans(), st.sampled_from([None, (1, 2.5, 4)]))
+@settings(max_examples=30)
+def test_any_strokes_after_any_others_give_the_labels_of_a_first_call(seed, ndim, in_batch, spacing):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, (90, 25, 8)[ndim - 1], ndim))
+    leading = (2,) if in_batch else ()
+    image = rng.integers(0, rng.choice([2, 20, 1000]), (*leading, *shape)).astype(np.float32)
+    options = {"spatial_ndim": ndim, "channel_axis": None, "spacing": spacing and spacing[:ndim]}
+    if rng.random() < 0.5:
+        options["mask"] = rng.random(shape) < 0.9
+    propagator = LabelPropagator(image, **options)
+    seeds = np.zeros((*leading, *shape), int)
+    for _ in range(4):
+        changed = rng.random(seeds.shape) < rng.choice([0, 0.02, 0.3])
+        seeds[changed] = rng.choice([0, 0, 5, 7, 31], np.count_nonzero(changed))
+        strokes = seeds.astype(rng.choice([np.int16, np.int64, np.float32]))
+        if rng.random() < 0.3:
+            strokes[rng.random(seeds.shape) < 0.05] = -1
+        with_shares = bool(rng.random() < 0.5)
+        result = propagator.propagate(strokes, return_full_prob=with_shares, workers=2)
+        first = LabelPropagator(image, **options).propagate(strokes, return_full_prob=with_shares)
+        assert np.array_equal(result, first)
+
+
+def test_another_stroke_after_one_that_failed(scene, monkeypatch):
+    image, seeds, _ = scene
+    propagator = LabelPropagator(image)
+    propagator.propagate(np.where(seeds == 3, 0, seeds))
+
+    def fails(*_):
+        raise MemoryError("no more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cpu._labels._flood, "Repair", fails)
+        with pytest.raises(MemoryError, match="no more"):
+            propagator.propagate(seeds)
+    assert np.array_equal(propagator.propagate(seeds), propagate_labels(image, seeds))
+
+
+def test_only_what_a_stroke_wins_is_flooded_again(scene, monkeypatch):
+    image, seeds, _ = scene
+    propagator = LabelPropagator(image)
+    propagator.propagate(seeds)
+    monkeypatch.delattr(cpu._labels._flood, "Flood")  # which floods from the start
+    more = seeds.copy()
+    more[50, 60:70] = 3
+    result = propagator.propagate(more)
+    monkeypatch.undo()
+    assert np.array_equal(result, propagate_labels(image, more))
 
 
 def test_many_labels():

@@ -83,6 +83,7 @@ WRONG = {
 
 # Every verb, with arguments that are right.
 CALLS = {
+    aproarray.release_memory: {},
     aproarray.mst: {"image": IMAGE},
     aproarray.global_propagate: {"values": VALUES, "tree": TREE, "zeta": 1.0},
     aproarray.local_propagate: {"values": VALUES, "image": IMAGE, "zeta": 1.0},

@@ -105,6 +105,23 @@ def test_what_depends_on_the_image_is_computed_once(viewer, widget, result, monk
     assert len(made) == 2
 
 
+def test_follows_a_map_of_boundaries(viewer, widget, photograph, result):
+    edges = np.zeros((40, 60))
+    edges[:, 50] = 1
+    viewer.add_image(edges, name="walls")
+    assert widget.edges.value is None
+    assert viewer.layers["photograph"] not in widget.edges.choices
+    strokes = viewer.layers["strokes"]
+    draw(strokes)
+    without = result(lambda labels: (labels == 2).any()).data
+    widget.edges.value = viewer.layers["walls"]
+    expected = propagate_labels(photograph, strokes.data, edges=edges)
+    assert not np.array_equal(without, expected)
+    result(lambda labels: np.array_equal(labels, expected))
+    widget.edges.value = None
+    result(lambda labels: np.array_equal(labels, without))
+
+
 def test_only_on_demand(viewer, widget, qtbot):
     widget.live.value = False
     before = viewer.layers["propagated"].data

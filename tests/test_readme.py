@@ -8,7 +8,14 @@ import pytest
 
 README = Path(__file__).parents[1] / "README.md"
 DOCS = README.parent / "docs"
-RELATED = DOCS / "related.md"
+
+
+def run(page):
+    """Return the names that the Python of a page defines."""
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.S):
+        exec(compile(block, page, "exec"), names)
+    return names
 
 
 @pytest.mark.skipif(not README.is_file(), reason="needs a checkout: the README is not installed")
@@ -37,20 +44,49 @@ def test_python_of_the_readme_runs():
     assert names["graph"].minimax(0, 2) == 2
 
 
-@pytest.mark.skipif(not RELATED.is_file(), reason="needs a checkout: the documentation is not installed")
+@pytest.mark.skipif(not DOCS.is_dir(), reason="needs a checkout: the documentation is not installed")
 def test_python_of_the_related_methods_runs():
-    names = {}
-    for block in re.findall(r"```python\n(.*?)```", RELATED.read_text(encoding="utf-8"), flags=re.S):
-        exec(compile(block, str(RELATED), "exec"), names)
+    names = run("related.md")
     assert names["soft"].shape == (60, 80, 4)
     assert names["alike"].shape == (60, 80, 8)
 
 
 @pytest.mark.skipif(not DOCS.is_dir(), reason="needs a checkout: the documentation is not installed")
 def test_python_beside_random_walker_runs():
-    names = {}
-    page = DOCS / "random_walker.md"
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.S):
-        exec(compile(block, str(page), "exec"), names)
+    names = run("random_walker.md")
     assert set(np.unique(names["found"])) == {1, 2}
     assert np.array_equal(names["shares"].argmax(0) + 1, names["found"])
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="needs a checkout: the documentation is not installed")
+def test_python_of_the_first_page_runs():
+    names = run("getting_started.md")
+    labels = names["labels"]
+    assert labels[320, 300] == 2
+    assert labels[60, 100] == labels[390, 590] == 1
+    assert np.array_equal(names["shares"].argmax(0) + 1, labels)
+    assert names["scores"].shape == (400, 600, 3)
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="needs a checkout: the documentation is not installed")
+def test_python_beside_watershed_runs():
+    names = run("watershed.md")
+    assert set(np.unique(names["labels"])) == {1, 2}
+    # The tree floods the relief: the seed at the smallest minimax distance is that of the watershed.
+    relief, tree, markers = names["relief"], names["tree"], names["markers"]
+    flooded = names["skimage"].segmentation.watershed(relief, markers)
+    rng = np.random.default_rng(0)
+    seeds = {label: np.flatnonzero(markers == label) for label in (1, 2)}
+    for pixel in rng.choice(relief.size, 50, replace=False):
+        lowest = {label: tree.minimax(np.full(len(at), pixel), at).min() for label, at in seeds.items()}
+        other = 3 - flooded.flat[pixel]
+        assert lowest[flooded.flat[pixel]] <= lowest[other]
+    assert (names["scores"].sum(-1) > 0).mean() > 0.99
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="needs a checkout: the documentation is not installed")
+def test_python_beside_pydensecrf_runs():
+    names = run("pydensecrf.md")
+    assert names["labels"].shape == (400, 600)
+    np.testing.assert_allclose(names["refined"].sum(0), 1, atol=1e-5)
+    assert names["masks"].shape == (400, 600, 3)

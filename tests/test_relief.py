@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aproarray
-from aproarray import _relief, affinity_map, local_propagate, mst, propagate_labels, refine, related
+from aproarray import _relief, affinity_map, cpu, local_propagate, mst, propagate_labels, refine, related
 
 
 @pytest.fixture(scope="module", params=["colour", "grey"])
@@ -282,3 +282,53 @@ def test_smoothing_over_units():
                 places = (np.arange(81) - 40) * spacing[axis]
                 variance = spread.sum(1 - axis) @ places**2
                 assert variance == pytest.approx(step**2 / 2, rel=1e-4)
+
+
+def by_definition(image, steps):
+    """Smooth an image (..., C) by [w 1-2w w] at a step along each axis in turn."""
+    for axis, (step, share) in enumerate(steps):
+        at = np.arange(image.shape[axis])
+        following = image.take(at + step, axis, mode="clip") * np.float32(share)
+        before = image.take(at - step, axis, mode="clip") * np.float32(share)
+        image = image * np.float32(1 - 2 * share) + following + before
+    return image
+
+
+def gradient_by_definition(image, mask, spacing):
+    """Return the root of the sum of squared mean differences to the neighbours inside a mask."""
+    square = np.zeros(image.shape[:-1], np.float32)
+    for axis, unit in enumerate(spacing):
+        along, inside = np.moveaxis(image, axis, 0), np.moveaxis(mask, axis, 0)
+        mean = np.zeros_like(along)
+        for i in range(len(along)):
+            before = inside[i - 1] & inside[i] if i > 0 else np.zeros_like(inside[i])
+            following = inside[i + 1] & inside[i] if i + 1 < len(along) else np.zeros_like(inside[i])
+            low = np.where(before[..., None], along[i - 1], along[i])
+            high = np.where(following[..., None], along[(i + 1) % len(along)], along[i])
+            count = np.maximum(before.astype(np.float32) + following, 1)[..., None]
+            mean[i] = (high - low) / count / np.float32(unit)
+        square += np.moveaxis((mean * mean).sum(-1), 0, axis)
+    return np.sqrt(square)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 4), st.sampled_from([1, 2, 3, 5]), st.integers(1, 3))
+def test_smoothing_and_gradients_by_definition(seed, ndim, channels, workers):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 30 if ndim < 3 else 7, ndim))
+    image = rng.standard_normal((*shape, channels)).astype(np.float32)
+    steps = [(int(rng.integers(1, 9)), float(rng.random() / 4)) for _ in range(ndim)]
+    assert np.array_equal(cpu.smooth(image, steps, workers), by_definition(image, steps))
+    spacing = tuple(rng.choice([0.3, 1, 1, 7], ndim))
+    mask = rng.random(shape) < 0.8
+    for inside in (mask, np.ones(shape, bool)):
+        expected = gradient_by_definition(image, inside, spacing)
+        result = cpu.gradient(image, inside, spacing, workers)
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(cpu.gradient(image, None, spacing, workers), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_are_split_over_threads_without_a_change():
+    image = np.random.default_rng(0).random((700, 500, 3), np.float32)
+    steps = [(4, 0.25), (4, 0.2)]
+    assert np.array_equal(cpu.smooth(image, steps, 3), cpu.smooth(image, steps, 1))
+    assert np.array_equal(cpu.gradient(image, None, None, 3), cpu.gradient(image, None, None, 1))

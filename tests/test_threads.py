@@ -137,6 +137,18 @@ def test_one_tree_serves_8_threads_at_once():
                 np.testing.assert_array_equal(result, one)
 
 
+def test_one_propagator_serves_8_threads_at_once():
+    rng = np.random.default_rng(0)
+    image = rng.random((40, 50))
+    strokes = [np.where(rng.random((40, 50)) < 0.02, rng.integers(1, 9, (40, 50)), 0) for _ in range(5)]
+    expected = [aproarray.propagate_labels(image, one) for one in strokes]
+    propagator = aproarray.LabelPropagator(image)
+    with ThreadPoolExecutor(8) as pool:
+        calls = pool.map(lambda k: propagator.propagate(strokes[k % 5]), range(200))
+        for k, result in enumerate(calls):
+            np.testing.assert_array_equal(result, expected[k % 5])
+
+
 def test_errors_come_out_of_threads():
     values = np.full((4, 24, 20), np.nan)
     with pytest.raises(ValueError, match="image must be finite"):
@@ -145,7 +157,9 @@ def test_errors_come_out_of_threads():
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system cannot signal a thread")
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("verb", ["mst", "global", "channels first", "local", "labels", "labels, spacing"])
+@pytest.mark.parametrize(
+    "verb", ["mst", "global", "channels first", "local", "labels", "another stroke", "labels, spacing"]
+)
 def test_an_interrupted_call_ends_early_and_leaves_nothing_broken(verb, workers, monkeypatch):
     monkeypatch.setattr(_workers, "STEP", 1 << 10)  # many pieces
     rng = np.random.default_rng(0)
@@ -155,8 +169,14 @@ def test_an_interrupted_call_ends_early_and_leaves_nothing_broken(verb, workers,
     tree = aproarray.mst(image)
     labels = np.where(rng.random((600, 700)) < 1e-3, rng.integers(1, 400, (600, 700)), 0)
     propagators = [aproarray.LabelPropagator(image, spacing=spacing) for spacing in (None, (1, 2))]
+
+    def another_stroke():
+        propagators[0].propagate(np.where(labels < 300, labels, 0), workers=workers)
+        return propagators[0].propagate(labels, workers=workers)
+
     calls = {
-        "labels": lambda: propagators[0].propagate(labels, workers=workers),
+        "labels": lambda: aproarray.LabelPropagator(image).propagate(labels, workers=workers),
+        "another stroke": another_stroke,
         "labels, spacing": lambda: propagators[1].propagate(labels, workers=workers),
         "mst": lambda: aproarray.mst(image, workers=workers),
         "global": lambda: aproarray.global_propagate(values, tree, zeta=1, workers=workers),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import aproarray
-from aproarray.cpu import _trees
+from aproarray.cpu import _mst, _trees
 
 
 def kruskal(image, connectivity, mask):
@@ -138,3 +138,34 @@ def test_tiles_do_not_change_a_tree(monkeypatch):
         monkeypatch.setattr(_trees, "_TILE_BITS", bits)
         assert aproarray.mst(image, workers=1) == whole
         assert aproarray.mst(image, workers=5) == whole
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "levels",
+    [
+        [0],
+        [3],
+        [0, 1],
+        [0, 1, 195_075],
+        range(256),
+        [0, 2.0**-126, 2.0**127],
+        [2.0**-126, 1, np.inf],
+        [1, 1 + 2.0**-23, 2 - 2.0**-23],
+        [0.1, 0.1000001, 1e-30, 1e30],
+    ],
+    ids=str,
+)
+def test_edges_are_sorted_by_any_weights_and_stably(dtype, levels):
+    rng = np.random.default_rng(0)
+    weights = rng.choice(np.array(list(levels), dtype), 700)
+    expected = np.argsort(weights, kind="stable")
+    rows = np.empty(len(weights), np.intp)
+    _mst.sort_by_weight(weights, rows)
+    np.testing.assert_array_equal(rows, expected)
+    # As 32-bit items: a star, whose edges all merge something.
+    weights = weights[np.isfinite(weights)]
+    ends = np.stack([np.zeros(len(weights), int), 1 + np.arange(len(weights))], axis=1)
+    tree = aproarray.SpanningTree.from_edges(ends, weights, len(weights) + 1)
+    np.testing.assert_array_equal(tree.order[1:], 1 + np.argsort(weights, kind="stable"))
+    np.testing.assert_array_equal(tree.gaps, np.sort(weights))

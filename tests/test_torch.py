@@ -880,3 +880,17 @@ def test_window_gradients_are_finite_for_any_zeta(zeta, dtype):
     assert image.grad.isfinite().all()
     assert image.grad.any()
     assert scale.grad.isfinite()
+
+
+@pytest.mark.parametrize(
+    ("first", "dtype"), [(2**62, torch.int64), (-(2**62), torch.int64), (2**63, torch.uint64)]
+)
+def test_differences_of_large_integers_are_exact(first, dtype):
+    image = torch.from_numpy(np.array([[[first, first + 1, first + 3]]], str(dtype).removeprefix("torch.")))
+    expected = aproarray.mst(image[0].numpy())
+    assert expected.gaps.tolist() == [1, 4]
+    np.testing.assert_array_equal(mst(image).gaps, expected.gaps)
+    values = torch.tensor([[[0.0, 0.0, 1.0]]])
+    small = torch.tensor([[[0.0, 1.0, 3.0]]], dtype=torch.float64)
+    by_window = [local_propagate(values, x, zeta=2.0, kernel_size=3, iterations=1) for x in (image, small)]
+    torch.testing.assert_close(*by_window, rtol=0, atol=0)

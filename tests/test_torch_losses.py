@@ -494,3 +494,26 @@ def test_kinds_that_do_not_fit(message, act):
 def test_errors(message, act):
     with pytest.raises(ValueError, match=message):
         act()
+
+
+THIN = rand(1, 1, 1, 9)
+THIN_IMAGE = rand(1, 3, 1, 9, seed=1), torch.ones(1, 1, 1, 9)
+
+
+@pytest.mark.parametrize(
+    ("loss", "fitting"),
+    [
+        (
+            lambda reach: pairwise_loss(
+                THIN, *THIN_IMAGE, threshold=0, kernel_size=2 * reach + 1, dilation=1
+            ),
+            8,
+        ),
+        (lambda reach: pairwise_loss(THIN, *THIN_IMAGE, threshold=0, kernel_size=3, dilation=reach), 9),
+        (lambda reach: gated_crf_loss(THIN, *THIN_IMAGE, radius=reach), 8),
+    ],
+    ids=["kernel_size", "dilation", "radius"],
+)
+def test_windows_end_where_the_image_does(loss, fitting):
+    """The whole window would be 10^18 steps."""
+    assert torch.equal(loss(10**9), loss(fitting))

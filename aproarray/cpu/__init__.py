@@ -1,8 +1,8 @@
 """The NumPy backend: trees and sweeps in Cython, windows in Numba.
 
-This is the list of what `aproarray._backend.Backend` asks for, with `flood` and `vote` for labels and what
-lines of chunks need. The functions take arrays that the verbs have checked and laid out. They split the work
-over threads so that the result does not depend on how.
+This is the list of what `aproarray._backend.Backend` asks for, with what labels and lines of chunks need. The
+functions take arrays that the verbs have checked and laid out. They split the work over threads so that the
+result does not depend on how.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from aproarray.cpu._global import (
     global_propagate,
     lines,
 )
-from aproarray.cpu._labels import flood, vote
+from aproarray.cpu._labels import Floods, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
+from aproarray.cpu._smoothing import gradient, mean_square_step, smooth
 from aproarray.cpu._tree_filter import edge_distances, rooted_trees, tree_filter, tree_filter_gradients
 from aproarray.cpu._trees import (
     are_trees,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from aproarray.cpu._neighbours import pairwise_affinities, pamr
 
 __all__ = [
+    "Floods",
     "affinities",
     "are_trees",
     "available_workers",
@@ -52,20 +54,22 @@ __all__ = [
     "edges",
     "expand_line",
     "feature_gradients",
-    "flood",
     "global_gap_gradients",
     "global_propagate",
+    "gradient",
     "grid_trees",
     "largest_between",
     "lines",
     "linkage",
     "local_gradients",
     "local_propagate",
+    "mean_square_step",
     "pairwise_affinities",
     "pamr",
     "reduce_line",
     "reweighed_trees",
     "rooted_trees",
+    "smooth",
     "sorted_edges",
     "sorted_weights",
     "sum_stretches",

@@ -12,8 +12,7 @@ import numba
 
 def compiled(function: Any, *signature: Any) -> Any:
     """Compile for calls without the GIL, at once if a signature is given, and cache the result on disk."""
-    # Products and sums may fuse here: no window sum has to be equal to another machine's, bit for bit.
-    result = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})(function)
+    result = numba.njit(nogil=True, **_OPTIONS)(function)
     with contextlib.suppress(RuntimeError):  # neither this folder nor the user's is writable
         result.enable_caching()
         result._cache = _ForgivingCache(result._cache)
@@ -21,6 +20,15 @@ def compiled(function: Any, *signature: Any) -> Any:
         result.compile(*signature)
         result.disable_compile()
     return result
+
+
+def inlined(function: Any) -> Any:
+    """Compile as a part of the compiled functions that call it; Python cannot."""
+    return numba.njit(no_cpython_wrapper=True, **_OPTIONS)(function)
+
+
+# Products and sums may fuse here: no window sum has to be equal to another machine's, bit for bit.
+_OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}, "no_cfunc_wrapper": True}
 
 
 class _ForgivingCache:

@@ -1,11 +1,47 @@
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
 class Flood:
-    def __init__(self, relief: Array, labels: Array, steps: Array, heaviest: float) -> None: ...
+    n_entered: int
+    def __init__(
+        self,
+        relief: Array,
+        labels: Array,
+        steps: Array,
+        heaviest: float,
+        order: Array,
+        levels: Array,
+        directions: Array,
+    ) -> None: ...
+    def run(self, pixels: int) -> bool: ...
+
+MARK: np.dtype[Any]
+
+def mark_pixels(seeds: Array, order: Array, n_entered: int, marks: Array) -> None: ...
+
+class Repair:
+    n_entered: int
+    def __init__(
+        self,
+        relief: Array,
+        labels: Array,
+        steps: Array,
+        heaviest: float,
+        order: Array,
+        levels: Array,
+        directions: Array,
+        n_entered: int,
+        marks: Array,
+        seeds: Array,
+        added: Array,
+        removed: Array,
+        new_order: Array,
+        new_levels: Array,
+    ) -> None: ...
     def run(self, pixels: int) -> bool: ...
 
 class SpacedFlood:
@@ -46,7 +82,5 @@ def queue_windows(
     last: int,
     n_queued: int,
 ) -> int: ...
-def with_mixed_window(
-    labels: Array, held: Array, steps: Array, pixels: Array, first: int, last: int
-) -> int: ...
+def find_borders(labels: Array, steps: Array, pixels: Array, first: int, last: int) -> int: ...
 def own_shares(labels: Array, shares: Array, first: int, last: int) -> None: ...

@@ -4,9 +4,18 @@ Both work on images that are padded on all sides by pixels that take no part (la
 neighbour is a fixed step away from every pixel. Neither depends on the number of labels.
 """
 
+cimport cython
+
+import numpy as np
+
 from libc.math cimport exp
-from libc.stdint cimport int32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport int16_t, int32_t, int64_t, uint16_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memset
+
+from aproarray.cpu._prefetch cimport prefetch
+
+_PIXEL = np.dtype([("relief", np.float32), ("reached", np.int32)])
 
 cdef extern from *:
     """
@@ -36,6 +45,8 @@ cdef enum:
     N_TOP_WORDS = N_WORDS // 64  # ... and which of those words are not 0
     UNREACHED = N_LISTS  # compares as heavier than any list
     DONE = -1
+    MAX_NDIM = 8
+    MAX_STEPS = 2 * MAX_NDIM
 
 
 cdef int32_t bits_of_lightest(float heaviest) noexcept nogil:
@@ -50,93 +61,195 @@ cdef inline int32_t list_of(float weight, int32_t lightest_bits) noexcept nogil:
     return max(0, min(k, N_LISTS - 1))
 
 
-cdef struct Pixel:
-    # All there is to know of a pixel in one place, as neighbours are far away in memory. If it waits, it does
-    # at the end of the lightest edge that has reached it, between two others in its list.
-    int32_t before
-    int32_t after
-    int32_t in_list  # or DONE: has a label or takes no part, or UNREACHED
-    int32_t label
-    float relief
+cdef enum:
+    N_ENTRIES = 15
+    FEW_CHUNKS = 1 << 10
+    AHEAD = 2  # entries of a list whose pixels are fetched before they are needed
+
+
+cdef struct Chunk:
+    int32_t following  # the next chunk of a list, or the next free one
+    int32_t pixels[N_ENTRIES]
+
+
+cdef struct List:
+    # Pixels that wait, in the order in which they came: from `begin` of the first chunk to `end` of the last.
+    int32_t first
+    int32_t last
+    int16_t begin
+    int16_t end
 
 
 cdef struct Queue:
-    Pixel *pixels
-    int32_t *first
-    int32_t *last
+    List *lists
+    Chunk *chunks
+    int32_t n_chunks
+    int32_t capacity
+    int32_t free_chunk
+    bint failed  # for want of memory
     uint64_t words[N_WORDS]
     uint64_t top_words[N_TOP_WORDS]
 
 
-cdef inline void remove(Queue *queue, int32_t pixel) noexcept nogil:
-    cdef Pixel *own = &queue.pixels[pixel]
-    cdef int32_t k = own.in_list, word = k >> 6
-    if own.before >= 0:
-        queue.pixels[own.before].after = own.after
-    else:
-        queue.first[k] = own.after
-    if own.after >= 0:
-        queue.pixels[own.after].before = own.before
-    else:
-        queue.last[k] = own.before
-    if queue.first[k] < 0:
-        queue.words[word] &= ~(<uint64_t> 1 << (k & 63))
-        if queue.words[word] == 0:
-            queue.top_words[word >> 6] &= ~(<uint64_t> 1 << (word & 63))
+cdef int open_queue(Queue *queue) noexcept nogil:
+    """Make an empty queue. Return whether there is memory for it."""
+    cdef int32_t k
+    memset(queue, 0, sizeof(Queue))
+    queue.capacity = FEW_CHUNKS
+    queue.free_chunk = -1
+    queue.lists = <List *> malloc(N_LISTS * sizeof(List))
+    queue.chunks = <Chunk *> calloc(FEW_CHUNKS, sizeof(Chunk))
+    if queue.lists == NULL or queue.chunks == NULL:
+        return False
+    for k in range(N_LISTS):
+        queue.lists[k].first = -1
+    return True
 
 
-cdef inline void append(Queue *queue, int32_t pixel, int32_t k, int32_t label) noexcept nogil:
-    cdef Pixel *own = &queue.pixels[pixel]
-    cdef int32_t word = k >> 6
-    own.in_list = k
-    own.label = label
-    own.after = -1
-    own.before = queue.last[k] if queue.first[k] >= 0 else -1
-    if own.before >= 0:
-        queue.pixels[own.before].after = pixel
-    else:
-        queue.first[k] = pixel
+cdef void close_queue(Queue *queue) noexcept nogil:
+    free(queue.lists)
+    free(queue.chunks)
+
+
+cdef int32_t new_chunk(Queue *queue) noexcept nogil:
+    """Return a chunk that no list has."""
+    cdef int32_t chunk = queue.free_chunk, wanted
+    cdef Chunk *grown
+    if chunk >= 0:
+        queue.free_chunk = queue.chunks[chunk].following
+        return chunk
+    if queue.n_chunks == queue.capacity:
+        wanted = 2 * queue.capacity
+        grown = <Chunk *> realloc(queue.chunks, wanted * sizeof(Chunk))
+        if grown == NULL:
+            queue.failed = True
+            return 0  # which is overwritten: the flood is given up
+        # Pixels are fetched ahead of what was written.
+        memset(&grown[queue.capacity], 0, queue.capacity * sizeof(Chunk))
+        queue.chunks, queue.capacity = grown, wanted
+    queue.n_chunks += 1
+    return queue.n_chunks - 1
+
+
+cdef inline void free_chunk(Queue *queue, int32_t chunk) noexcept nogil:
+    queue.chunks[chunk].following = queue.free_chunk
+    queue.free_chunk = chunk
+
+
+cdef inline void append(Queue *queue, int32_t pixel, int32_t k) noexcept nogil:
+    """Let a pixel wait at the end of list k."""
+    cdef List *waiting = &queue.lists[k]
+    cdef int32_t word = k >> 6, chunk
+    if waiting.first < 0:
+        waiting.first = waiting.last = new_chunk(queue)
+        waiting.begin = waiting.end = 0
         queue.words[word] |= <uint64_t> 1 << (k & 63)
         queue.top_words[word >> 6] |= <uint64_t> 1 << (word & 63)
-    queue.last[k] = pixel
+    elif waiting.end == N_ENTRIES:
+        chunk = new_chunk(queue)
+        queue.chunks[waiting.last].following = chunk
+        waiting.last = chunk
+        waiting.end = 0
+    queue.chunks[waiting.last].pixels[waiting.end] = pixel
+    waiting.end += 1
 
 
 cdef inline int32_t lightest(const Queue *queue) noexcept nogil:
-    """The pixel that has waited longest in the lightest list that is not empty, or -1."""
+    """The lightest list that is not empty, or -1."""
     cdef int32_t i, word
     for i in range(N_TOP_WORDS):
         if queue.top_words[i]:
             word = (i << 6) + apro_lowest_bit(queue.top_words[i])
-            return queue.first[(word << 6) + apro_lowest_bit(queue.words[word])]
+            return (word << 6) + apro_lowest_bit(queue.words[word])
     return -1
 
 
+cdef inline int32_t first_of(const Queue *queue, int32_t k) noexcept nogil:
+    """The pixel that has waited longest in list k, which is not empty."""
+    return queue.chunks[queue.lists[k].first].pixels[queue.lists[k].begin]
+
+
+cdef inline void remove_first(Queue *queue, int32_t k) noexcept nogil:
+    """Take the pixel that has waited longest out of list k, which is not empty."""
+    cdef List *waiting = &queue.lists[k]
+    cdef int32_t word = k >> 6, chunk = waiting.first
+    waiting.begin += 1
+    if chunk == waiting.last:
+        if waiting.begin == waiting.end:
+            free_chunk(queue, chunk)
+            waiting.first = -1
+            queue.words[word] &= ~(<uint64_t> 1 << (k & 63))
+            if queue.words[word] == 0:
+                queue.top_words[word >> 6] &= ~(<uint64_t> 1 << (word & 63))
+    elif waiting.begin == N_ENTRIES:
+        waiting.first = queue.chunks[chunk].following
+        waiting.begin = 0
+        free_chunk(queue, chunk)
+
+
+# The lightest edge that has reached a pixel: its list, and the step that it leads along. Below 0 once the
+# pixel has its label. Lists alone are compared, by `>> STEP_BITS`.
+cdef enum:
+    STEP_BITS = 4
+    STEP_MASK = MAX_STEPS - 1
+    ENTERED = -0x7fffffff - 1
+
+
+cdef struct Pixel:
+    # What a neighbour asks for, in one place, as neighbours are far away in memory.
+    float relief
+    int32_t reached
+
+
 cdef inline void reach(
-    Queue *queue, const Py_ssize_t *steps, int n_steps, int32_t pixel, int32_t lightest_bits
+    Queue *queue, Pixel *pixels, const int32_t *steps, int n_steps, int32_t pixel, int32_t lightest_bits
 ) noexcept nogil:
-    """Let a pixel's unlabelled neighbours wait for its label, if its edge is the lightest to reach them."""
+    """Let a pixel's unlabelled neighbours wait for its label, if its edge is the lightest to reach them.
+
+    They stay where they have waited before, and find that they have their label when it is their turn there.
+    """
     cdef int s
-    cdef int32_t there, k, label = queue.pixels[pixel].label
-    cdef float relief = queue.pixels[pixel].relief
+    cdef int32_t there, k
+    cdef float relief = pixels[pixel].relief
     for s in range(n_steps):
-        there = <int32_t> (pixel + steps[s])
-        if queue.pixels[there].in_list == DONE:
-            continue
-        k = list_of(relief + queue.pixels[there].relief, lightest_bits)
-        if k < queue.pixels[there].in_list:
-            if queue.pixels[there].in_list != UNREACHED:
-                remove(queue, there)
-            append(queue, there, k, label)
+        there = pixel + steps[s]
+        k = list_of(relief + pixels[there].relief, lightest_bits)
+        if k < pixels[there].reached >> STEP_BITS:
+            pixels[there].reached = k << STEP_BITS | s
+            append(queue, there, k)
+
+
+cdef inline void fetch_ahead(
+    const Queue *queue, const Pixel *pixels, const int32_t *steps, int n_steps, int32_t k
+) noexcept nogil:
+    """Fetch what will be asked for a few pixels later in list k."""
+    cdef const List *waiting = &queue.lists[k]
+    cdef int32_t later
+    cdef int s
+    if waiting.begin + AHEAD < N_ENTRIES:
+        later = queue.chunks[waiting.first].pixels[waiting.begin + AHEAD]
+        prefetch(&pixels[later])
+        for s in range(n_steps):
+            if steps[s] > 1 or steps[s] < -1:
+                prefetch(&pixels[later + steps[s]])
 
 
 cdef enum Stage:
     LOADING
     SEEDING
     SPREADING
+    LABELLING
     STORING
     FINISHED
 
 
+cdef void copy_steps(int32_t *copied, const Py_ssize_t[::1] steps) noexcept:
+    cdef Py_ssize_t s
+    for s in range(steps.shape[0]):
+        copied[s] = <int32_t> steps[s]
+
+
+@cython.final
 cdef class Flood:
     """A flood of one relief, from all seeds at once, which can be left and resumed.
 
@@ -144,69 +257,480 @@ cdef class Flood:
     relief[u] + relief[v], at most `heaviest`. Weights are compared to 11 significant bits, and as equal below
     heaviest / 2^15. Of equal edges the one reached first goes first, so that a plain area is shared out by
     the number of steps from the seeds. Pixels of label -1 are never entered.
+
+    `order` receives the pixels in the order in which they are entered, `n_entered` of them, and `levels` the
+    list of the edge that each is entered by. `directions` receives the step that led to each pixel.
     """
 
+    cdef readonly Py_ssize_t n_entered
     cdef Queue queue
+    cdef Pixel[::1] pixels
     cdef const float[::1] relief
     cdef int32_t[::1] labels
-    cdef const Py_ssize_t[::1] steps
+    cdef int32_t[::1] order
+    cdef uint16_t[::1] levels
+    cdef unsigned char[::1] directions
+    cdef int32_t steps[MAX_STEPS]
+    cdef int n_steps
     cdef int32_t lightest_bits
     cdef Stage stage
     cdef Py_ssize_t at  # the next pixel of this stage
 
     def __cinit__(
-        self, const float[::1] relief, int32_t[::1] labels, const Py_ssize_t[::1] steps, float heaviest
+        self, const float[::1] relief, int32_t[::1] labels, const Py_ssize_t[::1] steps, float heaviest,
+        int32_t[::1] order, uint16_t[::1] levels, unsigned char[::1] directions,
     ):
-        cdef Py_ssize_t n = relief.shape[0], i
-        self.relief, self.labels, self.steps = relief, labels, steps
+        cdef Py_ssize_t n = relief.shape[0]
+        self.relief, self.labels = relief, labels
+        self.order, self.levels, self.directions = order, levels, directions
+        self.n_steps = <int> steps.shape[0]
+        copy_steps(self.steps, steps)
         self.lightest_bits = bits_of_lightest(heaviest)
-        self.stage, self.at = LOADING, 0
-        self.queue.pixels = <Pixel *> malloc(max(n, 1) * sizeof(Pixel))
-        self.queue.first = <int32_t *> malloc(N_LISTS * sizeof(int32_t))
-        self.queue.last = <int32_t *> malloc(N_LISTS * sizeof(int32_t))
-        if self.queue.pixels == NULL or self.queue.first == NULL or self.queue.last == NULL:
+        self.stage, self.at, self.n_entered = LOADING, 0, 0
+        self.pixels = np.empty(n, _PIXEL)
+        if not open_queue(&self.queue):
             raise MemoryError(f"no memory to flood {n} pixels")
-        for i in range(N_LISTS):
-            self.queue.first[i] = -1
 
     def __dealloc__(self):
-        free(self.queue.pixels)
-        free(self.queue.first)
-        free(self.queue.last)
+        close_queue(&self.queue)
 
     def run(self, Py_ssize_t pixels):
         """Go on for so many pixels. Return whether there is more to do."""
         cdef Py_ssize_t n = self.relief.shape[0], stop
-        cdef int n_steps = <int> self.steps.shape[0]
-        cdef int32_t pixel
-        cdef Queue *queue = &self.queue
         with nogil:
             if self.stage == SPREADING:
-                while pixels > 0:
-                    pixel = lightest(queue)
-                    if pixel < 0:
-                        self.stage, self.at = STORING, 0
-                        break
-                    remove(queue, pixel)
-                    queue.pixels[pixel].in_list = DONE
-                    reach(queue, &self.steps[0], n_steps, pixel, self.lightest_bits)
-                    pixels -= 1
+                if self.n_steps == 4:
+                    self.spread(pixels, 4)
+                elif self.n_steps == 6:
+                    self.spread(pixels, 6)
+                else:
+                    self.spread(pixels, self.n_steps)
             else:
+                if self.stage == LABELLING:
+                    n = self.n_entered
                 stop = min(n, self.at + pixels)
-                while self.at < stop:
-                    if self.stage == LOADING:
-                        queue.pixels[self.at].in_list = DONE if self.labels[self.at] else UNREACHED
-                        queue.pixels[self.at].label = self.labels[self.at]
-                        queue.pixels[self.at].relief = self.relief[self.at]
-                    elif self.stage == SEEDING:
-                        if self.labels[self.at] > 0:
-                            reach(queue, &self.steps[0], n_steps, <int32_t> self.at, self.lightest_bits)
-                    elif queue.pixels[self.at].in_list == DONE:
-                        self.labels[self.at] = queue.pixels[self.at].label
-                    self.at += 1
-                if self.at == n:
+                if self.stage == LOADING:
+                    self.load(stop)
+                elif self.stage == SEEDING:
+                    self.seed(stop)
+                elif self.stage == LABELLING:
+                    self.label(stop)
+                else:
+                    self.store(stop)
+                self.at = stop
+                if stop == n:
                     self.stage, self.at = <Stage> (self.stage + 1), 0
+        if self.queue.failed:
+            raise MemoryError(f"no memory to flood {n} pixels")
         return self.stage != FINISHED
+
+    cdef void load(self, Py_ssize_t stop) noexcept nogil:
+        cdef Py_ssize_t i
+        for i in range(self.at, stop):
+            self.pixels[i].relief = self.relief[i]
+            self.pixels[i].reached = DONE if self.labels[i] else UNREACHED << STEP_BITS
+
+    cdef void seed(self, Py_ssize_t stop) noexcept nogil:
+        cdef Py_ssize_t i
+        for i in range(self.at, stop):
+            if self.labels[i] > 0:
+                reach(
+                    &self.queue, &self.pixels[0], self.steps, self.n_steps, <int32_t> i, self.lightest_bits
+                )
+
+    cdef inline void spread(self, Py_ssize_t n, int n_steps) noexcept nogil:
+        cdef Queue *queue = &self.queue
+        cdef Pixel *pixels = &self.pixels[0]
+        cdef int32_t *order = &self.order[0]
+        cdef uint16_t *levels = &self.levels[0]
+        cdef int32_t pixel, k
+        cdef Py_ssize_t entered = self.n_entered
+        while n > 0:
+            k = lightest(queue)
+            if k < 0:
+                self.stage, self.at = LABELLING, 0
+                break
+            pixel = first_of(queue, k)
+            fetch_ahead(queue, pixels, self.steps, n_steps, k)
+            remove_first(queue, k)
+            if pixels[pixel].reached < 0:
+                continue
+            pixels[pixel].reached |= ENTERED
+            order[entered] = pixel
+            levels[entered] = <uint16_t> k
+            entered += 1
+            reach(queue, pixels, self.steps, n_steps, pixel, self.lightest_bits)
+            n -= 1
+        self.n_entered = entered
+
+    cdef void label(self, Py_ssize_t stop) noexcept nogil:
+        cdef Py_ssize_t i
+        cdef int32_t pixel
+        for i in range(self.at, stop):
+            pixel = self.order[i]
+            self.labels[pixel] = self.labels[pixel - self.steps[self.pixels[pixel].reached & STEP_MASK]]
+
+    cdef void store(self, Py_ssize_t stop) noexcept nogil:
+        cdef Py_ssize_t i
+        for i in range(self.at, stop):
+            self.directions[i] = <unsigned char> (self.pixels[i].reached & STEP_MASK)
+
+
+cdef enum:
+    NO_RANK = 0x7fffffff  # of a pixel without a label
+    NO_PART = -0x7fffffff - 1  # of a pixel that takes no part
+    FOUND = UNREACHED << STEP_BITS | 1  # instead of UNREACHED: it is listed as a start
+
+
+cdef struct Mark:
+    # Of a pixel, for a repair.
+    int32_t rank  # when it was entered: its place in the order, or for a seed its index - N
+    int32_t reached  # as of a `Pixel`, by new edges alone
+
+
+MARK = np.dtype([("rank", np.int32), ("reached", np.int32)])
+
+
+def mark_pixels(
+    const int32_t[::1] seeds, const int32_t[::1] order, Py_ssize_t n_entered, Mark[::1] marks
+):
+    """Write the marks of all pixels, which no new edge has reached."""
+    cdef Py_ssize_t i, n = seeds.shape[0]
+    with nogil:
+        for i in range(n):
+            marks[i].rank = NO_RANK if seeds[i] == 0 else <int32_t> (i - n) if seeds[i] > 0 else NO_PART
+            marks[i].reached = UNREACHED << STEP_BITS
+        rank_from(marks, order, 0, n_entered)
+
+
+cdef inline void rank_from(
+    Mark[::1] marks, const int32_t[::1] order, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(first, last):
+        prefetch(&marks[order[min(i + 32, last - 1)]])
+        marks[order[i]].rank = <int32_t> i
+
+
+cdef enum RepairStage:
+    CLEARING
+    BORDERING
+    ADVANCING
+    RELABELLING
+    MERGING
+    RANKING
+    REPAIRED
+
+
+@cython.final
+cdef class Repair:
+    """The flood of one relief from other seeds than before, which enters anew only what they change.
+
+    See `Flood` for the arguments. All arrays are as that flood has left them, and `marks` are those of
+    `mark_pixels`. `seeds` are the labels to flood from. `added` and `removed` are indices of seeds that came
+    and went. A seed of another label is in both. `new_order` and `new_levels` receive what `order` and
+    `levels` are to be, and those are spoiled. `marks` are kept up.
+
+    Pixels that were entered from removed seeds are cleared first. Then the order of the flood that was is
+    passed once more, without entering anything: it tells when edges of the new flood have their turn. A new
+    edge goes before an old one if its list is lighter, or as light and it was reached earlier. Where it leads
+    to a pixel that has no label yet at that time, it enters. The result is that of a flood from the start,
+    because
+
+    * edges whose pixels were entered along the same way from the same seed come in the same order in both
+      floods, whatever else waits, so that the order that was may be kept for pixels that keep their way;
+    * a pixel that was entered from one that a new edge has won is also won, as the same edge is reached
+      earlier now. Edges that were too late in the flood that was are therefore too late again, but for those
+      into cleared pixels. These are the new edges at the start, together with those of added seeds.
+    """
+
+    cdef readonly Py_ssize_t n_entered
+    cdef Queue queue
+    cdef const float[::1] relief
+    cdef int32_t[::1] labels
+    cdef int32_t[::1] order
+    cdef uint16_t[::1] levels
+    cdef unsigned char[::1] directions
+    cdef Mark[::1] marks
+    cdef const int32_t[::1] seeds
+    cdef const int32_t[::1] added
+    cdef int32_t[::1] new_order
+    cdef uint16_t[::1] new_levels
+    cdef int32_t[::1] cleared
+    cdef Py_ssize_t n_cleared
+    cdef int32_t[::1] starts  # ranks of the pixels whose edges are new, ascending
+    cdef Py_ssize_t n_starts
+    cdef int32_t[::1] entered  # by new edges, in their order
+    cdef Py_ssize_t n_new
+    cdef Py_ssize_t n_placed  # of them, in the new order
+    cdef int32_t steps[MAX_STEPS]
+    cdef int n_steps
+    cdef int32_t lightest_bits
+    cdef RepairStage stage
+    cdef Py_ssize_t at  # of what the stage works on: the next one
+    cdef Py_ssize_t passed  # of the order that was
+    cdef Py_ssize_t started  # of the starts
+
+    def __cinit__(
+        self, const float[::1] relief, int32_t[::1] labels, const Py_ssize_t[::1] steps, float heaviest,
+        int32_t[::1] order, uint16_t[::1] levels, unsigned char[::1] directions, Py_ssize_t n_entered,
+        Mark[::1] marks, const int32_t[::1] seeds, const int32_t[::1] added, const int32_t[::1] removed,
+        int32_t[::1] new_order, uint16_t[::1] new_levels,
+    ):
+        cdef Py_ssize_t n = relief.shape[0], i
+        self.relief, self.labels = relief, labels
+        self.order, self.levels, self.directions = order, levels, directions
+        self.n_entered, self.marks, self.seeds, self.added = n_entered, marks, seeds, added
+        self.new_order, self.new_levels = new_order, new_levels
+        self.n_steps = <int> steps.shape[0]
+        copy_steps(self.steps, steps)
+        self.lightest_bits = bits_of_lightest(heaviest)
+        self.cleared = np.empty(n if removed.shape[0] else 0, np.int32)
+        self.entered = np.empty(n, np.int32)
+        self.stage, self.at, self.passed, self.started = CLEARING, 0, 0, 0
+        self.n_cleared, self.n_starts, self.n_new, self.n_placed = 0, 0, 0, 0
+        self.starts = np.empty(n, np.int32)
+        for i in range(removed.shape[0]):
+            self.clear(removed[i])
+        if not open_queue(&self.queue):
+            raise MemoryError(f"no memory to flood {n} pixels")
+
+    def __dealloc__(self):
+        close_queue(&self.queue)
+
+    def run(self, Py_ssize_t pixels):
+        """Go on for so many pixels. Return whether there is more to do."""
+        if self.stage == CLEARING:
+            with nogil:
+                self.clear_entered(pixels)
+            if self.stage == BORDERING:
+                with nogil:
+                    self.add_seeds()
+        elif self.stage == BORDERING:
+            with nogil:
+                self.find_borders(pixels)
+            if self.stage == ADVANCING:
+                np.asarray(self.starts)[:self.n_starts].sort()
+        else:
+            with nogil:
+                if self.stage == ADVANCING:
+                    self.advance(pixels)
+                elif self.stage == RELABELLING:
+                    self.relabel(pixels)
+                elif self.stage == MERGING:
+                    self.merge(pixels)
+                elif self.stage == RANKING:
+                    self.rank(pixels)
+        if self.queue.failed:
+            raise MemoryError(f"no memory to flood {self.relief.shape[0]} pixels")
+        return self.stage != REPAIRED
+
+    cdef inline void forget(self, int32_t pixel) noexcept nogil:
+        """Take a pixel out of the order that was, if it is there."""
+        if 0 <= self.marks[pixel].rank < NO_RANK:
+            self.order[self.marks[pixel].rank] = -1
+            self.levels[self.marks[pixel].rank] = 0
+
+    cdef inline void clear(self, int32_t pixel) noexcept nogil:
+        self.forget(pixel)
+        self.marks[pixel].rank = NO_RANK
+        self.labels[pixel] = 0
+        self.cleared[self.n_cleared] = pixel
+        self.n_cleared += 1
+
+    cdef void clear_entered(self, Py_ssize_t pixels) noexcept nogil:
+        """Clear all that was entered from cleared pixels."""
+        cdef Py_ssize_t stop = self.at + pixels
+        cdef int32_t pixel, there
+        cdef int s
+        while self.at < self.n_cleared and self.at < stop:
+            pixel = self.cleared[self.at]
+            for s in range(self.n_steps):
+                there = pixel + self.steps[s]
+                if 0 <= self.marks[there].rank < NO_RANK and self.directions[there] == s:
+                    self.clear(there)
+            self.at += 1
+        if self.at == self.n_cleared:
+            self.stage, self.at = BORDERING, 0
+
+    cdef void add_seeds(self) noexcept nogil:
+        cdef Py_ssize_t i, n = self.relief.shape[0]
+        cdef int32_t pixel
+        for i in range(self.added.shape[0]):
+            pixel = self.added[i]
+            self.forget(pixel)
+            self.marks[pixel].rank = <int32_t> (pixel - n)
+            self.labels[pixel] = self.seeds[pixel]
+            self.marks[pixel].reached = DONE
+            self.add_start(pixel)
+
+    cdef inline void add_start(self, int32_t pixel) noexcept nogil:
+        self.starts[self.n_starts] = self.marks[pixel].rank
+        self.n_starts += 1
+
+    cdef void find_borders(self, Py_ssize_t pixels) noexcept nogil:
+        """Find the pixels with a label beside cleared ones."""
+        cdef Py_ssize_t stop = min(self.n_cleared, self.at + pixels)
+        cdef int32_t pixel, there
+        cdef int s
+        while self.at < stop:
+            pixel = self.cleared[self.at]
+            for s in range(self.n_steps):
+                there = pixel + self.steps[s]
+                if (
+                    self.marks[pixel].reached >= 0 and self.marks[there].reached == UNREACHED << STEP_BITS
+                    and self.marks[there].rank != NO_RANK and self.marks[there].rank != NO_PART
+                ):
+                    self.marks[there].reached = FOUND
+                    self.add_start(there)
+            self.at += 1
+        if self.at == self.n_cleared:
+            self.stage, self.at = ADVANCING, 0
+
+    cdef void advance(self, Py_ssize_t pixels) noexcept nogil:
+        """Pass on along the order that was, and enter what new edges lead to, each in its turn."""
+        cdef Queue *queue = &self.queue
+        cdef Mark *marks = &self.marks[0]
+        cdef int32_t pixel, k
+        cdef Py_ssize_t limit, before
+        while pixels > 0:
+            pixels -= 1
+            k = lightest(queue)
+            limit = self.n_entered
+            if self.started < self.n_starts:
+                limit = max(0, <Py_ssize_t> self.starts[self.started] + 1)
+                if k < 0:
+                    self.passed = limit
+            elif k < 0:
+                self.stage, self.at = RELABELLING, 0
+                break
+            if k >= 0:
+                pixel = first_of(queue, k)
+                if marks[pixel].reached >= 0 and marks[pixel].rank >= self.passed:
+                    before = self.passed
+                    self.pass_earlier(pixel, k, limit)
+                    pixels -= (self.passed - before) >> 2
+            if self.passed == limit and self.started < self.n_starts:
+                self.start_next()
+                continue
+            remove_first(queue, k)
+            if marks[pixel].reached < 0:
+                continue
+            if marks[pixel].rank < self.passed:
+                marks[pixel].reached = UNREACHED << STEP_BITS
+                continue
+            self.forget(pixel)
+            marks[pixel].rank = <int32_t> self.passed
+            marks[pixel].reached |= ENTERED
+            self.entered[self.n_new] = pixel
+            self.n_new += 1
+            self.reach_open(pixel, True)
+
+    cdef inline void pass_earlier(self, int32_t pixel, int32_t k, Py_ssize_t limit) noexcept nogil:
+        """Pass what was entered before it is the turn of a new edge, of list k, that leads to a pixel."""
+        cdef const Mark *marks = &self.marks[0]
+        cdef const uint16_t *levels = &self.levels[0]
+        cdef int step = marks[pixel].reached & STEP_MASK
+        cdef const Mark *source = &marks[pixel - self.steps[step]]
+        # A new pixel has come before the old one of its rank.
+        cdef int64_t time = 2 * <int64_t> source.rank + (source.reached >= 0 or source.rank < 0)
+        cdef Py_ssize_t passed = self.passed
+        while passed < limit and (
+            levels[passed] < k
+            or (levels[passed] == k and self.came_before(self.order[passed], time, step))
+        ):
+            passed += 1
+        self.passed = passed
+
+    cdef inline bint came_before(self, int32_t pixel, int64_t time, int step) noexcept nogil:
+        """Whether a pixel of the order that was, was reached before a time, or then by an earlier step."""
+        cdef int64_t own
+        if pixel < 0:
+            return True
+        own = 2 * <int64_t> self.marks[pixel - self.steps[self.directions[pixel]]].rank + 1
+        return own < time or (own == time and self.directions[pixel] < step)
+
+    cdef void start_next(self) noexcept nogil:
+        """Let the edges wait that are new from here on."""
+        cdef int32_t rank = self.starts[self.started]
+        cdef int32_t pixel = (
+            self.order[rank] if rank >= 0 else <int32_t> (rank + self.relief.shape[0])
+        )
+        self.started += 1
+        if pixel < 0:  # a new edge has won it before
+            return
+        if self.marks[pixel].reached == FOUND:
+            self.marks[pixel].reached = UNREACHED << STEP_BITS
+        self.reach_open(pixel, self.marks[pixel].reached < 0)
+
+    cdef inline void reach_open(self, int32_t pixel, bint all_) noexcept nogil:
+        """Let a pixel's neighbours wait for its label, as `reach` does: all of them, or the cleared ones."""
+        cdef Mark *marks = &self.marks[0]
+        cdef const float *relief = &self.relief[0]
+        cdef int s
+        cdef int32_t there, k
+        for s in range(self.n_steps):
+            there = pixel + self.steps[s]
+            if (
+                marks[there].reached < 0 or marks[there].rank < self.passed
+                or not (all_ or marks[there].rank == NO_RANK)
+            ):
+                continue
+            k = list_of(relief[pixel] + relief[there], self.lightest_bits)
+            if k < marks[there].reached >> STEP_BITS:
+                marks[there].reached = k << STEP_BITS | s
+                append(&self.queue, there, k)
+
+    cdef void relabel(self, Py_ssize_t pixels) noexcept nogil:
+        cdef Py_ssize_t i, stop = min(self.n_new, self.at + pixels)
+        cdef int32_t pixel
+        for i in range(self.at, stop):
+            pixel = self.entered[i]
+            self.directions[pixel] = <unsigned char> (self.marks[pixel].reached & STEP_MASK)
+            self.labels[pixel] = self.labels[pixel - self.steps[self.directions[pixel]]]
+        self.at = stop
+        if stop == self.n_new:
+            for i in range(self.added.shape[0]):
+                self.marks[self.added[i]].reached = UNREACHED << STEP_BITS
+            self.stage, self.at, self.passed = MERGING, 0, 0
+
+    cdef void merge(self, Py_ssize_t pixels) noexcept nogil:
+        """Put the pixels that were entered, and those that are left of the order that was, in one order."""
+        cdef Py_ssize_t stop = min(self.n_entered, self.passed + pixels), until, at = self.at
+        cdef int32_t pixel
+        while True:
+            # New pixels come before the old one of their rank.
+            until = stop
+            if self.n_placed < self.n_new:
+                until = min(stop, <Py_ssize_t> self.marks[self.entered[self.n_placed]].rank)
+            while self.passed < until:
+                pixel = self.order[self.passed]
+                self.new_order[at] = pixel
+                self.new_levels[at] = self.levels[self.passed]
+                at += pixel >= 0
+                self.passed += 1
+            if self.passed == stop and (
+                self.n_placed == self.n_new or self.marks[self.entered[self.n_placed]].rank > stop
+                or stop < self.n_entered
+            ):
+                break
+            pixel = self.entered[self.n_placed]
+            self.n_placed += 1
+            self.new_order[at] = pixel
+            self.new_levels[at] = <uint16_t> ((self.marks[pixel].reached & NO_RANK) >> STEP_BITS)
+            self.marks[pixel].reached = UNREACHED << STEP_BITS
+            at += 1
+        self.at = at
+        if stop == self.n_entered:
+            self.n_entered = at
+            self.stage, self.at = RANKING, 0
+
+    cdef void rank(self, Py_ssize_t pixels) noexcept nogil:
+        cdef Py_ssize_t stop = min(self.n_entered, self.at + pixels)
+        rank_from(self.marks, self.new_order, self.at, stop)
+        self.at = stop
+        if stop == self.n_entered:
+            self.stage = REPAIRED
 
 
 cdef struct Spot:
@@ -271,10 +795,7 @@ cdef inline int32_t take_first(Heap *heap) noexcept nogil:
     return first
 
 
-cdef enum:
-    MAX_NDIM = 8
-
-
+@cython.final
 cdef class SpacedFlood:
     """A flood as `Flood` is, of an image (shape) whose pixels are `spacing` apart along each axis.
 
@@ -400,6 +921,19 @@ cdef struct Ballot:
     double total
 
 
+cdef inline bint is_mixed(
+    const int32_t *labels, const Py_ssize_t *steps, int n_steps, Py_ssize_t pixel
+) noexcept nogil:
+    """Whether a pixel's window holds another label than its own."""
+    cdef int s
+    cdef int32_t label
+    for s in range(n_steps):
+        label = labels[pixel + steps[s]]
+        if label > 0 and label != labels[pixel]:
+            return True
+    return False
+
+
 cdef inline void vote_at(
     Ballot *ballot, const int32_t *labels, const int32_t *zones, const float *features, int n_channels,
     const Py_ssize_t *steps, int n_steps, Py_ssize_t pixel, double scale,
@@ -443,7 +977,7 @@ def cast_votes(
     A neighbour at squared distance d in `features` (N, C) votes with exp(-d scale), the pixel itself
     with 1; `steps` lead to the others of the window. Pixels of different `zones` (no entries: there is
     one) do not hear one another. Ties keep the label. `shares` (N, n_labels, or no rows) receives the votes
-    as shares.
+    as shares, where there is more than one label.
     """
     cdef int n_steps = <int> steps.shape[0], n_channels = <int> features.shape[1], m, best
     cdef bint wanted = shares.shape[0] > 0
@@ -460,6 +994,9 @@ def cast_votes(
         raise MemoryError(f"no memory for the votes of {n_steps} pixels")
     with nogil:
         for i in range(first, last):
+            if not is_mixed(&labels[0], &steps[0], n_steps, active[i]):
+                chosen[i] = labels[active[i]]
+                continue
             vote_at(
                 &ballot, &labels[0], zones_data, &features[0, 0], n_channels, &steps[0], n_steps, active[i],
                 scale,
@@ -519,27 +1056,48 @@ def queue_windows(
     return n_queued
 
 
-def with_mixed_window(
-    const int32_t[::1] labels, const unsigned char[::1] held, const Py_ssize_t[::1] steps,
-    int32_t[::1] pixels, Py_ssize_t first, Py_ssize_t last,
-):
-    """List those of pixels [first, last) that may change: their window holds another label than theirs.
+cdef enum:
+    BLOCK = 64
 
-    They are written to `pixels` from `first` on. Return how many there are.
+
+cdef inline int32_t differences(
+    const int32_t *labels, const Py_ssize_t *steps, int n_steps, Py_ssize_t n
+) noexcept nogil:
+    """Return 0 if the labels that the steps lead to, from n pixels, are the pixels' own."""
+    cdef Py_ssize_t i, step
+    cdef int s
+    cdef int32_t found = 0
+    for s in range(n_steps):
+        step = steps[s]
+        for i in range(n):
+            found |= labels[i] ^ labels[i + step]
+    return found
+
+
+def find_borders(
+    const int32_t[::1] labels, const Py_ssize_t[::1] steps, int32_t[::1] pixels, Py_ssize_t first,
+    Py_ssize_t last,
+):
+    """List those of pixels [first, last) that have a label, and a neighbour with another or none.
+
+    They are written to `pixels` from `first` on. Return how many there are. `steps` lead to neighbours. The
+    first and the last pixels have no label, so many that no step from the others leads out.
     """
-    cdef Py_ssize_t i, s, count = 0
-    cdef int32_t label, other
+    cdef Py_ssize_t i, start, stop, margin = 0, n = labels.shape[0], count = 0
+    cdef int s, n_steps = <int> steps.shape[0]
+    cdef const int32_t *own = &labels[0]
+    cdef const Py_ssize_t *to = &steps[0]
     with nogil:
-        for i in range(first, last):
-            label = labels[i]
-            if label <= 0 or held[i]:
-                continue
-            for s in range(steps.shape[0]):
-                other = labels[i + steps[s]]
-                if other > 0 and other != label:
-                    pixels[first + count] = <int32_t> i
-                    count += 1
-                    break
+        for s in range(n_steps):
+            margin = max(margin, to[s])
+        start, stop = max(first, margin), min(last, n - margin)
+        while start < stop:
+            if differences(own + start, to, n_steps, min(BLOCK, stop - start)):
+                for i in range(start, min(start + BLOCK, stop)):
+                    if own[i] > 0 and differences(own + i, to, n_steps, 1):
+                        pixels[first + count] = <int32_t> i
+                        count += 1
+            start += BLOCK
     return count
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aproarray.cpu import _global_gradients, _processor, _workers
+from aproarray.cpu._workspace import Workspace
 
 Array = NDArray[Any]
 
@@ -71,6 +72,10 @@ def global_propagate(
     threads = max(1, workers // max(len(used), 1))  # for one tree
 
     def one_tree(tree: int) -> bool:
+        with Workspace() as workspace:
+            return propagate(workspace, tree)
+
+    def propagate(workspace: Workspace, tree: int) -> bool:
         items = np.flatnonzero(tree_index == tree)
         columns = np.empty((len(items), n_channels, 2), np.intp)  # (item, channel)
         columns[..., 0], columns[..., 1] = items[:, None], np.arange(n_channels)
@@ -84,7 +89,7 @@ def global_propagate(
             ]
         else:
             blocks = _split(columns.reshape(-1, 2), _GATHERED_COLUMNS, shares)
-        kappa = np.empty(gaps.shape[1])
+        kappa = workspace.array(gaps.shape[1:], np.float64)
         weigh = functools.partial(_processor.sweeps.affinities, gaps[tree], zeta, kappa)
         _workers.run_ranges(weigh, len(kappa), threads, _workers.LINEAR)
         tasks = [
@@ -97,7 +102,12 @@ def global_propagate(
                 kappa,
                 moves[tree],
                 # Tasks of one tree compute the same sums: one of them hands them out.
-                None if sums is None or (share and not transposed) else sums[tree],
+                workspace.array(order.shape[1:], values.dtype)
+                if sums is None or (share and not transposed)
+                else sums[tree],
+                workspace.array(
+                    (2, order.shape[1] * _widest(blocks[share::shares], side_by_side)), values.dtype
+                ),
                 transposed,
                 -(-threads // shares),
             )
@@ -122,6 +132,17 @@ def _split(columns: Array, most: int, at_least: int) -> list[Array]:
     return np.array_split(columns, n_blocks) if n_blocks else []
 
 
+def _stays(columns: Array, side_by_side: bool) -> bool:
+    """Return whether a block of columns (item, channel) need not be gathered into rows."""
+    one_item = bool(columns[0, 0] == columns[-1, 0])
+    return one_item and (side_by_side or len(columns) <= _processor.sweeps.FEW_COLUMNS)
+
+
+def _widest(blocks: list[Array], side_by_side: bool) -> int:
+    """Return how many columns are gathered at a time."""
+    return max((len(columns) for columns in blocks if not _stays(columns, side_by_side)), default=0)
+
+
 def _sweep_blocks(
     values: Array,
     out: Array,
@@ -129,26 +150,22 @@ def _sweep_blocks(
     order: Array,
     kappa: Array,
     moves: Array,
-    sums: Array | None,
+    counts: Array,
+    gathered: Array,
     transposed: bool,
     workers: int,
 ) -> bool:
-    """Propagate blocks of columns over a tree; are all means finite?"""
+    """Propagate blocks of columns over a tree, with room for rows of them (2, M); are all means finite?"""
     finite = True
-    counts = np.empty(len(order), values.dtype) if sums is None else sums
-    gathered = np.empty(0, values.dtype)
     for columns in blocks:
-        (item, first), (last_item, last) = columns[0], columns[-1]
-        side_by_side = values.strides[2] == out.strides[2] == values.itemsize
-        if item == last_item and (side_by_side or len(columns) <= _processor.sweeps.FEW_COLUMNS):
+        if _stays(columns, side_by_side=values.strides[2] == out.strides[2] == values.itemsize):
+            (item, first), last = columns[0], columns[-1, 1]
             block = np.s_[item, :, first : last + 1]
             finite &= _both_sweeps(
                 values[block], out[block], order, kappa, moves, counts, transposed, workers
             )
             continue
-        if gathered.size == 0:
-            gathered = np.empty(2 * len(order) * max(map(len, blocks)), values.dtype)
-        rows = gathered[: 2 * len(order) * len(columns)].reshape(2, len(order), len(columns))
+        rows = [room[: len(order) * len(columns)].reshape(len(order), len(columns)) for room in gathered]
         gather = functools.partial(_processor.sweeps.gather, values, columns, rows[0])
         _workers.run_ranges(gather, len(order), workers, _workers.LINEAR * len(columns))
         finite &= _both_sweeps(rows[0], rows[1], order, kappa, moves, counts, transposed, workers)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from aproarray.cpu import _flood, _workers
 
-__all__ = ["flood", "vote"]
+__all__ = ["Floods", "vote"]
 
 Array = NDArray[Any]
 
@@ -21,33 +23,119 @@ _BALLOT = 1.0
 _LOOK = 0.1
 
 
-def flood(
-    reliefs: Array,
-    maps: Array,
-    steps: Array,
-    workers: int,
-    shape: tuple[int, ...] = (),
-    spacing: tuple[float, ...] | None = None,
-) -> None:
-    """Flood labels maps (M, N) over their reliefs (M, N).
+class Floods:
+    """The floods of one image's reliefs (M, N), which follow the seeds as they change.
 
-    See `_flood.Flood`, or with a spacing of the axes of shape `_flood.SpacedFlood`.
+    `steps` lead to a pixel's neighbours, in an image whose shape is padded by pixels that take no part. See
+    `_flood.Flood`, or with a spacing of the axes `_flood.SpacedFlood`. The first call floods from all seeds.
+    Later ones flood again only what other seeds change (see `_flood.Repair`), and without a spacing alone.
+    Calls at the same time are allowed: one of them goes on from the last, the others from the start.
     """
 
-    def one(relief: Array, labels: Array) -> None:
-        heaviest = 2 * float(relief.max(initial=0))
-        if spacing is None:
-            state: _flood.Flood | _flood.SpacedFlood = _flood.Flood(relief, labels, steps, heaviest)
-        else:
-            state = _flood.SpacedFlood(relief, labels, steps, heaviest, shape, spacing)
-        while state.run(max(1, _workers.STEP // _FLOOD)):
-            _workers.check_stop()
+    def __init__(
+        self, reliefs: Array, steps: Array, shape: tuple[int, ...], spacing: tuple[float, ...] | None
+    ):
+        self._reliefs = reliefs
+        self._steps = steps
+        self._shape = shape
+        self._spacing = spacing
+        self._heaviest = [2 * float(relief.max(initial=0)) for relief in reliefs]
+        self._last: list[tuple[Array, list[Any], list[_Flooded]]] = []  # seeds, names, floods; or nothing yet
 
-    if len(steps):
-        _workers.run(
-            [functools.partial(one, *pair) for pair in zip(reliefs, maps, strict=True)],
-            _workers.threads_for(maps.size, workers),
-        )
+    @contextlib.contextmanager
+    def labels(self, seeds: Array, names: list[Any], workers: int) -> Iterator[list[Array]]:
+        """Give labels (N) by each relief, of seeds (N): above 0, 0, or -1 where a pixel takes no part.
+
+        Label 1 goes by the first of the names, and so on: the same label may have another number in the next
+        call. The arrays are to be read alone, and within the context. Pixels of -1 must be the same in all
+        calls.
+        """
+        threads = _workers.threads_for(self._reliefs.size, workers)
+        if self._spacing is not None:
+            by_distance = functools.partial(self._flood_by_distance, seeds=seeds, spacing=self._spacing)
+            numbers = range(len(self._reliefs))
+            yield _workers.run([functools.partial(by_distance, m) for m in numbers], threads)
+            return
+        try:
+            # Taken away: an interrupted call, and one at the same time, find nothing to go on from.
+            last, last_names, floods = self._last.pop()
+        except IndexError:
+            tasks = [functools.partial(self._flood, m, seeds) for m in range(len(self._reliefs))]
+            floods = _workers.run(tasks, threads)
+        else:
+            if names != last_names:
+                number_of = {name: number for number, name in enumerate(names, 1)}
+                # A label that has gone is one that no seed has.
+                renumbered = np.array(
+                    [0, *(number_of.get(name, len(names) + 1) for name in last_names), -1], np.int32
+                )
+                for labels in (last, *(flooded.labels for flooded in floods)):
+                    labels[:] = renumbered[labels]
+            changed = np.flatnonzero(seeds != last).astype(np.int32)
+            added, removed = changed[seeds[changed] > 0], changed[last[changed] > 0]
+            if len(changed):
+                _workers.run(
+                    [
+                        functools.partial(self._repair, m, flooded, last, seeds, added, removed)
+                        for m, flooded in enumerate(floods)
+                    ],
+                    threads,
+                )
+        yield [flooded.labels for flooded in floods]
+        self._last[:] = [(seeds.copy(), names, floods)]
+
+    def _flood(self, number: int, seeds: Array) -> _Flooded:
+        flooded = _Flooded(seeds)
+        state = _flood.Flood(
+            self._reliefs[number], flooded.labels, self._steps, self._heaviest[number],
+            flooded.order, flooded.levels, flooded.directions,
+        )  # fmt: skip
+        _drive(state)
+        flooded.n_entered = state.n_entered
+        return flooded
+
+    def _flood_by_distance(self, number: int, seeds: Array, spacing: tuple[float, ...]) -> Array:
+        labels = seeds.copy()
+        if len(self._steps):
+            _drive(
+                _flood.SpacedFlood(
+                    self._reliefs[number], labels, self._steps, self._heaviest[number], self._shape, spacing
+                )
+            )
+        return labels
+
+    def _repair(
+        self, number: int, flooded: _Flooded, last: Array, seeds: Array, added: Array, removed: Array
+    ) -> None:
+        if flooded.marks is None:
+            flooded.marks = np.empty(len(seeds), _flood.MARK)
+            _flood.mark_pixels(last, flooded.order, flooded.n_entered, flooded.marks)
+        order, levels = np.empty_like(flooded.order), np.empty_like(flooded.levels)
+        state = _flood.Repair(
+            self._reliefs[number], flooded.labels, self._steps, self._heaviest[number],
+            flooded.order, flooded.levels, flooded.directions, flooded.n_entered, flooded.marks,
+            seeds, added, removed, order, levels,
+        )  # fmt: skip
+        _drive(state)
+        flooded.order, flooded.levels, flooded.n_entered = order, levels, state.n_entered
+
+
+class _Flooded:
+    """What a flood of one relief leaves; see `_flood.Flood`."""
+
+    def __init__(self, seeds: Array):
+        n = len(seeds)
+        self.labels = seeds.copy()
+        self.order = np.empty(n, np.int32)
+        self.levels = np.empty(n, np.uint16)
+        self.directions = np.empty(n, np.uint8)
+        self.n_entered = 0
+        self.marks: Array | None = None  # see `_flood.mark_pixels`
+
+
+def _drive(state: _flood.Flood | _flood.SpacedFlood | _flood.Repair) -> None:
+    while state.run(max(1, _workers.STEP // _FLOOD)):
+        _workers.check_stop()
 
 
 def vote(
@@ -56,6 +144,7 @@ def vote(
     zones: Array,
     held: Array,
     steps: Array,
+    neighbours: Array,
     scale: float,
     iterations: int,
     shares: Array,
@@ -63,30 +152,39 @@ def vote(
 ) -> None:
     """Give pixels the label of the largest vote over their window, `iterations` times, all at once.
 
+    `steps` lead to the others of a window, a box of pixels, and `neighbours` one pixel along an axis.
+
     See `_flood.cast_votes` for a vote. Only pixels that are not `held` and have a label change. `shares`
     (N, n_labels, or no rows) receives the votes of the last iteration; without one, 1 for the label there is.
     """
     n = len(labels)
     wanted = len(shares) > 0
+    near = np.intersect1d(steps, neighbours)
     active = np.empty(n, np.int32)
     following, chosen = np.empty_like(active), np.empty_like(active)
     queued = np.zeros(n, np.uint8)
 
     def look() -> int:
-        """Make the pixels with a mixed window the active ones."""
-        ranges = _workers.ranges(n, workers, _LOOK * len(steps))
-        counts = _workers.run(
-            [
-                functools.partial(_flood.with_mixed_window, labels, held, steps, active, *bounds)
-                for bounds in ranges
-            ],
-            workers,
-        )
+        """Make the pixels active whose window holds a step from one label to another, or to none."""
+        queued[:] = 0
+        ranges = _workers.ranges(n, workers, _workers.LINEAR)
+        task = functools.partial(_flood.find_borders, labels, near, following)
+        counts = _workers.run([functools.partial(task, *bounds) for bounds in ranges], workers)
         end = 0
         for (first, _), count in zip(ranges, counts, strict=True):
-            active[end : end + count] = active[first : first + count]
+            following[end : end + count] = following[first : first + count]
             end += count
-        return end
+        return queue(following, end, active)
+
+    def queue(changed: Array, n_changed: int, windows: Array) -> int:
+        """List the pixels whose window holds one that has changed, and return how many they are."""
+        n_queued = 0
+        for first, last in _workers.ranges(n_changed, 1, _LOOK * len(steps)):
+            _workers.check_stop()
+            n_queued = _flood.queue_windows(
+                labels, held, steps, changed, queued, windows, first, last, n_queued
+            )
+        return n_queued
 
     def cast(n_active: int, shares: Array) -> int:
         """Let the active pixels vote, and return how many of them have changed."""
@@ -106,12 +204,7 @@ def vote(
         n_changed = cast(n_active, shares[:0])
         if n_changed == 0:
             break
-        n_active = 0
-        for first, last in _workers.ranges(n_changed, 1, _LOOK * len(steps)):
-            _workers.check_stop()
-            n_active = _flood.queue_windows(
-                labels, held, steps, active, queued, following, first, last, n_active
-            )
+        n_active = queue(active, n_changed, following)
         active, following = following, active
     if wanted:
         own = functools.partial(_flood.own_shares, labels, shares)

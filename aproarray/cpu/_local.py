@@ -72,8 +72,10 @@ def _propagate(
     if out.size == 0:
         return
     shape, radii, images = _local_stream.prepared(shape, kernel_size, images, zeta)
+    if region is not None:
+        values = np.where(region[:, None], values, 0)
     if not any(radii):
-        out[...] = values if region is None else np.where(region[:, None], values, 0)
+        out[...] = values
         if sums is not None:
             sums[...] = 1
         return
@@ -95,7 +97,7 @@ def _propagate(
         return
     n_slabs = shape[0]
     view = _local_stream.window(shape[1:], radii)
-    steps_of = (view.interior, view.stop, view.slabs, view.shifts)
+    steps_of = (view.interior, len(view.interior), view.stop, view.slabs, view.shifts, len(view.slabs))
     stream = _local_stream.stream_kernel(values.dtype, images.dtype)
     scale = images.dtype.type(_zeta.inverse_square(zeta, images.dtype))
     no_mask, no_sums = np.empty(0, np.uint8), np.empty(0, values.dtype)

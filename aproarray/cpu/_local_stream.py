@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from aproarray import _edges
 from aproarray.cpu import _workers
-from aproarray.cpu._compile import compiled
+from aproarray.cpu._compile import compiled, inlined
 from aproarray.cpu._vectors import BYTES, load, multiply, multiply_add, store, subtract, zeros
 
 
@@ -72,75 +72,90 @@ def window(slab_shape: tuple[int, ...], radii: tuple[int, ...]) -> Window:
     )
 
 
+# Constants of compiled code: a call such as np.uint64(1) in it takes milliseconds to compile. So does any
+# statement, and a slice, `min` or `np.zeros` much more. Kernels therefore index flat arrays they are given.
+_0, _1, _2, _3, _4 = (np.uint64(number) for number in range(5))
+
+
 @intrinsic
-def _float_from_bits(typing_context: Any, bits: Any) -> Any:
-    """Reinterpret an int32 as a float32."""
+def _bits(typing_context: Any, value: Any) -> Any:
+    """Take the bits of a float32 as an int32, or the other way round: the last 32 bits of an integer."""
+    of_float = value == types.float32
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.FloatType())
+        if of_float:
+            return builder.bitcast(args[0], ir.IntType(32))
+        return builder.bitcast(context.cast(builder, args[0], value, types.int32), ir.FloatType())
 
-    return types.float32(types.int32), generate
+    return (types.int32 if of_float else types.float32)(value), generate
 
 
-@compiled
+# Of exp, as in Cephes: ln 2 in two parts, and a polynomial. Added to a small number, _ROUND rounds it:
+# the last bits of the sum are the integer.
+_LEAST, _PER_LN2, _LN2, _LN2_REST = map(np.float32, (-88, 1.4426950408889634, 0.693359375, -2.12194440e-4))
+_E0, _E1, _E2 = map(np.float32, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3))
+_E3, _E4, _E5 = map(np.float32, (4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1))
+_ROUND, _UNIT = map(np.float32, (3 << 22, 1))
+_MANTISSA_BITS, _BIAS = map(np.int32, (23, 127 << 23))
+
+
+@inlined
 def _exp(x: Any) -> Any:
     """exp(x) of a float32 x <= 0, to about one unit in the last place; 0 where that would be subnormal.
 
-    Written out (2^n times a polynomial, as in Cephes), because a call of the C library would keep the
-    loop around it from being vectorised.
+    Written out (2^n times a polynomial), because a call of the C library would keep the loop around it from
+    being vectorised.
     """
-    x = max(x, np.float32(-88))
-    n = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
-    r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    power = _float_from_bits((np.int32(n) + np.int32(127)) << np.int32(23))
-    return (p * r * r + r + np.float32(1)) * power
+    x = x if x > _LEAST else _LEAST
+    rounded = x * _PER_LN2 + _ROUND
+    n = rounded - _ROUND
+    r = x - n * _LN2 - n * _LN2_REST
+    p = ((((_E0 * r + _E1) * r + _E2) * r + _E3) * r + _E4) * r + _E5
+    return (p * r * r + r + _UNIT) * _bits((_bits(rounded) << _MANTISSA_BITS) + _BIAS)
 
 
-@compiled
-def weigh(planes, here, there, valid, first, last, shift, scale, distances, weights):
-    """weights[x] <- exp(-|planes[here, :, x] - planes[there, :, x + shift]|^2 scale), both pixels valid."""
-    n_colors, padded = np.uint64(planes.shape[1]), np.uint64(planes.shape[2])
-    colors, valid_here, valid_there = planes.reshape(planes.size), valid[here], valid[there]
+@inlined
+def weigh(
+    planes, padded, n_colors, here, there, valid, valid_here, valid_there, first, last, scale, distances,
+    weights, to,
+):  # fmt: skip
+    """weights[to + x] <- exp(-|planes[here + x] - planes[there + x]|^2 scale), where both pixels are valid.
+
+    Planes of colors are `padded` numbers apart. All arrays are flat; distances[x] become the squares.
+    """
     for x in range(first, last, np.uint64(BYTES // planes.itemsize)):  # and a few after the last one
-        distance = zeros(colors)
-        y, z = here * n_colors * padded + x, there * n_colors * padded + x + shift
+        distance = zeros(planes)
+        y, z = here + x, there + x
         for _ in range(n_colors):
-            difference = subtract(load(colors, y), load(colors, z))
+            difference = subtract(load(planes, y), load(planes, z))
             distance = multiply_add(difference, difference, distance)
             y, z = y + padded, z + padded
         store(distances, x, distance)
     if weights.itemsize == 4:
         for x in range(first, last):
-            weights[x] = _exp(np.float32(-distances[x] * scale)) * valid_here[x] * valid_there[x + shift]
+            both = valid[valid_here + x] * valid[valid_there + x]
+            weights[to + x] = _exp(np.float32(-distances[x] * scale)) * both
     else:
         for x in range(first, last):
-            weights[x] = math.exp(-distances[x] * scale) * valid_here[x] * valid_there[x + shift]
+            both = valid[valid_here + x] * valid[valid_there + x]
+            weights[to + x] = math.exp(-distances[x] * scale) * both
 
 
-@compiled
-def enter(image, mask, s, interior, valid, planes):
-    """Fill valid and planes (Ci, padded) with slab s of an image (N, Ci): 0 outside the mask."""
-    slab_pixels = np.uint64(len(interior))
+@inlined
+def enter(image, mask, s, slab_pixels, interior, valid, valid_at, planes, planes_at, n_colors, padded):
+    """Fill a slab of valid and of planes (both flat) with slab s of an image (N, Ci): 0 outside the mask."""
     pixel = s * slab_pixels
     for p in range(slab_pixels):
-        valid[interior[p]] = len(mask) == 0 or mask[pixel + p] != 0
-    for c in range(np.uint64(image.shape[1])):
-        row = planes[c]
+        valid[valid_at + interior[p]] = len(mask) == 0 or mask[pixel + p] != 0
+    for c in range(n_colors):
         for p in range(slab_pixels):
-            row[interior[p]] = image[pixel + p, c]
-    for p in range(slab_pixels if len(mask) else np.uint64(0)):
-        if mask[pixel + p] == 0:
-            planes[:, interior[p]] = 0
+            x = interior[p]
+            planes[planes_at + x] = image[pixel + p, c] if valid[valid_at + x] != 0 else 0
+        planes_at += padded
 
 
-@compiled
-def _sum_two(values, weights, norms, own, places, norm, to, channel, apart, first, stop):
+@inlined
+def _sum_two(values, weights, norms, own, places, n_places, norm, to, channel, apart, first, stop):
     """values[to + x] <- norms[norm + x] (values[own + x] + window sum), of two channels.
 
     Indices are those of a slab; its channels are `channel` and channel + apart further. Every step of the
@@ -155,8 +170,8 @@ def _sum_two(values, weights, norms, own, places, norm, to, channel, apart, firs
         a0, a1 = load(values, y), load(values, y + lanes)
         b0, b1 = load(values, y + apart), load(values, y + apart_too)
         y = channel + x
-        for k in range(np.uint64(0), np.uint64(len(places)), np.uint64(2)):
-            z, w = places[k] + y, places[k + np.uint64(1)] + x
+        for k in range(_0, n_places, _2):
+            z, w = places[k] + y, places[k + _1] + x
             w0, w1 = load(weights, w), load(weights, w + lanes)
             a0 = multiply_add(w0, load(values, z), a0)
             a1 = multiply_add(w1, load(values, z + lanes), a1)
@@ -169,22 +184,22 @@ def _sum_two(values, weights, norms, own, places, norm, to, channel, apart, firs
         store(values, y + apart_too, multiply(b1, w1))
         if x + pixels >= stop:
             break
-        x = min(x + pixels, stop - pixels)
+        x = x + pixels if x + pixels + pixels <= stop else stop - pixels
 
 
-@compiled
-def _sum_one(values, weights, norms, own, places, norm, to, channel, first, stop):
+@inlined
+def _sum_one(values, weights, norms, own, places, n_places, norm, to, channel, first, stop):
     """Sum one channel, as `_sum_two` sums two."""
     lanes = np.uint64(BYTES // values.itemsize)
-    lanes2, lanes3, pixels = np.uint64(2) * lanes, np.uint64(3) * lanes, np.uint64(4) * lanes
+    lanes2, lanes3, pixels = lanes + lanes, _3 * lanes, _4 * lanes
     x = first
     while True:
         y = own + channel + x
         a, b = load(values, y), load(values, y + lanes)
         c, d = load(values, y + lanes2), load(values, y + lanes3)
         y = channel + x
-        for k in range(np.uint64(0), np.uint64(len(places)), np.uint64(2)):
-            z, w = places[k] + y, places[k + np.uint64(1)] + x
+        for k in range(_0, n_places, _2):
+            z, w = places[k] + y, places[k + _1] + x
             a = multiply_add(load(weights, w), load(values, z), a)
             b = multiply_add(load(weights, w + lanes), load(values, z + lanes), b)
             c = multiply_add(load(weights, w + lanes2), load(values, z + lanes2), c)
@@ -196,132 +211,123 @@ def _sum_one(values, weights, norms, own, places, norm, to, channel, first, stop
         store(values, y + lanes3, multiply(d, load(norms, w + lanes3)))
         if x + pixels >= stop:
             break
-        x = min(x + pixels, stop - pixels)
+        x = x + pixels if x + pixels + pixels <= stop else stop - pixels
 
 
 # All indices are unsigned: Numba wraps negative ones round, at the price of the vector loop.
 def _stream(
     source, target, image, mask, region, sums, n_slabs, band_first, band_last, iterations, scale,
-    interior, x_stop, step_slabs, step_shifts,
-    state, ring, weights, norms, planes, valid, move_first, move_last,
+    interior, slab_pixels, x_stop, step_slabs, step_shifts, n_steps,
+    state, n_channels, padded, ring, n_levels, weights, norms, planes, n_colors, radius, valid, distances,
+    places, move_first, move_last,
 ):  # fmt: skip
     """Take slabs [band_first, band_last) of source (N, C) through `iterations` into target (N, C).
 
-    Pixels outside the mask (N) take no part; outside the region (N), values are 0 before and after each
-    iteration. Either may be empty: all pixels. sums (N), where it is not empty, receives W 1 of the band.
+    Pixels outside the mask (N) take no part; outside the region (N), where source is 0, values are 0 after
+    each iteration. Either may be empty: all pixels. sums (N), if not empty, receives W 1 of the band.
 
     A stream has as many moves as `moves_of` says. This call makes moves [move_first, move_last). The
     `stream_state` is kept between calls.
     """
-    one, two = np.uint64(1), np.uint64(2)
-    zero = np.uint64(0)
-    radius = np.uint64(len(planes)) - one
-    n_channels, padded = np.uint64(state.shape[1]), np.uint64(state.shape[2])
-    n_steps = np.uint64(len(step_slabs))
-    slab_pixels = np.uint64(len(interior))
-    x_first, x_last = interior[0], interior[slab_pixels - one] + one
+    x_first, x_last = interior[_0], interior[slab_pixels - _1] + _1
     reach = iterations * radius
-    begin = band_first - reach if band_first > reach else zero
-    end = min(n_slabs, band_last + reach)
-    depth = reach + radius + one
+    begin = band_first - reach if band_first > reach else _0
+    end = band_last + reach if band_last + reach < n_slabs else n_slabs
+    around, depth = radius + _1, reach + radius + _1
 
     # Slabs after those of the iterations: one for the last iteration's result, one for above the image.
-    n_kept = np.uint64(len(state)) - two
-    n_levels, nothing = n_kept // ring, n_kept + one
-    plane = n_channels * padded
-    flat = state.reshape(state.size), weights.reshape(weights.size), norms.reshape(norms.size)
-    values = flat[0]
-    places = np.empty(np.uint64(4) * n_steps, np.uint64)
-    distances = np.zeros(padded, image.dtype)
+    n_kept = n_levels * ring
+    plane, colors, weighed = n_channels * padded, n_colors * padded, n_steps * padded
+    nothing, no_weights = (n_kept + _1) * plane, depth * weighed
+    n_places = _4 * n_steps
 
     for s in range(begin + move_first, begin + move_last):
         # The image enters `radius` slabs before the values, for the weights between slabs.
         if s < end:
-            enter(image, mask, s, interior, valid[s % (radius + one)], planes[s % (radius + one)])
+            slot = s % around
+            enter(
+                image, mask, s, slab_pixels, interior, valid, slot * padded, planes, slot * colors, n_colors,
+                padded,
+            )  # fmt: skip
         if s < begin + radius:
             continue
         entering = s - radius
         if entering < end:
-            slot = entering % (radius + one)
+            slot, to = entering % around, entering % depth * weighed
             for step in range(n_steps):
                 later = entering + step_slabs[step]
                 if later < end:
-                    other = later % (radius + one)
+                    other, shift = later % around, step_shifts[step]
                     weigh(
-                        planes, slot, other, valid, x_first, x_last, step_shifts[step], scale, distances,
-                        weights[entering % depth, step],
+                        planes, padded, n_colors, slot * colors, other * colors + shift, valid, slot * padded,
+                        other * padded + shift, x_first, x_last, scale, distances, weights, to,
                     )  # fmt: skip
                 else:
-                    weights[entering % depth, step] = 0
-            pixel = entering * slab_pixels
+                    for x in range(x_first, x_last):
+                        weights[to + x] = 0
+                to += padded
+            pixel, row = entering * slab_pixels, entering % ring * plane
             for c in range(n_channels):
-                row = state[entering % ring, c]
                 for p in range(slab_pixels):
-                    row[interior[p]] = source[pixel + p, c]
-            for part in (mask, region):
-                for p in range(slab_pixels if len(part) else zero):
-                    if part[pixel + p] == 0:
-                        state[entering % ring, :, interior[p]] = 0
+                    state[row + c * padded + interior[p]] = source[pixel + p, c]
+            for p in range(slab_pixels if len(mask) != 0 else _0):
+                if mask[pixel + p] == 0:
+                    for c in range(n_channels):
+                        state[row + c * padded + interior[p]] = 0
 
-        for t in range(one, iterations + one):
+        for t in range(_1, iterations + _1):
             # The slabs of iteration t that the band still depends on.
             margin = (iterations - t) * radius
-            t_first = band_first - margin if band_first > margin else zero
-            t_last = min(n_slabs, band_last + margin)
+            t_first = band_first - margin if band_first > margin else _0
+            t_last = band_last + margin if band_last + margin < n_slabs else n_slabs
             if entering < t * radius + t_first or entering >= t * radius + t_last:
                 continue
             j = entering - t * radius
-            if t == one:
-                norm = norms[j % depth]
-                norm[:] = 1
-                for step in range(n_steps):
-                    shift, d = step_shifts[step], step_slabs[step]
-                    w = weights[j % depth, step]
+            pixel, level = j * slab_pixels, (t - _1) * ring
+            for step in range(n_steps):
+                shift, d, place = step_shifts[step], step_slabs[step], _4 * step
+                # Of the values that come after, and of their weights; of those before, and of theirs.
+                places[place] = (level + (j + d) % ring) * plane + shift
+                places[place + _1] = j % depth * weighed + step * padded
+                places[place + _2] = nothing - shift
+                places[place + _3] = no_weights + step * padded - shift
+                if j >= begin + d:
+                    places[place + _2] = (level + (j - d) % ring) * plane - shift
+                    places[place + _3] = (j - d) % depth * weighed + step * padded - shift
+            norm = j % depth * padded
+            if t == _1:
+                for x in range(x_first, x_last):
+                    norms[norm + x] = 1
+                for of_weights in range(_1, n_places, _2):
+                    weight = places[of_weights]
                     for x in range(x_first, x_last):
-                        norm[x] += w[x]
-                    if j >= begin + d:
-                        w = weights[(j - d) % depth, step]
-                        for x in range(x_first, x_last):
-                            norm[x] += w[x - shift]
+                        norms[norm + x] += weights[weight + x]
                 if len(sums) != 0 and j >= band_first and j < band_last:
                     for p in range(slab_pixels):
-                        sums[j * slab_pixels + p] = norm[interior[p]]
+                        sums[pixel + p] = norms[norm + interior[p]]
                 for x in range(x_first, x_last):
-                    norm[x] = 1 / norm[x]
-                if len(region) != 0:
-                    for p in range(slab_pixels):
-                        if region[j * slab_pixels + p] == 0:
-                            norm[interior[p]] = 0
-            level = (t - one) * ring
-            for step in range(n_steps):
-                shift, d, place = step_shifts[step], step_slabs[step], np.uint64(4) * step
-                if step == zero or d != step_slabs[step - one]:
-                    after, weighed = (level + (j + d) % ring) * plane, (j % depth) * n_steps * padded
-                    before, weighed_before = nothing * plane, depth * n_steps * padded
-                    if j >= begin + d:
-                        before = (level + (j - d) % ring) * plane
-                        weighed_before = ((j - d) % depth) * n_steps * padded
-                places[place] = after + shift
-                places[place + one] = weighed + step * padded
-                places[place + two] = before - shift
-                places[place + np.uint64(3)] = weighed_before + step * padded - shift
-            own, norm_at = (level + j % ring) * plane, (j % depth) * padded
+                    norms[norm + x] = 1 / norms[norm + x]
+                for p in range(slab_pixels if len(region) != 0 else _0):
+                    if region[pixel + p] == 0:
+                        norms[norm + interior[p]] = 0
+            own = (level + j % ring) * plane
             to = (level + ring + j % ring if t < n_levels else n_kept) * plane
-            for c in range(zero, n_channels, two):
-                if c + one < n_channels:
-                    _sum_two(*flat, own, places, norm_at, to, c * padded, padded, x_first, x_stop)
+            for c in range(_0, n_channels, _2):
+                channel = c * padded
+                if c + _1 < n_channels:
+                    _sum_two(
+                        state, weights, norms, own, places, n_places, norm, to, channel, padded, x_first,
+                        x_stop,
+                    )  # fmt: skip
                 else:
-                    _sum_one(*flat, own, places, norm_at, to, c * padded, x_first, x_stop)
+                    _sum_one(state, weights, norms, own, places, n_places, norm, to, channel, x_first, x_stop)
             if t == iterations:
                 for c in range(n_channels):
-                    result = to + c * padded
                     for p in range(slab_pixels):
-                        pixel = j * slab_pixels + p
-                        if len(mask) == 0 or mask[pixel] != 0:
-                            target[pixel, c] = values[result + interior[p]]
+                        if len(mask) == 0 or mask[pixel + p] != 0:
+                            target[pixel + p, c] = state[to + c * padded + interior[p]]
                         else:
-                            inside = len(region) == 0 or region[pixel] != 0
-                            target[pixel, c] = source[pixel, c] if inside else 0
+                            target[pixel + p, c] = source[pixel + p, c]
 
 
 @functools.cache
@@ -336,14 +342,15 @@ def stream_kernel(dtype: Any, image_dtype: Any) -> Any:
     def strided(scalar: Any, readonly: bool) -> Any:
         return types.Array(scalar, 2, "A", readonly=readonly)
 
+    flat, image_flat = types.Array(real, 1, "C"), types.Array(image_real, 1, "C")
     index, bits = types.Array(types.uint64, 1, "C"), types.Array(types.uint8, 1, "A", readonly=True)
+    number = types.uint64
     signature = types.void(
-        strided(real, True), strided(real, False), strided(image_real, True),
-        bits, bits, types.Array(real, 1, "C"),
-        types.uint64, types.uint64, types.uint64, types.uint64, image_real,
-        index, types.uint64, index, index,
-        types.Array(real, 3, "C"), types.uint64, types.Array(real, 3, "C"), types.Array(real, 2, "C"),
-        types.Array(image_real, 3, "C"), types.Array(real, 2, "C"), types.uint64, types.uint64,
+        strided(real, True), strided(real, False), strided(image_real, True), bits, bits, flat,
+        number, number, number, number, image_real,
+        index, number, number, index, index, number,
+        flat, number, number, number, number, flat, flat, image_flat, number, number, flat, image_flat, index,
+        number, number,
     )  # fmt: skip
     return _workers.run_apart(compiled, _stream, signature)
 
@@ -353,22 +360,52 @@ def moves_of(n_slabs: int, first: int, last: int, reach: int, radius: int) -> in
     return min(n_slabs, last + reach) - max(0, first - reach) + reach + radius
 
 
+class Stream(NamedTuple):
+    """What a stream keeps: its memory, flat, and what that consists of; see `_stream`."""
+
+    state: NDArray[Any]
+    """Slabs of `ring` for each level, of the values before an iteration, and two more."""
+    channels: int
+    padded: int
+    ring: int
+    levels: int
+    weights: NDArray[Any]
+    norms: NDArray[Any]
+    """1 / W 1."""
+    planes: NDArray[Any]
+    """The image."""
+    colors: int
+    radius: int
+    valid: NDArray[Any]
+    """Its mask."""
+    distances: NDArray[Any]
+    places: NDArray[np.uintp]
+
+
 def stream_state(
     iterations: int, view: Window, radius: int, levels: int, ring: int, channels: int, dtype: Any,
     image: NDArray[Any],
-) -> tuple[Any, ...]:  # fmt: skip
-    """Return the memory of a stream: values, slabs of each level, weights, 1 / W 1, the image and its mask.
+) -> Stream:  # fmt: skip
+    """Return the memory of a stream.
 
     The values before each of the first `levels` iterations are kept, `ring` slabs of each.
     """
     depth = iterations * radius + radius + 1  # slabs for which weights are kept
-    return (
-        np.zeros((levels * ring + 2, channels, view.padded), dtype),
+    n_steps, padded, colors = len(view.slabs), view.padded, image.shape[1]
+    return Stream(
+        np.zeros((levels * ring + 2) * channels * padded, dtype),
+        channels,
+        padded,
         ring,
-        np.zeros((depth + 1, len(view.slabs), view.padded), dtype),  # none above the image
-        np.zeros((depth, view.padded), dtype),
-        np.zeros((radius + 1, image.shape[1], view.padded), image.dtype),
-        np.zeros((radius + 1, view.padded), dtype),
+        levels,
+        np.zeros((depth + 1) * n_steps * padded, dtype),  # none above the image
+        np.zeros(depth * padded, dtype),
+        np.zeros((radius + 1) * colors * padded, image.dtype),
+        colors,
+        radius,
+        np.zeros((radius + 1) * padded, dtype),
+        np.zeros(padded, image.dtype),
+        np.zeros(4 * n_steps, np.uintp),
     )
 
 

@@ -24,7 +24,15 @@ def collect_unmarked(
 ) -> None: ...
 def listed_edges(weights: Array, ends: Array, items: Array) -> None: ...
 def connect(
-    items: Array, n_items: int, ends: Array, strides: Array, id_bits: int, n_runs: int, run_of: Array
+    items: Array,
+    n_items: int,
+    ends: Array,
+    strides: Array,
+    id_bits: int,
+    n_runs: int,
+    starts: Array,
+    run_keys: Array,
+    run_of: Array,
 ) -> int: ...
 def lay_out_nodes(
     items: Array,
@@ -36,10 +44,11 @@ def lay_out_nodes(
     gaps: Array,
     gap_edges: Array,
 ) -> bool: ...
-def chain_runs(lists: Array, starts: Array, run_keys: Array, chain: Array) -> None: ...
+def place_runs(lists: Array, n_runs: int) -> None: ...
 def write_runs(
     items: Array,
-    chain: Array,
+    lists: Array,
+    starts: Array,
     run_pixels: Array,
     run_keys: Array,
     run_ids: Array,

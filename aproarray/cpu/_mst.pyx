@@ -34,7 +34,7 @@ cdef extern from *:
 cdef enum:
     DIGIT_BITS = 11
     RADIX = 1 << 11
-    MAX_DIGITS = 8
+    MAX_DIGITS = 6
     TOGETHER = 8  # edges whose ends are looked up together
     GROUPS = 6  # of edges, at different stages of getting ready
     AHEAD = 12  # runs that are prefetched before their turn
@@ -322,7 +322,7 @@ cdef Py_ssize_t solve_tile(
                 id = id_of(items, i + x, kind)
                 ends[2 * x] = <node_t> (id >> view.id_bits)
                 ends[2 * x + 1] = <node_t> (ends[2 * x] + view.local_strides[id & k_mask])
-            find_together(sets, ends, <int> (2 * x + 2))
+            find_together(sets, ends, <int> (2 * min(<Py_ssize_t> TOGETHER, count - i)))
         id = id_of(items, i, kind)
         key = <node_t> key_of(items, i, kind)
         a = find(sets, ends[2 * (i % TOGETHER)])
@@ -480,15 +480,16 @@ cdef inline void ends_of(const Graph *graph, uint64_t id, node_t *u, node_t *v) 
 
 
 cdef void kruskal(
-    const uint64_t *items, Py_ssize_t n_items, Py_ssize_t n_runs, const Graph *graph, const node_t *run_of,
-    node_t *sets, node_t *links,
+    const uint64_t *items, Py_ssize_t n_items, const Graph *graph, const node_t *run_of,
+    node_t *sets, node_t *merges,
 ) noexcept nogil:
     """Merge runs into lists, by edges sorted by (weight, id). `run_of` NULL: every node is a run.
 
-    A list starts with its root, which keeps the list's last run. A merge puts the list with the larger root
-    after the other one: links[2 r] says which run follows r, links[2 r + 1] by which item. Nobody can predict
-    whether an edge merges anything, so there is no branch. An edge that merges nothing only writes a link
-    after the end of a list.
+    A list starts with its root, which keeps the list's length in pixels: that of the run at first. A merge
+    puts the list with the larger root after the other one. Of that root, sets then keeps the offset in the
+    list of the smaller one, and merges (R, 2) the smaller root and the item. Nobody can predict whether an
+    edge merges anything, so there is no branch. An edge that merges nothing writes to a root's merges, which
+    the merge of the root writes again.
 
     The ends of edges are known long before their turn, and lie far apart in memory. While one group of edges
     is merged, the memory of later groups is prefetched.
@@ -496,10 +497,8 @@ cdef void kruskal(
     cdef Py_ssize_t n_groups = (n_items + TOGETHER - 1) // TOGETHER, group, i
     cdef node_t[GROUPS][2 * TOGETHER] ring
     cdef node_t *ends
-    cdef node_t low, high, kind = 0
-    cdef node_t *link
+    cdef node_t low, high, length, kind = 0
     cdef int x
-    make_sets(sets, n_runs)
     for group in range(1 - GROUPS, n_groups):
         if group + 5 < n_groups:
             i = (group + 5) * TOGETHER
@@ -507,7 +506,10 @@ cdef void kruskal(
             for x in range(TOGETHER):
                 ends_of(graph, id_of(items, min(i + x, n_items - 1), kind), ends + 2 * x, ends + 2 * x + 1)
             for x in range(2 * TOGETHER):
-                prefetch(sets + 2 * ends[x] if run_of == NULL else run_of + ends[x])
+                if run_of == NULL:
+                    prefetch(sets + 2 * ends[x])
+                else:
+                    prefetch(run_of + ends[x])
         if run_of != NULL and 0 <= group + 3 < n_groups:
             ends = ring[(group + 3) % GROUPS]
             for x in range(2 * TOGETHER):
@@ -521,7 +523,7 @@ cdef void kruskal(
             ends = ring[(group + 1) % GROUPS]
             find_together(sets, ends, 2 * TOGETHER)
             for x in range(TOGETHER):
-                prefetch(links + 2 * sets[2 * min(ends[2 * x], ends[2 * x + 1]) + 1])
+                prefetch(merges + 2 * max(ends[2 * x], ends[2 * x + 1]))
         if group < 0:
             continue
         ends = ring[group % GROUPS]
@@ -530,11 +532,12 @@ cdef void kruskal(
             ends[2 * x + 1] = find(sets, ends[2 * x + 1])
             low = min(ends[2 * x], ends[2 * x + 1])
             high = max(ends[2 * x], ends[2 * x + 1])
-            link = links + 2 * sets[2 * low + 1]
-            link[0] = high
-            link[1] = <node_t> (group * TOGETHER + x)
-            sets[2 * low + 1] = sets[2 * high + 1]
+            merges[2 * high] = low
+            merges[2 * high + 1] = <node_t> (group * TOGETHER + x)
+            length = sets[2 * low + 1] + (sets[2 * high + 1] & -<node_t> (low != high))
             sets[2 * high] = low
+            sets[2 * high + 1] = sets[2 * low + 1]
+            sets[2 * low + 1] = length
 
 
 cdef inline bint write_gap(
@@ -668,127 +671,126 @@ cdef Graph graph_of(const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, in
 def connect(
     uint64_t[:, ::1] items, Py_ssize_t n_items,
     const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, int id_bits,
-    Py_ssize_t n_runs, const node_t[::1] run_of,
+    Py_ssize_t n_runs, const node_t[::1] starts, const node_t[::1] run_keys, const node_t[::1] run_of,
 ):
     """Sort edges and merge runs into lists; return which of the two rows of `items` then holds the edges.
 
-    The other row holds the lists, as numbers of the nodes' type. Edges are rows of `ends` or, if that has
-    none, of the pixel graph. `run_of` (N) is the run of every node; with no entries, every node is a run.
+    The other row holds the lists, as numbers of the nodes' type: sets and merges of `kruskal`. Edges are rows
+    of `ends` or, if that has none, of the pixel graph. `run_of` (N) is the run of every node, and runs are as
+    `solve_tile` leaves them; with no entries, every node is a run.
     """
     cdef const node_t *run_of_data = &run_of[0] if run_of.shape[0] else NULL
     cdef uint64_t *by_weight
     cdef node_t *sets
     cdef node_t kind = 0
+    cdef Py_ssize_t i
     cdef Graph graph = graph_of(ends, strides, id_bits)
     with nogil:
         by_weight = radix_sort(&items[0, 0], &items[1, 0], n_items, kind)
         sets = <node_t *> (&items[1, 0] if by_weight == &items[0, 0] else &items[0, 0])
-        kruskal(by_weight, n_items, n_runs, &graph, run_of_data, sets, sets + 2 * n_runs)
+        for i in range(n_runs):
+            sets[2 * i] = <node_t> i
+            sets[2 * i + 1] = -run_keys[starts[i]] if run_of_data != NULL else 1
+        kruskal(by_weight, n_items, &graph, run_of_data, sets, sets + 2 * n_runs)
     return 0 if by_weight == &items[0, 0] else 1
 
 
+cdef inline Py_ssize_t place_of(
+    node_t *sets, node_t *merges, Py_ssize_t run, Py_ssize_t *total
+) noexcept nogil:
+    """Return a run's place on the line, which sets keeps from now on, and the merges of roots -1.
+
+    Runs come in order. The list of a root begins where the lists of smaller roots end, at `total`.
+    """
+    cdef Py_ssize_t place
+    if sets[2 * run] == run:
+        place = total[0]
+        total[0] += sets[2 * run + 1]
+        merges[2 * run + 1] = -1
+    else:
+        place = sets[2 * merges[2 * run] + 1] + sets[2 * run + 1]
+    sets[2 * run + 1] = <node_t> place
+    return place
+
+
 def lay_out_nodes(
-    const uint64_t[::1] items, const node_t[::1] lists,
+    const uint64_t[::1] items, node_t[::1] lists,
     const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, int id_bits,
     node_t[::1] order, real[::1] gaps, node_t[:, ::1] gap_edges,
 ):
     """Write the lists that `connect` made of nodes one after the other, by their first nodes.
 
-    Fills order (N), gaps (N-1) and gap_edges (N-1, 2); returns whether all weights are finite.
+    Fills order (N), gaps (N-1) and gap_edges (N-1, 2); returns whether all weights are finite. Places are
+    found node by node, and gaps are written place by place: what lies far apart is known long before.
     """
     cdef Graph graph = graph_of(ends, strides, id_bits)
-    cdef Py_ssize_t n = order.shape[0], root, place = 0, at
-    cdef const node_t *sets = &lists[0]
-    cdef const node_t *links = &lists[2 * n]
-    cdef node_t node, last, kind = 0
+    cdef Py_ssize_t n = order.shape[0], node, place, total = 0, at
+    cdef node_t *sets = &lists[0]
+    cdef node_t *merges = &lists[2 * n]
+    cdef node_t kind = 0
     cdef bint finite = True
     with nogil:
-        for root in range(n):
-            if sets[2 * root] != root:
-                continue
-            if place:
+        for node in range(n):
+            order[place_of(sets, merges, node, &total)] = <node_t> node
+        for place in range(1, n):
+            if place + 2 * AHEAD < n:
+                prefetch(&merges[2 * order[place + 2 * AHEAD]])
+            if place + AHEAD < n:
+                at = merges[2 * order[place + AHEAD] + 1]
+                prefetch(&items[max(<Py_ssize_t> 0, at) * (1 if node_t is int32_t else 2)])
+            at = merges[2 * order[place] + 1]
+            if at < 0:
                 write_missing_gap(place - 1, &gaps[0], &gap_edges[0, 0])
-            node = <node_t> root
-            last = sets[2 * root + 1]
-            order[place] = node
-            while node != last:
-                at = links[2 * node + 1]
+            else:
                 finite &= write_gap(
-                    place, &graph, key_of(&items[0], at, kind), id_of(&items[0], at, kind),
+                    place - 1, &graph, key_of(&items[0], at, kind), id_of(&items[0], at, kind),
                     &gaps[0], &gap_edges[0, 0],
                 )
-                node = links[2 * node]
-                place += 1
-                order[place] = node
-            place += 1
     return finite
 
 
-def chain_runs(
-    const node_t[::1] lists, const node_t[::1] starts, const node_t[::1] run_keys, node_t[:, ::1] chain
-):
-    """Say in which order and where `write_runs` has to write runs: the lists, by their first pixels.
-
-    A row of chain (R, 3) is where a run starts in `run_keys`, its place on the line, and the item of the
-    gap before it (-1: none).
-    """
-    cdef Py_ssize_t n = starts.shape[0], root, i = 0, place = 0
-    cdef const node_t *sets = &lists[0]
-    cdef const node_t *links = &lists[2 * n]
-    cdef node_t run, last
+def place_runs(node_t[::1] lists, Py_ssize_t n_runs):
+    """Find the places of runs on the line, in the lists of `connect`, for `write_runs`."""
+    cdef Py_ssize_t run, total = 0
     with nogil:
-        for root in range(n):
-            if sets[2 * root] != root:
-                continue
-            run = <node_t> root
-            last = sets[2 * root + 1]
-            chain[i, 0] = run
-            chain[i, 2] = -1
-            while run != last:
-                i += 1
-                chain[i, 2] = links[2 * run + 1]
-                run = links[2 * run]
-                chain[i, 0] = run
-            i += 1
-        # The walk from link to link is slow; all other memory is prefetched.
-        for i in range(n):
-            if i + 2 * AHEAD < n:
-                prefetch(&starts[chain[i + 2 * AHEAD, 0]])
-            if i + AHEAD < n:
-                prefetch(&run_keys[starts[chain[i + AHEAD, 0]]])
-            chain[i, 0] = starts[chain[i, 0]]
-            chain[i, 1] = <node_t> place
-            place -= run_keys[chain[i, 0]]
+        for run in range(n_runs):
+            place_of(&lists[0], &lists[2 * n_runs], run, &total)
 
 
 def write_runs(
-    const uint64_t[::1] items, const node_t[:, ::1] chain,
+    const uint64_t[::1] items, const node_t[::1] lists, const node_t[::1] starts,
     const node_t[::1] run_pixels, const node_t[::1] run_keys, const node_t[::1] run_ids,
     const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, int id_bits,
     node_t[::1] order, real[::1] gaps, node_t[:, ::1] gap_edges,
     Py_ssize_t first, Py_ssize_t last,
 ):
-    """Write runs [first, last) of a chain to order, gaps and gap_edges; are their weights finite?"""
+    """Write runs [first, last) at their places to order, gaps and gap_edges; are their weights finite?"""
     cdef Graph graph = graph_of(ends, strides, id_bits)
-    cdef Py_ssize_t i, k, at, place
+    cdef Py_ssize_t i, k, at, place, item
+    cdef const node_t *sets = &lists[0]
+    cdef const node_t *merges = &lists[2 * starts.shape[0]]
     cdef node_t kind = 0
     cdef uint64_t id
     cdef bint finite = True
     with nogil:
         for i in range(first, last):
             if i + AHEAD < last:
-                at = chain[i + AHEAD, 0]
+                at = starts[i + AHEAD]
+                place = sets[2 * (i + AHEAD) + 1]
                 prefetch(&run_pixels[at])
                 prefetch(&run_keys[at])
                 prefetch(&run_ids[at])
-                if chain[i + AHEAD, 2] >= 0:
-                    prefetch(&items[chain[i + AHEAD, 2] * (1 if node_t is int32_t else 2)])
-            at = chain[i, 0]
-            place = chain[i, 1]
-            if chain[i, 2] >= 0:
+                prefetch(&order[place])
+                prefetch(&gap_edges[max(<Py_ssize_t> 0, place - 1), 0])
+                item = merges[2 * (i + AHEAD) + 1]
+                prefetch(&items[max(<Py_ssize_t> 0, item) * (1 if node_t is int32_t else 2)])
+            at = starts[i]
+            place = sets[2 * i + 1]
+            item = merges[2 * i + 1]
+            if item >= 0:
                 finite &= write_gap(
-                    place - 1, &graph, key_of(&items[0], chain[i, 2], kind),
-                    id_of(&items[0], chain[i, 2], kind), &gaps[0], &gap_edges[0, 0],
+                    place - 1, &graph, key_of(&items[0], item, kind), id_of(&items[0], item, kind),
+                    &gaps[0], &gap_edges[0, 0],
                 )
             elif place:
                 write_missing_gap(place - 1, &gaps[0], &gap_edges[0, 0])

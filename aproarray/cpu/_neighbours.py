@@ -203,18 +203,18 @@ def pairwise_affinities(
     shape: tuple[int, ...],
     masks: Array | None,
     theta: float,
-    kernel_size: int,
+    radii: tuple[int, ...],
     dilation: int,
     out: Array,
     workers: int,
 ) -> None:
-    """Fill out (G, K, N) with exp(-|I_i - I_j| / theta) of images (G, N, Ci) for the K steps of a window.
+    """Fill out (G, K, N) with exp(-|I_i - I_j| / theta) of images (G, N, Ci), for K `_edges.box_steps`.
 
     0 where a pixel of masks (G or 1, N), or the other pixel, is not there.
     """
     if out.size == 0:
         return
-    padded = _Padded(shape, _edges.window_steps(len(shape), kernel_size, dilation))
+    padded = _Padded(shape, _edges.box_steps(radii, dilation))
     starts, shifts = padded.starts.astype(np.uint64), padded.shifts.astype(np.uint64)
     scale = images.dtype.type(_zeta.inverse(theta, images.dtype))
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from aproarray import _edges
 from aproarray._backend import TreeArrays
 from aproarray.cpu import _check, _mst, _processor, _workers, _zones
+from aproarray.cpu._workspace import Workspace
 
 Array = NDArray[Any]
 
@@ -37,7 +38,7 @@ def _build_trees(
     build: Callable[..., bool],
     workers: int,
 ) -> tuple[TreeArrays, bool]:
-    """Make a batch of trees, filled by build(b, order, gaps, gap_edges); all weights finite?"""
+    """Make a batch of trees, filled by build(workspace, b, order, gaps, gap_edges); all weights finite?"""
     if n_trees * n_nodes > np.iinfo(np.intp).max // 64:  # for which numpy would raise a ValueError
         raise MemoryError(f"{n_trees} trees over {n_nodes} nodes are more than a process can address")
     n_gaps = max(n_nodes - 1, 0)
@@ -49,7 +50,8 @@ def _build_trees(
     finite = [True] * n_trees
 
     def build_one(b: int) -> None:
-        finite[b] = build(b, *(array[b] for array in trees))
+        with Workspace() as workspace:
+            finite[b] = build(workspace, b, *(array[b] for array in trees))
 
     if n_nodes:
         _workers.run([functools.partial(build_one, b) for b in range(n_trees)], workers)
@@ -66,16 +68,16 @@ def grid_trees(
     index_dtype = _index_dtype(n_nodes, n_nodes << grid.id_bits, images.dtype)
     no_ends = np.empty((0, 2), index_dtype)
 
-    def build(b: int, *tree: Array) -> bool:
+    def build(workspace: Workspace, b: int, *tree: Array) -> bool:
         mask = np.empty(0, np.uint8) if masks is None else masks[b % len(masks)].view(np.uint8)
-        weights = np.empty((len(grid.offsets), n_nodes), images.dtype)
+        weights = workspace.array((len(grid.offsets), n_nodes), images.dtype)
         weigh = functools.partial(_processor.weighing.weigh_slabs, images[b], mask, grid, weights)
         slabs = shape[0] if len(shape) > 1 else 1
         _workers.run_ranges(weigh, slabs, threads, _workers.LINEAR * n_nodes / slabs)
         tiled = n_nodes > _UNTILED_PIXELS[threads > 1]
-        runs = _solve_tiles(weights, shape, grid, index_dtype, threads) if tiled else None
+        runs = _solve_tiles(workspace, weights, shape, grid, index_dtype, threads) if tiled else None
         items, n_items = _unmarked_edges(
-            weights, grid, n_nodes if runs is None else len(runs.starts), tree[0], threads
+            workspace, weights, grid, n_nodes if runs is None else len(runs.starts), tree[0], threads
         )
         return _connect(items, n_items, (no_ends, grid.strides, grid.id_bits), runs, tree, threads)
 
@@ -95,34 +97,39 @@ class _Runs(NamedTuple):
 
 
 def _solve_tiles(
-    weights: Array, shape: tuple[int, ...], grid: _edges.Grid, index_dtype: np.dtype[Any], workers: int
+    workspace: Workspace,
+    weights: Array,
+    shape: tuple[int, ...],
+    grid: _edges.Grid,
+    index_dtype: np.dtype[Any],
+    workers: int,
 ) -> _Runs:
     """Solve the tiles of a pixel graph; its weights are marked but for the edges between runs."""
-    pixels, keys, ids, run_of = (np.empty(weights.shape[1], index_dtype) for _ in range(4))
+    pixels, keys, ids, run_of = (workspace.array(weights.shape[1:], index_dtype) for _ in range(4))
     bits = _TILE_BITS // len(shape)
     solve = functools.partial(_mst.solve_tiles, grid, weights, pixels, keys, ids, run_of, bits)
     n_tiles = math.prod(-(-extent // (1 << bits)) for extent in shape)
     n_runs = _workers.run_ranges(solve, n_tiles, workers, 2 << bits * len(shape))
-    starts = np.empty(sum(n_runs), index_dtype)
+    starts = workspace.array((sum(n_runs),), index_dtype)
     _mst.number_runs(run_of, starts)
     return _Runs(starts, pixels, keys, ids, run_of)
 
 
-def _item_buffers(n_items: int, n_runs: int, index_dtype: np.dtype[Any]) -> Array:
+def _item_buffers(workspace: Workspace, n_items: int, n_runs: int, index_dtype: np.dtype[Any]) -> Array:
     """Return two rows with room to sort items, or for the lists of runs of `_mst.connect`."""
     words = 1 if index_dtype == np.int32 else 2
-    return np.empty((2, words * max(n_items + 1, 2 * n_runs)), np.uint64)
+    return workspace.array((2, words * max(n_items + 1, 2 * n_runs)), np.uint64)
 
 
 def _unmarked_edges(
-    weights: Array, grid: _edges.Grid, n_runs: int, like: Array, workers: int
+    workspace: Workspace, weights: Array, grid: _edges.Grid, n_runs: int, like: Array, workers: int
 ) -> tuple[Array, int]:
     """Return a pixel graph's unmarked edges as items, and how many there are."""
     ranges = _workers.ranges(weights.shape[1], workers, _workers.LINEAR)
     counts = _workers.run(
         [functools.partial(_mst.count_unmarked, weights, *bounds) for bounds in ranges], workers
     )
-    items = _item_buffers(sum(counts), n_runs, like.dtype)
+    items = _item_buffers(workspace, sum(counts), n_runs, like.dtype)
     collect = functools.partial(_mst.collect_unmarked, weights, grid.id_bits, items[0], like)
     places = itertools.pairwise(itertools.accumulate(counts, initial=0))
     _workers.run(
@@ -146,27 +153,31 @@ def _connect(
     """
     order, gaps, gap_edges = tree
     if runs is None:
+        nothing = order[:0]
         row = _workers.run_apart(
-            _mst.connect, items, n_items, *graph, len(order), order[:0], pixels=len(order)
+            _mst.connect, items, n_items, *graph, len(order), *(nothing,) * 3, pixels=len(order)
         )
         lists = items[1 - row].view(order.dtype)
         return _workers.run_apart(_mst.lay_out_nodes, items[row], lists, *graph, *tree, pixels=len(order))
     n_runs = len(runs.starts)
-    row = _workers.run_apart(_mst.connect, items, n_items, *graph, n_runs, runs.run_of, pixels=n_runs)
-    chain = np.empty((len(runs.starts), 3), order.dtype)
-    _mst.chain_runs(items[1 - row].view(order.dtype), runs.starts, runs.keys, chain)
+    row = _workers.run_apart(
+        _mst.connect, items, n_items, *graph, n_runs, runs.starts, runs.keys, runs.run_of, pixels=n_runs
+    )
+    lists = items[1 - row].view(order.dtype)
+    _workers.run_apart(_mst.place_runs, lists, n_runs, pixels=n_runs)
 
     def write(first: int, last: int) -> bool:
         return _mst.write_runs(
-            items[row], chain, runs.pixels, runs.keys, runs.ids, *graph, order, gaps, gap_edges, first, last
-        )
+            items[row], lists, runs.starts, runs.pixels, runs.keys, runs.ids, *graph, order, gaps, gap_edges,
+            first, last,
+        )  # fmt: skip
 
-    return all(_workers.run_ranges(write, len(chain), workers, 1))
+    return all(_workers.run_ranges(write, n_runs, workers, 1))
 
 
-def _connect_nodes(edges: Array, weights: Array, *tree: Array) -> bool:
+def _connect_nodes(workspace: Workspace, edges: Array, weights: Array, *tree: Array) -> bool:
     """Fill a tree from canonical edges (E, 2) and their weights (E)."""
-    items = _item_buffers(len(edges), len(tree[0]), edges.dtype)
+    items = _item_buffers(workspace, len(edges), len(tree[0]), edges.dtype)
     _mst.listed_edges(weights, edges, items[0])
     return _connect(items, len(edges), (edges, np.empty(0, np.intp), 0), None, tree, workers=1)
 
@@ -179,9 +190,9 @@ def edge_list_tree(ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArray
     """Build the tree of one graph, of edges (E, 2) with weights (E), as a batch of one."""
     index_dtype = _index_dtype(n_nodes, len(ends), weights.dtype)
 
-    def build(_: int, *tree: Array) -> bool:
+    def build(workspace: Workspace, _: int, *tree: Array) -> bool:
         edges, rows = _canonical_edges(np.ascontiguousarray(ends, index_dtype), n_nodes)
-        return _connect_nodes(edges, weights[rows], *tree)
+        return _connect_nodes(workspace, edges, weights[rows], *tree)
 
     return _build_trees(1, n_nodes, index_dtype, weights.dtype, build, workers=1)
 
@@ -216,11 +227,11 @@ def reweighed_trees(
     used, place = np.unique(tree_index, return_inverse=True)
     edges_of = _workers.run([functools.partial(canonical, b) for b in used.tolist()], workers)
 
-    def build(f: int, *tree: Array) -> bool:
+    def build(workspace: Workspace, f: int, *tree: Array) -> bool:
         ends = edges_of[place[f]]
-        weights = np.empty(len(ends), features.dtype)
+        weights = workspace.array((len(ends),), features.dtype)
         _processor.weighing.weigh_edges(features[f], ends, weights)
-        return _connect_nodes(ends, weights, *tree)
+        return _connect_nodes(workspace, ends, weights, *tree)
 
     return _build_trees(n_trees, n_nodes, index_dtype, features.dtype, build, workers)
 

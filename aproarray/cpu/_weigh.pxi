@@ -150,7 +150,7 @@ cdef void drop_from_squares(
     cdef Py_ssize_t along_i, outer, middle, first_outer, last_outer, n_middle, n_inner, u
     cdef Py_ssize_t unit[MAX_NDIM]  # the row of `offsets` that is one step along an axis
     for k in range(offsets.shape[0]):
-        steps = 0
+        steps = i = 0
         for axis in range(ndim):
             if offsets[k, axis] != 0:
                 steps += 1

@@ -55,18 +55,18 @@ def pairwise_affinities(
     shape: tuple[int, ...],
     masks: Any,
     theta: float,
-    kernel_size: int,
+    radii: tuple[int, ...],
     dilation: int,
     out: Any,
     workers: int,
 ) -> None:
-    """Fill out (G, K, N) with exp(-|I_i - I_j| / theta) of images (G, N, Ci) for the K steps of a window."""
+    """Fill out (G, K, N) with exp(-|I_i - I_j| / theta) of images (G, N, Ci), for K `_edges.box_steps`."""
     del workers
     if out.size == 0:
         return
     n_pixels = images.shape[1]
     items_at_once(1, n_pixels, f"an image of shape {shape}")
-    steps = _edges.window_steps(len(shape), kernel_size, dilation)
+    steps = _edges.box_steps(radii, dilation)
     scale = images.dtype.type(_zeta.inverse(theta, images.dtype))
     masks = None if masks is None else cupy.ascontiguousarray(masks)
     kernel("neighbours", "relate_neighbours", REAL=REAL[images.dtype], NDIM=len(shape))(

@@ -58,9 +58,11 @@ def tree_filter(
         Shapes that do not fit (such as a tree of another image), zeta not above 0, NaN or inf, or features
         whose differences are too large to square.
 
-    Notes ----- O(N C) time: one pass up the tree and one down. Sums are float64. The first call computes the
-    tree's breadth-first order, which the tree then keeps, in 12 bytes per pixel. A thread needs 8 bytes per
-    pixel for each of up to 16 channels at a time.
+    Notes
+    -----
+    O(N C) time: one pass up the tree and one down. Sums are float64. The first call computes the tree's
+    breadth-first order, which the tree then keeps, in 12 bytes per pixel. A thread needs 8 bytes per pixel
+    for each of up to 16 channels at a time.
 
     References
     ----------

@@ -326,7 +326,7 @@ def pairwise_affinity(
     dilation = min(dilation, max(1, *layout.spatial))  # which reaches beyond the image
     result = xp.empty((len(flat), kernel_size**spatial_ndim - 1, flat.shape[1]), flat.dtype)
     backend.pairwise_affinities(
-        flat, layout.spatial, takes_part, theta, kernel_size, dilation, result, threads
+        flat, layout.spatial, takes_part, theta, (kernel_size // 2,) * spatial_ndim, dilation, result, threads
     )
     if image.dtype == np.float16:
         result = result.astype(np.float16)

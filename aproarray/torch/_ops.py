@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, get_args, get_type_hints
 
@@ -699,19 +700,21 @@ def mean_field(
     return result
 
 
-def _new_affinities(image: Tensor, shape: Sequence[int], kernel_size: int) -> Tensor:
-    return image.new_empty((image.shape[0], kernel_size ** len(shape) - 1, image.shape[2]))
+def _new_affinities(image: Tensor, radii: Sequence[int]) -> Tensor:
+    return image.new_empty(
+        (image.shape[0], math.prod(2 * radius + 1 for radius in radii) - 1, image.shape[2])
+    )
 
 
 @_operator(_new_affinities)
 def pairwise_affinities(
-    image: Tensor, shape: Sequence[int], theta: float, kernel_size: int, dilation: int
+    image: Tensor, shape: Sequence[int], theta: float, radii: Sequence[int], dilation: int
 ) -> Tensor:
-    """Return the affinities (B, K, N) of images (B, C, N) to the K steps of `_edges.window_steps`."""
-    result = _new_affinities(image, shape, kernel_size)
+    """Return the affinities (B, K, N) of images (B, C, N) to the K steps of `_edges.box_steps`."""
+    result = _new_affinities(image, radii)
     with _backend(image) as (backend, workers):
         backend.pairwise_affinities(
-            _pixels_first(image), tuple(shape), None, theta, kernel_size, dilation, _array(result), workers
+            _pixels_first(image), tuple(shape), None, theta, tuple(radii), dilation, _array(result), workers
         )
     return result
 

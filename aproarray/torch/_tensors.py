@@ -56,6 +56,24 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(compute_dtype(tensor))
 
 
+def wide_image(image: Tensor, spatial_ndim: int = 2) -> Tensor:
+    """Return an image, of which only differences count, in the float type to compute in.
+
+    64-bit integers that float64 does not hold are taken less the smallest number of their channel, where that
+    makes differences exact: up to a range of 2^53. `_validate.as_floats` does the same for arrays.
+    """
+    if image.dtype not in (torch.int64, torch.uint64) or image.numel() == 0:
+        return wide(image)
+    signed = image
+    if image.dtype == torch.uint64:  # torch finds no extremes of these: 2^63 less is the same differences
+        signed = image.view(torch.int64) ^ torch.iinfo(torch.int64).min
+    pixels = tuple(range(image.ndim - spatial_ndim, image.ndim))
+    low = signed.amin(pixels, keepdim=True)
+    range_ = signed.amax(pixels, keepdim=True) - low  # modulo 2^64: below 0 where it is 2^63 or more
+    exact = (range_ >= 0) & (range_ <= 2**53)
+    return torch.where(exact, wide(signed - low), wide(image))
+
+
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Return a @ b in their own type, whatever autocast has for such products."""
     with torch.autocast(a.device.type, enabled=False):

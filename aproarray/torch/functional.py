@@ -111,7 +111,7 @@ def mst(
             "mst is not differentiable, but image requires grad: pass image.detach(), and the same tensor as "
             "features= of global_propagate for gradients through the weights of the edges"
         )
-    image = _tensors.wide(image)
+    image = _tensors.wide_image(image, spatial_ndim)
     shape = _tensors.spatial_shape(image, "image", spatial_ndim)
     flat = _tensors.flatten(image, spatial_ndim)
     order, gaps, gap_edges = _ops.mst(
@@ -393,7 +393,7 @@ def local_propagate(
         values, values=values, image=image, mask=mask, region=region, image_index=image_index
     )
     shape = _tensors.spatial_shape(image, "image", spatial_ndim)
-    flat_image = _tensors.flatten(_tensors.wide(image), spatial_ndim)
+    flat_image = _tensors.flatten(_tensors.wide_image(image, spatial_ndim), spatial_ndim)
     if image_index is None:
         owners, image_index = image.shape[: image.ndim - spatial_ndim - 1], torch.arange(flat_image.shape[0])
     else:

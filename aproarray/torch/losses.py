@@ -220,9 +220,10 @@ def pairwise_loss(
     # Logarithms of probabilities of 0 would be -inf, and 0 times that NaN.
     tiny = torch.finfo(masks.dtype).tiny
     shape = masks.shape[-2:]
-    similar = _ops.pairwise_affinities(_pixels(lab), list(shape), 2.0, kernel_size, dilation) >= threshold
+    radii = _edges.radii_within(shape, kernel_size // 2, dilation)
+    similar = _ops.pairwise_affinities(_pixels(lab), list(shape), 2.0, list(radii), dilation) >= threshold
     similar = similar.reshape(*similar.shape[:2], *shape)
-    for k, step in enumerate(_edges.window_steps(2, kernel_size, dilation)):
+    for k, step in enumerate(_edges.box_steps(radii, dilation)):
         here, there = _pairs(shape, step)
         p, q = masks[here], masks[there]
         chosen = similar[of_masks, k : k + 1][here] * region[here]
@@ -280,7 +281,7 @@ def tree_energy_loss(
     """
     probabilities, region, looked = _checked(region, probabilities=probabilities, image=image)
     sigma = _validate.positive(sigma, "sigma")
-    image = _tensors.wide(image)
+    image = _tensors.wide_image(image)
     tree = functional.mst(image.detach()) if tree is None else tree
     y = functional.tree_filter(probabilities, tree, zeta=math.sqrt(sigma), features=image)
     if features is not None:
@@ -381,10 +382,10 @@ def gated_crf_loss(
     radius = _validate.integer(radius, "radius", 0)
     position_sigma = _validate.positive(position_sigma, "position_sigma")
     color_sigma = _validate.positive(color_sigma, "color_sigma")
-    image = _tensors.wide(image)
+    image = _tensors.wide_image(image)
     total = total + probabilities.sum() * 0
     shape = probabilities.shape[-2:]
-    for step in _edges.window_steps(2, 2 * radius + 1):
+    for step in _edges.box_steps(_edges.radii_within(shape, radius)):
         if step < (0, 0):  # the same pairs again
             continue
         here, there = _pairs(shape, step)
@@ -436,7 +437,7 @@ def _dice(a: Tensor, b: Tensor) -> Tensor:
 
 def _pixels(tensor: Tensor) -> Tensor:
     """Return (B, C, H, W) as a constant (B, C, N), in the type to compute in."""
-    return _tensors.wide(tensor.detach().flatten(2))
+    return _tensors.wide_image(tensor.detach()).flatten(2)
 
 
 def _check_images(image: Tensor, masks: Tensor, n_images: int, advice: str = "") -> None:

@@ -95,7 +95,7 @@ def segment_prototypes(
     segments : Segments
         S of them, by image and number.
     own : (B, H, W) integer tensor
-        The place of each pixel's own segment in `segments`.
+        The place of each pixel's own segment in ``segments``.
 
     References
     ----------
