@@ -451,7 +451,8 @@ def propagate_labels(
         cut off, or no seed at all) stays 0; pixels that take no part come back as they went in.
     or, with return_full_prob, float32 array (n_labels, ...)
         In ascending order of labels: the share of a pixel's window that votes for each. Sums to 1, or is
-        0 where no label is. The labels are where it is largest. A batch has the labels of all its images.
+        0 where no label is. The labels are where it is largest; of shares that tie, any. A batch has the
+        labels of all its images.
 
     Warns
     -----

