@@ -28,8 +28,10 @@ R = TypeVar("R")
 
 # One set of choices for all images and kinds of seeds; docs/quality.md has what each of them brings.
 _RADIUS = 2  # of the window that votes: 5 x 5
-_VOTES = 20
-_VOTES_BESIDE_EDGES = (1, 0)  # of images, and of volumes
+_VOTES = (5, 1)  # of images, and of volumes
+_VOTES_BESIDE_EDGES = (1, 0)  # Labels would run along walls, whose pixels are alike.
+_TRUST = (1.5, 1.3, 1.3)  # in the forests at the middle scale, the finest, the coarsest; see `cpu.settle`
+_STRENGTH = 12.0
 _ZETA_STEPS = 3.0  # zeta of a vote, in root mean square steps between neighbours
 _REFINE_STEPS = 1.5  # the same for scores
 _EDGES_SHARE = 0.3  # zeta^2 of scores over a map of boundaries, in medians of its tree's weights
@@ -192,17 +194,17 @@ class _PreparedImage:
         self._spacing = spacing
         features, outliers = _features(image.pixels, takes_part, convert2lab, spacing, workers)
         if image.features is not None:
-            others = _relief.smoothed_features(image.features, takes_part, spacing)
-            features = _relief.beside(features, others, takes_part, outliers, spacing)
+            others = _relief.smoothed_features(image.features, takes_part, spacing, workers)
+            features = _relief.beside(features, others, takes_part, outliers, spacing, workers=workers)
         step = _relief.typical_step(features, takes_part, outliers, spacing, workers)
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
-        self._votes = _VOTES
+        is_volume = sum(extent > 1 for extent in self._shape) > 2
+        self._votes = _VOTES[is_volume]
         reliefs = _relief.reliefs(features, takes_part, outliers, spacing, workers)
         followed = None if image.edges is None else _relief.with_edges(reliefs, image.edges, takes_part)
         if followed is not None:
             reliefs = followed
-            # Along a wall pixels are alike: votes would carry labels along it.
-            self._votes = _VOTES_BESIDE_EDGES[len(self._shape) > 2]
+            self._votes = _VOTES_BESIDE_EDGES[is_volume]
         if not step > 0 and (spacing is not None or image.edges is not None):
             # On a plain image every neighbour has the same vote, whatever the scale. They would round off
             # regions that are shared out by distance, and those of a map of boundaries alone.
@@ -248,8 +250,12 @@ class _PreparedImage:
             zones[self._inner] = graph.cut(0)
             zones = zones.reshape(-1)
         with self._floods.labels(flat, values.tolist(), workers) as maps:
-            # What two of the three scales say; the middle one, where each says something else.
-            flat = np.where(maps[1] == maps[2], maps[1], maps[0]) if len(maps) > 1 else maps[0].copy()
+            if len(maps) == 1:
+                flat = maps[0].copy()
+            else:
+                flat = backend.settle(
+                    maps, flat, self._features, self._padded_shape, self._spacing, _TRUST, _STRENGTH, workers
+                )
         shares = np.zeros((flat.size if with_shares else 0, len(values)), np.float32)
         backend.vote(
             self._features,
@@ -475,9 +481,14 @@ def propagate_labels(
     docs/quality.md). At each, labels follow the minimum spanning forest rooted at the seeds, edges weighing
     the relief of their two pixels: every pixel gets the label of a seed at the smallest minimax distance, as
     in `global_propagate` when zeta goes to 0, and whatever its distance from all seeds. Plain areas are
-    shared out by the number of steps, or with `spacing` by distance. Pixels take the label of two of the
-    scales, or of the middle one where all differ. Then they take that of the largest vote over a 5 x 5
-    window, weighted by likeness as in `local_propagate`, with the seeds held.
+    shared out by the number of steps, or with `spacing` by distance.
+
+    Where the scales bring different labels, the number of scales that bring a label speaks for it. Against it
+    speak the distance of its nearest seed, and the difference to the seed most like the pixel, each over what
+    is usual for that label. These two count little where seeds are points, which do not say how far a label
+    reaches, and much where they are drawn all over their regions (see docs/quality.md). Then pixels take the
+    label of the largest vote over a 5 x 5 window, weighted by likeness as in `local_propagate`. There are
+    five votes, one in volumes and one beside `edges`, none in volumes with them. Seeds are held.
 
     Of `edges`, one relief is made for each scale: the map, plus the gradient times their correlation, both in
     units of their standard deviation. A gradient that disagrees (correlation below 0) does not count.

@@ -329,7 +329,10 @@ def _centred(array: Array, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.f
 
 
 def smoothed_features(
-    features: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None = None
+    features: Array,
+    mask: NDArray[np.bool_] | None,
+    spacing: Sequence[float] | None = None,
+    workers: int = 1,
 ) -> Array:
     """Return features (..., D), at any scale, smoothed as colours are, in shares of their largest number."""
     inside = features if mask is None else np.where(mask[..., None], features, features.dtype.type(0))
@@ -337,7 +340,7 @@ def smoothed_features(
     largest = max(float(inside.max(initial=0)), -float(inside.min(initial=0)))
     if largest > 0:
         np.divide(inside, largest, out=shares, casting="unsafe")
-    return smoothed(shares, _STEPS[0], mask, spacing)
+    return smoothed(shares, _STEPS[0], mask, spacing, workers)
 
 
 def beside(
@@ -347,13 +350,15 @@ def beside(
     outliers: NDArray[np.bool_] | None = None,
     spacing: Sequence[float] | None = None,
     share: float = 1.0,
+    workers: int = 1,
 ) -> Array:
     """Return features (..., C) with others (..., D) as more channels, (..., C + D).
 
     The others' root mean square step between neighbours is then `share` times that of the features, or 1
     where they have none.
     """
-    step, own = typical_step(others, mask, None, spacing), typical_step(features, mask, outliers, spacing)
+    step = typical_step(others, mask, None, spacing, workers)
+    own = typical_step(features, mask, outliers, spacing, workers)
     if step > 0:
         others = others * np.float32((share * own if own > 0 else 1.0) / step)
     return np.concatenate([features, others], axis=-1)

@@ -156,9 +156,14 @@ SEEDS: dict[str, Method] = {
     "usual: over 8 pixels": with_changes(aproarray.propagate_labels, (_relief, "_AROUND", (2, 4, 8, 8))),
     "usual: over 26 pixels": with_changes(aproarray.propagate_labels, (_relief, "_AROUND", (4, 8, 16, 32))),
     "RGB": with_changes(aproarray.propagate_labels, convert2lab=False),
-    "no votes": with_changes(aproarray.propagate_labels, (_labels, "_VOTES", 0)),
-    "5 votes": with_changes(aproarray.propagate_labels, (_labels, "_VOTES", 5)),
-    "40 votes": with_changes(aproarray.propagate_labels, (_labels, "_VOTES", 40)),
+    "two scales that agree, else the middle one": with_changes(
+        aproarray.propagate_labels, (_labels, "_STRENGTH", 0.0)
+    ),
+    "strength halved": with_changes(aproarray.propagate_labels, (_labels, "_STRENGTH", 6.0)),
+    "strength doubled": with_changes(aproarray.propagate_labels, (_labels, "_STRENGTH", 24.0)),
+    "no votes": with_changes(aproarray.propagate_labels, (_labels, "_VOTES", (0, 0))),
+    "1 vote": with_changes(aproarray.propagate_labels, (_labels, "_VOTES", (1, 1))),
+    "20 votes": with_changes(aproarray.propagate_labels, (_labels, "_VOTES", (20, 20))),
     "zeta of votes halved": with_changes(aproarray.propagate_labels, (_labels, "_ZETA_STEPS", 1.5)),
     "zeta of votes doubled": with_changes(aproarray.propagate_labels, (_labels, "_ZETA_STEPS", 6.0)),
 }

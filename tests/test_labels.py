@@ -144,6 +144,103 @@ def test_votes_by_definition(seed, ndim, iterations):
     np.testing.assert_allclose(shares.reshape(*full.shape, 3)[inner], expected_shares, atol=1e-6)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 300])
+@pytest.mark.parametrize("scale", [0.01, 1, 30, 1e4])
+def test_votes_counted_roughly_decide_as_those_counted_with_care(channels, scale):
+    rng = np.random.default_rng(0)
+    n, n_labels = 1500, 3
+    features = rng.random((n, channels), np.float32)
+    labels = rng.integers(1, n_labels, n, np.int32, endpoint=True)
+    window = np.array([step for step in range(-62, 63) if step], np.intp)
+    pixels = np.arange(62, n - 62, dtype=np.int32)
+    arguments = features, labels, np.empty(0, np.int32), window, scale, pixels
+    chosen = np.empty((2, n), np.int32)
+    for row, rows_of_shares in zip(chosen, (0, n), strict=True):  # with shares, all are counted with care
+        shares = np.empty((rows_of_shares, n_labels), np.float32)
+        cpu._labels._flood.cast_votes(*arguments, row, shares, 0, len(pixels))
+    assert np.array_equal(chosen[0, : len(pixels)], chosen[1, : len(pixels)])
+    assert (chosen[0, : len(pixels)] == labels[pixels]).any()
+
+
+def settled(maps, labels, features, units, trust, strength):
+    """Settle by the definition. No label has more than 32 seeds, nor more pixels than are compared."""
+    places = np.stack(np.indices(labels.shape), axis=-1) * units
+    agreed = (maps[0] == maps[1]) & (maps[0] == maps[2])
+    if agreed.all():
+        return maps[0]
+    n_labels = labels.max() + 1
+    seeds = [labels == label for label in range(n_labels)]
+
+    def nearest(pixel, label):
+        far = np.sqrt(((places[seeds[label]] - places[pixel]) ** 2).sum(-1)).min()
+        return far, np.sqrt(((features[seeds[label]] - features[pixel]) ** 2).sum(-1)).min()
+
+    usual, weights, sums, counts = np.zeros((n_labels, 2)), np.zeros(n_labels), {}, {}
+    for label in range(1, n_labels):
+        own = np.argwhere(agreed & (maps[0] == label) & (labels == 0))
+        sums[label] = sum((np.array(nearest(tuple(pixel), label)) for pixel in own), np.zeros(2))
+        counts[label] = len(own)
+    overall = sum(sums.values())[0] / max(sum(counts.values()), 1)
+    for label in sums:
+        usual[label] = sums[label] / max(counts[label], 1)
+        reach = (sums[label][0] + 16 * overall) / (counts[label] + 16)
+        around = places[seeds[label]] - places[seeds[label]].mean(0)
+        extent = np.sqrt((around**2).sum(-1).mean())
+        weights[label] = extent / (extent + reach) if extent > 0 else 0
+    brought = maps[:, ~agreed]
+    strength *= weights[brought].mean() ** 3
+    typical = usual[brought, 1].mean()
+    result = maps[0].copy()
+    for pixel in np.argwhere(~agreed):
+        pixel, scores = tuple(pixel), {}
+        for one, trusted in zip(maps, trust, strict=True):
+            scores[one[pixel]] = scores.get(one[pixel], 0) + trusted
+        for label in scores:
+            far, unlike = nearest(pixel, label)
+            scores[label] -= strength * np.log1p(far / (1 + usual[label, 0]))
+            if typical > 0:
+                scores[label] -= strength * np.log1p(unlike / (0.3 * typical + usual[label, 1]))
+        result[pixel] = max(scores, key=scores.get)
+    return result
+
+
+@given(st.integers(0, 2**32), st.integers(1, 3), st.booleans())
+def test_labels_where_forests_disagree_by_definition(seed, ndim, spaced):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(3, 9 if ndim < 3 else 5, ndim))
+    labels = np.zeros(shape, np.int32)
+    n_labels = min(4, labels.size - 1)
+    labels.flat[rng.permutation(labels.size)[:n_labels]] = np.arange(1, n_labels + 1)
+    labels[(rng.random(shape) < 0.2) & (labels == 0)] = 2
+    maps = np.where(labels, labels, rng.integers(1, n_labels + 1, shape)).astype(np.int32)
+    maps = np.where(
+        (rng.random((3, *shape)) < 0.3) & (labels == 0), rng.integers(1, n_labels + 1, (3, *shape)), maps
+    )
+    features = rng.random((*shape, 2)).astype(np.float32)
+    spacing = tuple(rng.uniform(1, 3, ndim)) if spaced else None
+    for strength in (0.0, 4.0, 40.0):
+        got = [
+            cpu.settle(
+                [one.reshape(-1).astype(np.int32) for one in maps], labels.reshape(-1),
+                features.reshape(-1, 2), shape, spacing, (1.5, 1.3, 1.2), strength, workers,
+            )
+            for workers in (1, 3)
+        ]  # fmt: skip
+        assert np.array_equal(*got)
+        expected = settled(maps, labels, features, spacing or (1,) * ndim, (1.5, 1.3, 1.2), strength)
+        assert np.array_equal(got[0].reshape(shape), expected)
+
+
+def test_no_scribble_reaches_over_what_another_is_drawn_all_over():
+    """Noise has no boundaries: forests disagree. Strokes say how far a label reaches."""
+    rng = np.random.default_rng(0)
+    image = rng.random((60, 90))
+    truth = 1 + np.arange(90)[None] // 30 * np.ones((60, 1), int)
+    seeds = np.zeros((60, 90), int)
+    seeds[5:55, 14::30] = truth[5:55, 14::30]
+    assert (propagate_labels(image, seeds) == truth).mean() > 0.9
+
+
 def _window_steps(shape):
     strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
     for step in np.ndindex(*(3,) * len(shape)):

@@ -54,6 +54,17 @@ def test_the_reference_lists_every_public_name_once():
     assert documented == public
 
 
+def test_every_page_has_a_place_in_the_navigation():
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in DOCS.glob("*.md")}
+    trees = [
+        re.findall(r"^```{toctree}\n(?::[^\n]*\n)*(.*?)^```", text, flags=re.S | re.M)
+        for text in pages.values()
+    ]
+    listed = [line for tree in trees for lines in tree for line in lines.split("\n") if line]
+    assert set(pages) - set(listed) == {"index", "gallery"}  # the site has a gallery of its own
+    assert len(set(listed)) == len(listed)
+
+
 def test_links_to_files_become_links_to_pages(conf):
     text = (
         "[a](gallery.md) [b](../README.md#speed) [c](gallery/plot_clicks.py) [d](../examples/scribbles.py) "

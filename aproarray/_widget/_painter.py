@@ -385,10 +385,10 @@ def _classes(classes: Any) -> list[dict[str, str]]:
         raise ValueError(f"classes must be 1 to {_MOST_CLASSES}, got {len(pairs)}")
     for name, _ in pairs:
         if not isinstance(name, str):
-            raise TypeError(f"names of classes must be str, got {name!r}")
+            raise TypeError(f"classes must have str as names, got {name!r}")
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
-        raise ValueError(f"names of classes must differ, got {names}")
+        raise ValueError(f"classes must have names that differ, got {names}")
     return [
         {"name": name, "color": _color(color, name, number)} for number, (name, color) in enumerate(pairs)
     ]
@@ -402,11 +402,11 @@ def _color(color: Any, name: str, number: int) -> str:
         return _hexadecimal(255 * part for part in colorsys.hsv_to_rgb(number * 0.61803398875 % 1, 0.8, 0.9))
     if isinstance(color, str):
         if not re.fullmatch("#[0-9a-fA-F]{6}", color):
-            raise ValueError(f"the color of {name!r} must be #rrggbb, got {color!r}")
+            raise ValueError(f"classes[{name!r}] must be a color #rrggbb, got {color!r}")
         return color.lower()
     if np.ndim(color) != 1 or len(color) != 3:
-        raise TypeError(f"the color of {name!r} must be #rrggbb or three integers, got {color!r}")
-    return _hexadecimal(_validate.integer(part, f"the color of {name!r}", 0, 255) for part in color)
+        raise TypeError(f"classes[{name!r}] must be a color, #rrggbb or three integers, got {color!r}")
+    return _hexadecimal(_validate.integer(part, f"classes[{name!r}]", 0, 255) for part in color)
 
 
 def _hexadecimal(parts: Any) -> str:

@@ -19,7 +19,7 @@ from aproarray.cpu._global import (
     global_propagate,
     lines,
 )
-from aproarray.cpu._labels import Floods, vote
+from aproarray.cpu._labels import Floods, settle, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._smoothing import gradient, mean_square_step, smooth
@@ -69,6 +69,7 @@ __all__ = [
     "reduce_line",
     "reweighed_trees",
     "rooted_trees",
+    "settle",
     "smooth",
     "sorted_edges",
     "sorted_weights",

@@ -8,7 +8,7 @@ cimport cython
 
 import numpy as np
 
-from libc.math cimport exp
+from libc.math cimport M_LOG2E, exp
 from libc.stdint cimport int16_t, int32_t, int64_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
@@ -22,6 +22,21 @@ cdef extern from *:
     #include <stdint.h>
     #include <string.h>
     static int32_t apro_float_bits(float x) { int32_t bits; memcpy(&bits, &x, 4); return bits; }
+    /* 2^-x for x from 0 on (2^-126 beyond 126), to 1e-6 of it. Without branches, its limit set among bits:
+       compilers make vector code of loops over it. */
+    static float apro_half_to(float x) {
+        float rest, power;
+        int32_t bits, limit = 0x42fc0000, whole;
+        memcpy(&bits, &x, 4);
+        bits = bits < limit ? bits : limit;
+        memcpy(&x, &bits, 4);
+        whole = (int32_t) x;
+        rest = (float) whole - x;
+        bits = (127 - whole) << 23;
+        memcpy(&power, &bits, 4);
+        return power * (((((9.4755365e-4f * rest + 9.2108756e-3f) * rest + 5.5299607e-2f) * rest
+            + 0.24017949f) * rest + 0.6931432f) * rest + 0.99999994f);
+    }
     #if defined(_MSC_VER)
     #include <intrin.h>
     static int apro_lowest_bit(uint64_t x) {
@@ -35,6 +50,7 @@ cdef extern from *:
     #endif
     """
     int32_t apro_float_bits(float x) noexcept nogil
+    float apro_half_to(float x) noexcept nogil
     int apro_lowest_bit(uint64_t x) noexcept nogil
 
 cdef enum:
@@ -919,6 +935,10 @@ cdef struct Ballot:
     int32_t *met
     int n_met
     double total
+    # The same, roughly, of each neighbour that is heard.
+    float *rough_votes
+    int32_t *heard
+    float error  # of rough votes, at most
 
 
 cdef inline bint is_mixed(
@@ -967,6 +987,62 @@ cdef inline void vote_at(
         ballot.total += distance
 
 
+cdef inline float most_of(const float *votes, const int32_t *heard, int32_t label, int n) noexcept nogil:
+    """Return the votes for a label less those for others, of n neighbours."""
+    cdef float lanes[8]
+    cdef float total = 0
+    cdef int i, lane
+    for lane in range(8):
+        lanes[lane] = 0
+    for i in range(0, n - 7, 8):
+        for lane in range(8):
+            lanes[lane] += votes[i + lane] if heard[i + lane] == label else -votes[i + lane]
+    for i in range(n & ~7, n):
+        total += votes[i] if heard[i] == label else -votes[i]
+    for lane in range(8):
+        total += lanes[lane]
+    return total
+
+
+cdef inline bint keeps_label(
+    Ballot *ballot, const int32_t *labels, const int32_t *zones, const float *features, int n_channels,
+    const Py_ssize_t *steps, int n_steps, Py_ssize_t pixel, float scale,
+) noexcept nogil:
+    """Whether a pixel's own label has more than half of its window's votes, by far more than their error.
+
+    If not, votes have to be counted with care.
+    """
+    cdef int s, c, i, n = 0
+    cdef Py_ssize_t there
+    cdef float distance, difference
+    cdef const float *own = &features[pixel * n_channels]
+    cdef float *votes = ballot.rough_votes
+    cdef int32_t *heard = ballot.heard
+    cdef int32_t label
+    for s in range(n_steps):
+        there = pixel + steps[s]
+        label = labels[there]
+        if label <= 0 or (zones != NULL and zones[there] != zones[pixel]):
+            continue
+        distance = 0
+        for c in range(n_channels):
+            difference = own[c] - features[there * n_channels + c]
+            distance += difference * difference
+        heard[n] = label
+        votes[n] = distance
+        n += 1
+    for i in range(n):
+        votes[i] = apro_half_to(votes[i] * scale)
+    return 1 + most_of(votes, heard, labels[pixel], n) > n * ballot.error
+
+
+cdef void close_ballot(Ballot *ballot) noexcept nogil:
+    free(ballot.votes)
+    free(ballot.met)
+    free(ballot.rough_votes)
+    free(ballot.heard)
+
+
 def cast_votes(
     const float[:, ::1] features, const int32_t[::1] labels, const int32_t[::1] zones,
     const Py_ssize_t[::1] steps, double scale, const int32_t[::1] active, int32_t[::1] chosen,
@@ -982,19 +1058,28 @@ def cast_votes(
     cdef int n_steps = <int> steps.shape[0], n_channels = <int> features.shape[1], m, best
     cdef bint wanted = shares.shape[0] > 0
     cdef const int32_t *zones_data = &zones[0] if zones.shape[0] else NULL
+    cdef float rough_scale = <float> (scale * M_LOG2E)
     cdef Ballot ballot
     cdef Py_ssize_t i
     if first == last:
         return
     ballot.votes = <double *> malloc((n_steps + 1) * sizeof(double))
     ballot.met = <int32_t *> malloc((n_steps + 1) * sizeof(int32_t))
-    if ballot.votes == NULL or ballot.met == NULL:
-        free(ballot.votes)
-        free(ballot.met)
+    ballot.rough_votes = <float *> malloc((n_steps + 1) * sizeof(float))
+    ballot.heard = <int32_t *> malloc((n_steps + 1) * sizeof(int32_t))
+    if ballot.votes == NULL or ballot.met == NULL or ballot.rough_votes == NULL or ballot.heard == NULL:
+        close_ballot(&ballot)
         raise MemoryError(f"no memory for the votes of {n_steps} pixels")
+    # Of a power, of distances in float32, where their share of a vote is largest, and of sums of votes.
+    ballot.error = <float> (1e-5 + 1e-7 * n_channels + 1e-7 * n_steps)
     with nogil:
         for i in range(first, last):
-            if not is_mixed(&labels[0], &steps[0], n_steps, active[i]):
+            if not is_mixed(&labels[0], &steps[0], n_steps, active[i]) or (
+                not wanted and keeps_label(
+                    &ballot, &labels[0], zones_data, &features[0, 0], n_channels, &steps[0], n_steps,
+                    active[i], rough_scale,
+                )
+            ):
                 chosen[i] = labels[active[i]]
                 continue
             vote_at(
@@ -1009,8 +1094,7 @@ def cast_votes(
             if wanted:
                 for m in range(ballot.n_met):
                     shares[active[i], ballot.met[m] - 1] = <float> (ballot.votes[m] / ballot.total)
-        free(ballot.votes)
-        free(ballot.met)
+        close_ballot(&ballot)
 
 
 def change_labels(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray.cpu import _flood, _workers
+from aproarray.cpu import _flood, _settle, _workers
 
-__all__ = ["Floods", "vote"]
+__all__ = ["Floods", "settle", "vote"]
 
 Array = NDArray[Any]
 
@@ -136,6 +137,106 @@ class _Flooded:
 def _drive(state: _flood.Flood | _flood.SpacedFlood | _flood.Repair) -> None:
     while state.run(max(1, _workers.STEP // _FLOOD)):
         _workers.check_stop()
+
+
+# Seeds of each label that pixels are compared with, and pixels whose comparison is taken for usual.
+_COMPARED = 32
+_SAMPLED = 256
+_DOUBT = 16  # Pixels of all labels that count beside a label's own, where little is known of it.
+_COMPARISONS = 2.0  # what a pixel takes that is compared, in pixels of `_workers.STEP`
+_LEAST = 0.3  # of the usual difference: labels of one colour are not held to it more closely
+
+
+def settle(
+    maps: Sequence[Array],
+    seeds: Array,
+    features: Array,
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...] | None,
+    trust: tuple[float, float, float],
+    strength: float,
+    workers: int,
+) -> NDArray[np.int32]:
+    """Return one label for each pixel, of the three that maps (N) give it, flooded from the same seeds (N).
+
+    Where the maps disagree, the label of the highest score is taken. It is the sum of `trust` over the maps
+    that bring it, less w (log(1 + d / (1 + d')) + log(1 + c / (0.3 c'' + c'))). Here d is the distance of the
+    label's nearest seed, and c the least difference in `features` (N, C) to any of its seeds. d' and c' are
+    their means over pixels that all maps give the label, or 0 if there are none. c'' is the mean of c' over
+    labels, each as often as it is brought where maps disagree.
+
+    The weight w is `strength` times the cube of the mean over labels, counted likewise, of e / (e + d'). Here
+    e is the extent of the label's seeds, their root mean square distance to their centre. For this, the d' of
+    a label that few pixels surely have is drawn to that of all labels. Seeds that are drawn all over a region
+    say how far it reaches, and a point says nothing of that.
+
+    Distances are in pixels of an image of `shape`, or in units of `spacing`. Of many seeds, 32 are compared.
+    """
+    first, second, third = maps
+    apart = np.flatnonzero((first != second) | (first != third))
+    if len(apart) == 0:
+        return first.copy()
+    units = (1.0,) * len(shape) if spacing is None else spacing
+    at = np.flatnonzero(seeds > 0)
+    at = at[np.argsort(seeds[at], kind="stable")]
+    n_seeds = np.bincount(seeds[at])
+    n_labels = len(n_seeds)
+    places = np.stack(np.unravel_index(at, shape), axis=-1) * np.array(units)
+    extents = _extents(places, seeds[at], n_seeds)
+
+    n_compared = np.minimum(n_seeds, _COMPARED)
+    begins = np.concatenate([[0], np.cumsum(n_compared)])
+    number = np.arange(begins[-1]) - np.repeat(begins[:-1], n_compared)
+    seeds_before = np.repeat(np.cumsum(n_seeds) - n_seeds, n_compared)
+    chosen = seeds_before + number * np.repeat(n_seeds, n_compared) // np.repeat(n_compared, n_compared)
+    evidence = _settle.Evidence(
+        begins.astype(np.int32), places[chosen], features[at[chosen]], features, shape, units
+    )
+
+    agreed = np.bincount(np.maximum(first, 0), minlength=n_labels)
+    agreed -= np.bincount(np.maximum(first[apart], 0), minlength=n_labels) + n_seeds
+    every = np.maximum(agreed // _SAMPLED, 1)
+    seen, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
+    distances, differences = np.zeros(n_labels), np.zeros(n_labels)
+    for bounds in _workers.ranges(len(seeds), 1, _workers.LINEAR):
+        _workers.check_stop()
+        evidence.sample(first, second, third, seeds, every, seen, distances, differences, counts, *bounds)
+    usual, usual_difference = distances / np.maximum(counts, 1), differences / np.maximum(counts, 1)
+    reach = (distances + _DOUBT * distances.sum() / max(counts.sum(), 1)) / (counts + _DOUBT)
+
+    brought = np.bincount(np.concatenate([one[apart] for one in maps]), minlength=n_labels)
+    weight = np.divide(extents, extents + reach, out=np.zeros(n_labels), where=extents > 0)
+    strength *= float((weight * brought).sum() / brought.sum()) ** 3
+    typical = float((usual_difference * brought).sum() / brought.sum())
+    per_difference = 1 / (_LEAST * typical + usual_difference) if typical > 0 else np.zeros(n_labels)
+
+    farthest = math.hypot(*(extent * unit for extent, unit in zip(shape, units, strict=True)))
+    differs = math.hypot(*(float(channel.max()) - float(channel.min()) for channel in features.T))
+    labels = first.copy()
+    task = functools.partial(
+        evidence.choose,
+        first,
+        second,
+        third,
+        np.array(trust),
+        strength,
+        strength * (math.log1p(farthest) + math.log1p(differs * float(per_difference.max()))),
+        1 / (1 + usual),
+        per_difference,
+        apart,
+        labels,
+    )
+    _workers.run_ranges(task, len(apart), workers, _COMPARISONS)
+    return labels
+
+
+def _extents(places: Array, labels: Array, counts: Array) -> NDArray[np.float64]:
+    """Return the root mean square distance of each label's places (S, ndim) to their centre."""
+    squares = np.zeros(len(counts))
+    for axis in range(places.shape[1]):
+        centre = np.bincount(labels, places[:, axis]) / np.maximum(counts, 1)
+        squares += np.bincount(labels, (places[:, axis] - centre[labels]) ** 2)
+    return np.asarray(np.sqrt(squares / np.maximum(counts, 1)))
 
 
 def vote(
