@@ -89,6 +89,7 @@ MODULES = (
     "_rooted",
     "_reduce",
     "_flood",
+    "_forest",
     "_settle",
     "_smooth",
     "_check",

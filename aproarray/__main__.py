@@ -21,6 +21,8 @@ _INSTALL = {
     "PIL": "Pillow: pip install 'aproarray[cli]'",
     "tifffile": "tifffile: pip install 'aproarray[cli]'",
     "nibabel": "nibabel: pip install 'aproarray[nifti]'",
+    "dask": "dask and zarr: pip install 'aproarray[dask]' zarr",
+    "zarr": "dask and zarr: pip install 'aproarray[dask]' zarr",
 }
 _INTERRUPTED = 130  # 128 and the number of the signal, as shells have it
 _BROKEN_PIPE = 141
@@ -101,6 +103,14 @@ def _parser() -> argparse.ArgumentParser:
         "--overlay", action="store_true", help="write the labels painted over the image, not the labels"
     )
     _add_edges(propagate)
+    propagate.add_argument(
+        "--in-memory",
+        type=float,
+        default=100,
+        metavar="MEGAPIXELS",
+        help="read a .zarr or a tiled .tif of more than that in chunks, and write the labels to a .zarr "
+        "(default: %(default)s)",
+    )
     propagate.set_defaults(run=_propagate)
 
     refine = commands.add_parser(
@@ -245,15 +255,18 @@ def _example(name: str) -> ModuleType:
 def _propagate(options: argparse.Namespace) -> int:
     import numpy as np
 
-    from aproarray import _batch, _files, _paint, propagate_labels
+    from aproarray import _batch, _files, _large_files, _paint, propagate_labels
 
     suffixes = (*_files.LABEL_SUFFIXES, ".webp", ".bmp", ".gif")
     companion = _batch.Companion(options.scribbles, suffixes)
 
     def prepare(images: list[Path]) -> _batch.Work:
-        every = _colours_of_all(options, companion, images) if options.scribbles.is_dir() else None
+        several = _files.is_folder(options.scribbles)
+        every = _colours_of_all(options, companion, images) if several else None
 
         def work(image_path: Path, paths: Sequence[Path], out: Path) -> dict[str, Any]:
+            if _large_files.is_larger(image_path, options.in_memory):
+                return _propagate_large(options, image_path, paths, out)
             raster = _files.read(image_path, any_size=options.any_size)
             image = _files.image_of(raster)
             scribbles = _files.read(paths[0], any_size=options.any_size)
@@ -293,6 +306,57 @@ def _propagate(options: argparse.Namespace) -> int:
         return work
 
     return _batch.run(options, [companion, *_companions(options, "mask", "edges")], prepare)
+
+
+def _propagate_large(
+    options: argparse.Namespace, image_path: Path, paths: Sequence[Path], out: Path
+) -> dict[str, Any]:
+    """Propagate over an image in chunks, into a zarr folder."""
+    import dask.array as da
+
+    from aproarray import _files, _large_files, _paint, propagate_labels
+
+    if _files.suffix(out) != ".zarr":
+        raise _files.FileError(
+            f"{image_path} has more than {options.in_memory:g} megapixels, whose labels go to a .zarr, got "
+            f"{out}; --in-memory says up to how many are computed in memory"
+        )
+    if options.overlay or options.edges is not None:
+        name = "--overlay" if options.overlay else "--edges"
+        raise _files.FileError(f"{image_path} has more than {options.in_memory:g} megapixels: no {name} then")
+    with contextlib.ExitStack() as stack:
+        raster = stack.enter_context(_large_files.opened(image_path))
+        image, labels, colours = raster.values, None, None
+        if _large_files.is_larger(paths[0], 0):
+            if options.unlabelled is not None:
+                raise _files.FileError(
+                    f"{paths[0]} is read in chunks, where --unlabelled is not known: it is 0"
+                )
+            labels = stack.enter_context(_large_files.opened(paths[0])).values
+            if labels.shape not in raster.spatial_shapes:
+                labels = None  # colours, say
+        if labels is None:
+            strokes = _paint.strokes(_files.read(paths[0], any_size=True), raster, options.unlabelled)
+            labels, colours = da.from_array(strokes.numbers), strokes.colours
+        shape = labels.shape
+        nodata = raster.nodata if options.nodata is None else options.nodata
+        mask = _large_files.valid(image, len(shape), nodata)
+        if options.mask is not None:
+            given = da.from_array(_files.read_mask(paths[1], shape, any_size=True))
+            mask = given if mask is None else mask & given
+        found = propagate_labels(
+            image, labels, channel_axis=None if image.ndim == len(shape) else -1, mask=mask
+        )
+        written = _large_files.write(out, found, progress=sys.stderr.isatty() and not options.json)
+    values, counts = da.compute(*da.unique(written, return_counts=True))
+    report: dict[str, Any] = {
+        "pixels": {str(value): int(count) for value, count in zip(values, counts, strict=True)}
+    }
+    if colours is not None:
+        report["classes"] = {
+            str(number): _paint.hexadecimal(colour) for number, colour in enumerate(colours, 1)
+        }
+    return report
 
 
 def _colours_of_all(options: argparse.Namespace, companion: Any, images: list[Path]) -> Any:

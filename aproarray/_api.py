@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Required, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Required, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aproarray import _arrays, _calls, _dispatch, _edges, _validate
-from aproarray._arrays import ForeignArray
+from aproarray._arrays import DaskArray, ForeignArray
 from aproarray._tree import SpanningTree, lines_of, masks_of, reweigh, trusted_tree
+
+if TYPE_CHECKING:
+    import dask.array
+
+    from aproarray.chunked import ChunkedTree
 
 Array = NDArray[Any]
 
 
-@_dispatch.takes_dask
+class _TreeOptions(TypedDict, total=False):
+    """The options of `mst`, for its overloads."""
+
+    channel_axis: int | Literal["auto"] | None
+    spatial_ndim: int
+    connectivity: int
+    mask: ArrayLike | DaskArray | None
+    workers: int | None
+    check_finite: bool
+
+
+@overload
+def mst(image: DaskArray, **options: Unpack[_TreeOptions]) -> ChunkedTree: ...
+@overload
+def mst(image: ArrayLike, **options: Unpack[_TreeOptions]) -> SpanningTree: ...
+
+
+# They bring arrays of dask and of other libraries in.
+@_dispatch.takes_dask  # type: ignore[misc]
 @_arrays.takes_dlpack
 def mst(
     image: ArrayLike,
@@ -120,6 +143,10 @@ class _GlobalOptions(TypedDict, total=False):
     check_finite: bool
 
 
+@overload
+def global_propagate(
+    values: ArrayLike | DaskArray, tree: ChunkedTree, **options: Unpack[_GlobalOptions]
+) -> dask.array.Array: ...
 @overload
 def global_propagate(values: Array, tree: SpanningTree, **options: Unpack[_GlobalOptions]) -> Array: ...
 @overload
@@ -249,7 +276,7 @@ class _LocalOptions(TypedDict, total=False):
     zeta: Required[float]
     kernel_size: int
     iterations: int
-    mask: ArrayLike | None
+    mask: ArrayLike | DaskArray | None
     channel_axis: int | Literal["auto"] | None
     image_channel_axis: int | Literal["auto"] | None
     spatial_ndim: int
@@ -258,6 +285,14 @@ class _LocalOptions(TypedDict, total=False):
     check_finite: bool
 
 
+@overload
+def local_propagate(
+    values: ArrayLike | DaskArray, image: DaskArray, **options: Unpack[_LocalOptions]
+) -> dask.array.Array: ...
+@overload
+def local_propagate(
+    values: DaskArray, image: ArrayLike, **options: Unpack[_LocalOptions]
+) -> dask.array.Array: ...
 @overload
 def local_propagate(values: Array, image: ArrayLike, **options: Unpack[_LocalOptions]) -> Array: ...
 @overload

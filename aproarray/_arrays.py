@@ -29,6 +29,16 @@ class DLPackArray(Protocol):
         """Export the array."""
 
 
+class DaskArray(Protocol):
+    """An array in chunks, as a type checker sees it where dask need not be installed."""
+
+    def __dask_graph__(self) -> Any:
+        """Return the tasks that compute it."""
+
+    def compute(self) -> Any:
+        """Return it in memory."""
+
+
 # The kind of array that goes in and comes out.
 ForeignArray = TypeVar("ForeignArray", bound=DLPackArray)
 

@@ -24,7 +24,7 @@ class Companion(NamedTuple):
 
     def of(self, image: Path) -> Path:
         """Return the file that belongs to an image."""
-        if not self.place.is_dir():
+        if not _files.is_folder(self.place):
             return self.place
         found = {
             _files.suffix(path): path
@@ -32,7 +32,7 @@ class Companion(NamedTuple):
             if not _files.hidden(path) and _files.stem(path) == _files.stem(image)
         }
         for suffix in self.suffixes:
-            if suffix in found and found[suffix].is_file():
+            if suffix in found and _files.is_image(found[suffix]):
                 return found[suffix]
         raise _files.FileError(f"no {_files.stem(image)}{{{','.join(self.suffixes)}}} in {self.place}")
 
@@ -89,10 +89,10 @@ def _outputs(options: argparse.Namespace, companions: Sequence[Companion]) -> di
     """Return where to write what is made of each image: to a file of its own, which is no input."""
     images = _files.listed(options.image)
     out: Path = options.out
-    several = len(images) > 1 or not Path(options.image).is_file()
-    if several and out.suffix and not out.is_dir():
+    several = len(images) > 1 or not _files.is_image(Path(options.image))
+    if several and out.suffix and not _files.is_folder(out):
         raise ValueError(f"{len(images)} images need a folder to write to, got {out}")
-    outs = {image: _inside(out, image) if several or out.is_dir() else out for image in images}
+    outs = {image: _inside(out, image) if several or _files.is_folder(out) else out for image in images}
 
     inputs = {_identity(image) for image in images}
     for companion in companions:

@@ -70,8 +70,8 @@ def backend(**arrays: Any) -> Backend:
             raise TypeError(
                 f"{name} holds a dask array ({_arrays.kind_of(array)}), which is not in memory: pass "
                 f"{name}.compute() if it fits there, or call this on overlapping blocks by "
-                "dask.array.map_overlap. Only mst, global_propagate and local_propagate take dask "
-                "arrays, such as the .data of an xarray.DataArray"
+                "dask.array.map_overlap. The package's functions take dask arrays, such as the .data of an "
+                "xarray.DataArray; its classes do not"
             )
         if library != "numpy":
             raise TypeError(f"{name} must be a NumPy or CuPy array here, got a {_arrays.kind_of(array)}")

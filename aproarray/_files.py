@@ -1,7 +1,8 @@
 """Pictures and arrays in files: the command line's reading and writing.
 
-NPY needs nothing, TIFF needs tifffile, NIfTI needs nibabel, and all other pictures need Pillow. Each is
-imported when a file asks for it. `aproarray._paint` says which classes the colours of a picture are.
+NPY needs nothing, TIFF needs tifffile, NIfTI needs nibabel, a zarr folder zarr, and all other pictures need
+Pillow. Each is imported when a file asks for it. `aproarray._paint` says which classes the colours of a
+picture are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import stat
 import tempfile
 import warnings
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".nii", ".nii.gz")
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".nii", ".nii.gz", ".zarr")
 _TIFF = (".tif", ".tiff")
 _NIFTI = (".nii", ".nii.gz")
 
@@ -77,16 +79,26 @@ class Raster:
 def listed(pattern: str) -> list[Path]:
     """Return the image files that a file name, a folder or a glob pattern stands for, sorted."""
     path = Path(pattern)
-    if path.is_dir():
+    if is_folder(path):
         known = _image_suffixes()
         files = [file for file in path.iterdir() if not hidden(file) and suffix(file) in known]
-    elif path.is_file():
+    elif is_image(path):
         files = [path]
     else:
-        files = [Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]
+        files = [Path(name) for name in glob.glob(pattern, recursive=True) if is_image(Path(name))]
     if not files:
         raise FileError(f"no image files at {pattern}")
     return sorted(set(files))  # a pattern with ** finds some files twice
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder of files: one of zarr is an array."""
+    return path.is_dir() and suffix(path) != ".zarr"
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a path may hold an image."""
+    return path.is_file() or (path.is_dir() and suffix(path) == ".zarr")
 
 
 def hidden(path: Path) -> bool:
@@ -106,7 +118,7 @@ def stem(path: Path) -> str:
 
 def _image_suffixes() -> set[str]:
     """Return the suffixes of all files that can be read here."""
-    suffixes = {".npy", *_TIFF, *_NIFTI}
+    suffixes = {".npy", ".zarr", *_TIFF, *_NIFTI}
     with contextlib.suppress(ModuleNotFoundError):
         from PIL import Image
 
@@ -119,11 +131,14 @@ def _image_suffixes() -> set[str]:
 
 def read(path: Path, *, any_size: bool = False) -> Raster:
     """Return what is in a file; a picture above Pillow's limit of pixels only if it may have any size."""
-    if not path.is_file():
+    if not is_image(path):
         raise FileError(f"no file {path}")
     ending = suffix(path)
+    if ending == ".zarr":
+        with reading(path):
+            return Raster(path, np.asarray(zarr_array(path)[...]))
     if ending == ".npy":
-        with _reading(path), path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             return Raster(path, np.lib.format.read_array(file))  # np.load would also open archives
     if ending in _TIFF:
         return _read_tiff(path, any_size)
@@ -133,7 +148,7 @@ def read(path: Path, *, any_size: bool = False) -> Raster:
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
     """Name the file in what a reader raises, which for a damaged file can be any exception."""
     try:
         yield
@@ -148,7 +163,7 @@ def _reading(path: Path) -> Iterator[None]:
 def _read_nifti(path: Path) -> Raster:
     import nibabel
 
-    with _reading(path):
+    with reading(path):
         image = nibabel.load(path)
         values = np.asanyarray(image.dataobj)
         spacing = tuple(float(extent) for extent in image.header.get_zooms()[:3])
@@ -159,7 +174,7 @@ def _read_tiff(path: Path, any_size: bool) -> Raster:
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said by exceptions
-    with _reading(path), tifffile.TiffFile(path) as file:
+    with reading(path), tifffile.TiffFile(path) as file:
         series = file.series[0]
         page = series.keyframe
         try:
@@ -172,7 +187,7 @@ def _read_tiff(path: Path, any_size: bool) -> Raster:
         alpha = None
         if "S" in series.axes:
             spatial, alpha = _without_alpha(spatial, [int(extra) for extra in page.extrasamples])
-        nodata = _nodata(page)
+        nodata = nodata_of(page)
         palette = None
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
             colours = (page.colormap.T >> 8).astype(np.uint8)
@@ -188,7 +203,7 @@ def _read_tiff(path: Path, any_size: bool) -> Raster:
         return Raster(path, spatial, channels, alpha, palette, nodata)
 
 
-def _nodata(page: Any) -> float | None:
+def nodata_of(page: Any) -> float | None:
     """Return the number that GDAL's tag says stands for no data."""
     tag = page.tags.valueof(42113)
     try:
@@ -242,10 +257,10 @@ def _read_tiff_by_pillow(path: Path, series: Any, any_size: bool, error: Excepti
                     raise advice
                 frames = [np.asarray(frame) for frame in ImageSequence.Iterator(opened)]
                 values, _ = _channels_last(np.stack(frames).reshape(series.shape), series.axes)
-                raster = Raster(path, values, "C" in series.axes, nodata=_nodata(page))
+                raster = Raster(path, values, "C" in series.axes, nodata=nodata_of(page))
             else:
                 opened.load()  # which also turns it upright
-                raster = _picture(path, opened, _nodata(page))
+                raster = _picture(path, opened, nodata_of(page))
     except (ModuleNotFoundError, OSError, SyntaxError, ValueError) as second:
         if isinstance(second, FileError) and second is not advice:
             raise
@@ -263,7 +278,7 @@ def _read_tiff_by_pillow(path: Path, series: Any, any_size: bool, error: Excepti
 def _read_picture(path: Path, any_size: bool) -> Raster:
     from PIL import Image, ImageOps
 
-    with _reading(path), _pixel_limit(path, any_size), Image.open(path) as opened:
+    with reading(path), _pixel_limit(path, any_size), Image.open(path) as opened:
         return _picture(path, ImageOps.exif_transpose(opened))
 
 
@@ -382,6 +397,12 @@ def write(path: Path, array: Array, *, coloured: bool = False, like: Raster | No
         def writer(beside: Path) -> None:
             np.save(beside, array)
 
+    elif suffix(path) == ".zarr":
+        import zarr
+
+        write_folder(path, lambda beside: zarr.create_array(beside, data=array, overwrite=True))
+        return
+
     elif suffix(path) in _TIFF:
         import tifffile
 
@@ -437,6 +458,36 @@ def _write_beside(path: Path, writer: Callable[[Path], None]) -> None:
         beside.unlink(missing_ok=True)
 
 
+def write_folder(path: Path, writer: Callable[[Path], Any]) -> None:
+    """Write a folder beside, then move it into place: whatever goes wrong, the old one stays as it was."""
+    beside = Path(tempfile.mkdtemp(prefix=".", suffix=suffix(path), dir=path.parent))
+    old = Path(tempfile.mkdtemp(prefix=".", dir=path.parent))
+    try:
+        writer(beside)
+        beside.chmod(0o777 & ~_umask())
+        with contextlib.suppress(FileNotFoundError):
+            path.replace(old / path.name)
+        beside.replace(path)
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def zarr_array(path: Path) -> Any:
+    """Return the array in a zarr folder: of a group, the first of its arrays, which OME names 0."""
+    import zarr
+
+    found = zarr.open(path, mode="r")
+    if isinstance(found, zarr.Group):
+        names = sorted(found.array_keys())
+        if not names:
+            raise FileError(f"{path} is a zarr group without arrays: name one of the folders in it")
+        found = found[names[0]]
+    return found
+
+
 def _umask() -> int:
     """Return which permissions new files do not get."""
     mask = os.umask(0)
@@ -447,7 +498,7 @@ def _umask() -> int:
 def write_labels(path: Path, labels: Array, *, colours: Array | None = None, like: Raster) -> None:
     """Write labels: as colours (K, 3) of labels 1 to K into a PNG if they came as such, or as numbers."""
     ending = suffix(path)
-    if ending == ".npy":
+    if ending in (".npy", ".zarr"):
         write(path, labels)
         return
     check_fits(path, labels.shape)

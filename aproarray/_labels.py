@@ -12,15 +12,18 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aproarray import _arrays, _dispatch, _edges, _relief, _validate, cpu
 from aproarray._api import global_propagate, local_propagate, mst
-from aproarray._arrays import ForeignArray
+from aproarray._arrays import DaskArray, ForeignArray
 from aproarray._tree import SpanningTree
+
+if TYPE_CHECKING:
+    import dask.array
 
 Array = NDArray[Any]
 P = ParamSpec("P")
@@ -183,24 +186,38 @@ class LabelPropagator:
         return shares.reshape(len(values), *self.shape)
 
 
-class _PreparedImage:
-    """Everything that depends on one image alone."""
+class PreparedImage:
+    """Everything that depends on one image alone, or on a part of one of which `statistics` are known."""
 
     def __init__(
-        self, image: _OneImage, convert2lab: bool | None, spacing: tuple[float, ...] | None, workers: int
+        self,
+        image: OneImage,
+        convert2lab: bool | None,
+        spacing: tuple[float, ...] | None,
+        workers: int,
+        statistics: _relief.Statistics | None = None,
     ):
         takes_part = self._mask = image.mask
         self._shape = image.pixels.shape[:-1]
         self._spacing = spacing
-        features, outliers = _features(image.pixels, takes_part, convert2lab, spacing, workers)
+        if statistics is None:
+            features, outliers = _relief.features_of(image.pixels, takes_part, convert2lab, spacing, workers)
+        else:
+            features, outliers = _relief.features_of(
+                image.pixels, takes_part, convert2lab, spacing, workers, constant_end=statistics.constant_end,
+                range_=statistics.range_,
+            )  # fmt: skip
         if image.features is not None:
             others = _relief.smoothed_features(image.features, takes_part, spacing, workers)
             features = _relief.beside(features, others, takes_part, outliers, spacing, workers=workers)
-        step = _relief.typical_step(features, takes_part, outliers, spacing, workers)
+        if statistics is None:
+            step, usual = _relief.typical_step(features, takes_part, outliers, spacing, workers), None
+        else:
+            step, usual = statistics.step, statistics.usual
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
         is_volume = sum(extent > 1 for extent in self._shape) > 2
         self._votes = _VOTES[is_volume]
-        reliefs = _relief.reliefs(features, takes_part, outliers, spacing, workers)
+        reliefs = _relief.reliefs(features, takes_part, outliers, spacing, workers, usual)
         followed = None if image.edges is None else _relief.with_edges(reliefs, image.edges, takes_part)
         if followed is not None:
             reliefs = followed
@@ -279,25 +296,55 @@ class _PreparedImage:
             shares = np.moveaxis(shares.reshape(*self._padded_shape, len(values))[self._inner], -1, 0)
         return values, shares
 
+    @property
+    def reliefs(self) -> Array:
+        """Return the reliefs (scales, *spatial)."""
+        reliefs: Array = self._reliefs.reshape(-1, *self._padded_shape)[(slice(None), *self._inner)]
+        return reliefs
+
+    def voted(
+        self, backend: ModuleType, labels: NDArray[np.int32], held: NDArray[np.bool_], zones: Array | None
+    ) -> NDArray[np.int32]:
+        """Return what labels (*spatial) become by votes: 0 none, -1 takes no part; one thread.
+
+        `held` ones stay. Pixels of different `zones` do not hear one another.
+        """
+        padded = np.full((3, *self._padded_shape), -1, np.int32)
+        for plane, array in zip(padded, (labels, held, zones), strict=True):
+            if array is not None:
+                plane[self._inner] = array
+        flat = padded.reshape(3, -1)
+        backend.vote(
+            self._features, flat[0], flat[2 : 2 if zones is None else 3].reshape(-1),
+            (flat[1] > 0).view(np.uint8), self._window, self._neighbours, self._scale, self._votes,
+            np.zeros((0, 0), np.float32), 1,
+        )  # fmt: skip
+        return np.asarray(padded[0][self._inner], np.int32)
+
+
+# From a pixel to the farthest one that its votes depend on: they look at one window after another, and at
+# smoothed colours.
+VOTES_REACH = _RADIUS * max(_VOTES) + _relief.FEATURES_REACH
+
 
 class _Image:
     """One image, prepared with and without the pixels of a void: those that labels below 0 leave out."""
 
     def __init__(
-        self, image: _OneImage, convert2lab: bool | None, spacing: tuple[float, ...] | None, workers: int
+        self, image: OneImage, convert2lab: bool | None, spacing: tuple[float, ...] | None, workers: int
     ):
         # Copies: what the caller does with theirs between strokes is no part of this.
-        self._image = _OneImage(
+        self._image = OneImage(
             image.pixels.copy(),
             None if image.mask is None else image.mask.copy(),
             None if image.edges is None else image.edges.copy(),
             None if image.features is None else image.features.copy(),
         )
         self._options = convert2lab, spacing, workers
-        self._whole = _PreparedImage(self._image, *self._options)
-        self._beside: tuple[NDArray[np.uint8], _PreparedImage] | None = None  # the last void, as bits
+        self._whole = PreparedImage(self._image, *self._options)
+        self._beside: tuple[NDArray[np.uint8], PreparedImage] | None = None  # the last void, as bits
 
-    def prepared(self, seeds: Array) -> _PreparedImage:
+    def prepared(self, seeds: Array) -> PreparedImage:
         """Return what depends on the pixels alone that seeds do not leave out."""
         void, mask = seeds < 0, self._image.mask
         if mask is not None:
@@ -308,7 +355,7 @@ class _Image:
         beside = self._beside
         if beside is None or not np.array_equal(beside[0], bits):
             without = self._image._replace(mask=~void if mask is None else mask & ~void)
-            beside = self._beside = bits, _PreparedImage(without, *self._options)
+            beside = self._beside = bits, PreparedImage(without, *self._options)
         return beside[1]
 
 
@@ -319,7 +366,7 @@ class _LabelOptions(TypedDict, total=False):
     features: ArrayLike | None
     channel_axis: int | Literal["auto"] | None
     spatial_ndim: int | None
-    mask: ArrayLike | None
+    mask: ArrayLike | DaskArray | None
     convert2lab: bool | None
     spacing: Sequence[float] | None
     workers: int | None
@@ -357,6 +404,14 @@ def _refuse_options_of_random_walker(function: Callable[P, R]) -> Callable[P, R]
 
 @overload
 def propagate_labels(
+    image: DaskArray, labels: ArrayLike | DaskArray, **options: Unpack[_LabelOptions]
+) -> dask.array.Array: ...
+@overload
+def propagate_labels(
+    image: ArrayLike, labels: DaskArray, **options: Unpack[_LabelOptions]
+) -> dask.array.Array: ...
+@overload
+def propagate_labels(
     image: ArrayLike | None,
     labels: Array,
     *,
@@ -389,7 +444,9 @@ def propagate_labels(
 ) -> Array: ...
 
 
-@_refuse_options_of_random_walker  # type: ignore[misc]  # below, arrays of other libraries come in and go out
+# The others bring arrays of dask and of other libraries in and out.
+@_refuse_options_of_random_walker  # type: ignore[misc]
+@_dispatch.takes_dask
 @_arrays.takes_dlpack
 def propagate_labels(
     image: ArrayLike | None,
@@ -526,7 +583,7 @@ def propagate_labels(
     if image is None:
         image, channel_axis = _plain_image(edges, seeds.shape), None
     pixels = _validate.real_array(image, "image")
-    spatial_ndim, channel_axis = _axes_beside_labels(pixels.shape, seeds.shape, channel_axis, spatial_ndim)
+    spatial_ndim, channel_axis = axes_beside_labels(pixels.shape, seeds.shape, channel_axis, spatial_ndim)
     propagator = LabelPropagator(
         pixels, edges=edges, features=features, channel_axis=channel_axis, spatial_ndim=spatial_ndim,
         convert2lab=convert2lab, spacing=spacing, mask=_without_void(mask, seeds, spatial_ndim),
@@ -565,7 +622,7 @@ def _units(spacing: Any, ndim: int) -> tuple[float, ...] | None:
     return tuple(one / min(units) for one in units)
 
 
-def _axes_beside_labels(
+def axes_beside_labels(
     shape: tuple[int, ...], labels_shape: tuple[int, ...], channel_axis: Any, spatial_ndim: Any
 ) -> tuple[int, int | None]:
     """Return how many axes of an image are spatial, and which holds channels, as its labels tell."""
@@ -687,7 +744,7 @@ def _warn_of_missing_seeds(numbers: list[int]) -> None:
     )
 
 
-class _OneImage(NamedTuple):
+class OneImage(NamedTuple):
     """An image and everything of the caller's that lies over it."""
 
     pixels: Array
@@ -700,7 +757,7 @@ class _OneImage(NamedTuple):
     """(*spatial, channels)."""
 
 
-class _Images(NamedTuple):
+class Images(NamedTuple):
     """An image or a batch of them, channels last, and what lies over each."""
 
     leading: tuple[int, ...]
@@ -714,10 +771,10 @@ class _Images(NamedTuple):
     features: Array | None
     """(images, *spatial, channels)."""
 
-    def each(self) -> Iterator[_OneImage]:
+    def each(self) -> Iterator[OneImage]:
         """Yield each image."""
         for item, one in enumerate(self.pixels):
-            yield _OneImage(
+            yield OneImage(
                 one,
                 None if self.masks is None else self.masks[item % len(self.masks)],
                 None if self.edges is None else self.edges[item],
@@ -733,7 +790,7 @@ def _images(
     edges: ArrayLike | None = None,
     features: ArrayLike | None = None,
     batches: bool = True,
-) -> _Images:
+) -> Images:
     """Check one image or a batch of them with what lies over it, and lay it out."""
     pixels = _validate.real_array(image, "image")
     batches = batches and spatial_ndim is not None
@@ -747,7 +804,7 @@ def _images(
     n_images, masks = math.prod(layout.leading), None
     if takes_part is not None:
         masks = takes_part.reshape(len(takes_part), *layout.spatial)
-    return _Images(
+    return Images(
         layout.leading,
         layout.spatial,
         flat.reshape(n_images, *layout.spatial, layout.n_channels),
@@ -824,32 +881,6 @@ def _one_image(
     return one.pixels, one.mask
 
 
-def _features(
-    pixels: Array,
-    takes_part: NDArray[np.bool_] | None,
-    convert2lab: bool | None,
-    spacing: tuple[float, ...] | None = None,
-    workers: int = 1,
-) -> tuple[Array, NDArray[np.bool_] | None]:
-    """Return the smoothed colours of an image (..., C), without an alpha channel, and its outliers."""
-    is_rgb = None if convert2lab is None else _validate.flag(convert2lab, "convert2lab")
-    n_channels = pixels.shape[-1]
-    if (is_rgb and n_channels == 4) or (n_channels in (2, 4) and _is_constant(pixels[..., -1], takes_part)):
-        pixels = pixels[..., :-1]
-    if is_rgb is None:
-        is_rgb = pixels.shape[-1] == 3
-    if is_rgb and pixels.shape[-1] != 3:
-        raise ValueError(f"convert2lab needs an image of 3 channels, or 4 with alpha, got {n_channels}")
-    colours, outliers = _relief.colours(pixels, takes_part, is_rgb)
-    return _relief.features(colours, takes_part, spacing, workers), outliers
-
-
-def _is_constant(band: Array, takes_part: NDArray[np.bool_] | None) -> bool:
-    """Return whether a channel is one number wherever pixels take part: it says nothing then."""
-    inside = band if takes_part is None else band[takes_part]
-    return bool(inside.size == 0 or inside.min() == inside.max())
-
-
 def _steps(shape: tuple[int, ...], reach: int, spacing: tuple[float, ...] | None = None) -> NDArray[np.intp]:
     """Return the flat steps in an array to a pixel's neighbours: reach 1, one hop; more, a whole window.
 
@@ -864,9 +895,34 @@ def _steps(shape: tuple[int, ...], reach: int, spacing: tuple[float, ...] | None
     return _edges.flat_steps(shape, steps)
 
 
-_MODES = ("local", "global", "global-local", "local-global", "parallel")
+MODES = ("local", "global", "global-local", "local-global", "parallel")
 
 
+class _RefineOptions(TypedDict, total=False):
+    """The options of `refine`, for its overloads."""
+
+    mode: Literal["local", "global", "global-local", "local-global", "parallel"] | None
+    iterations: int
+    edges: ArrayLike | None
+    class_axis: int | None
+    channel_axis: int | Literal["auto"] | None
+    spatial_ndim: int
+    mask: ArrayLike | DaskArray | None
+    convert2lab: bool | None
+    workers: int | None
+
+
+@overload
+def refine(
+    image: DaskArray, scores: ArrayLike | DaskArray, **options: Unpack[_RefineOptions]
+) -> dask.array.Array: ...
+@overload
+def refine(image: ArrayLike, scores: DaskArray, **options: Unpack[_RefineOptions]) -> dask.array.Array: ...
+@overload
+def refine(image: ArrayLike, scores: ArrayLike, **options: Unpack[_RefineOptions]) -> Array: ...
+
+
+@_dispatch.takes_dask  # type: ignore[misc]  # as above
 @_arrays.takes_dlpack
 def refine(
     image: ArrayLike,
@@ -963,11 +1019,11 @@ def refine(
     _dispatch.cpu_backend("refine", image=image, scores=scores, edges=edges, mask=mask)
     if mode is None:
         mode = "local" if edges is None else "global-local"
-    _validate.choice(mode, "mode", _MODES)
+    _validate.choice(mode, "mode", MODES)
     iterations = _validate.integer(iterations, "iterations", 0)
     images = _images(image, channel_axis, spatial_ndim, mask, edges)
     values = _validate.real_array(scores, "scores")
-    layout = _scores_layout(values.shape, images, class_axis)
+    layout = scores_layout(values.shape, images, class_axis)
     flat = layout.flatten(values.astype(_validate.compute_dtype(values.dtype), copy=False))
     stack = flat.reshape(len(flat), *layout.spatial, layout.n_channels)
     if images.masks is None:
@@ -978,15 +1034,15 @@ def refine(
     else:
         each = []
         for one, over in zip(stack, images.each(), strict=True):
-            resampled = _resampled(one, images.spatial, over.mask)
-            each.append(_refined(resampled, over, convert2lab, mode, iterations, workers))
+            over_pixels = resampled(one, images.spatial, over.mask)
+            each.append(_refined(over_pixels, over, convert2lab, mode, iterations, workers))
         results = (each[0] if len(each) == 1 else np.stack(each)).reshape(shape)
     return results[..., 0] if layout.channel_axis is None else np.moveaxis(results, -1, layout.channel_axis)
 
 
 def _refined(
     scores: Array,
-    image: _OneImage,
+    image: OneImage,
     convert2lab: bool | None,
     mode: str,
     iterations: int,
@@ -994,7 +1050,7 @@ def _refined(
 ) -> Array:
     """Return scores (..., C) of one image, propagated over its features."""
     takes_part = image.mask
-    features, outliers = _features(image.pixels, takes_part, convert2lab)
+    features, outliers = _relief.features_of(image.pixels, takes_part, convert2lab)
     ndim = features.ndim - 1
     boundaries = None if image.edges is None else _relief.edge_map(image.edges, takes_part)
     if boundaries is None:
@@ -1005,7 +1061,7 @@ def _refined(
     def local_part(scores: Array) -> Array:
         step = _relief.typical_step(beside, takes_part, outliers)
         return local_propagate(
-            scores, beside, zeta=_REFINE_STEPS * step if step > 0 else 1.0, kernel_size=2 * _RADIUS + 1,
+            scores, beside, zeta=local_zeta(step), kernel_size=KERNEL_SIZE,
             iterations=iterations, mask=takes_part, channel_axis=-1, spatial_ndim=ndim, workers=workers,
         )  # fmt: skip
 
@@ -1053,7 +1109,16 @@ def _within_boundaries(
     return found if takes_part is None else np.where(takes_part[..., None], found, scores)
 
 
-def _scores_layout(shape: tuple[int, ...], images: _Images, class_axis: Any) -> _validate.Layout:
+# Pixels along each axis of the window of local propagation.
+KERNEL_SIZE = 2 * _RADIUS + 1
+
+
+def local_zeta(step: float) -> float:
+    """Return the zeta of local propagation over features, from their typical step."""
+    return _REFINE_STEPS * step if step > 0 else 1.0
+
+
+def scores_layout(shape: tuple[int, ...], images: Images, class_axis: Any) -> _validate.Layout:
     """Return where the axes of scores are; refuse those that do not lie over the images."""
     ndim = len(images.leading) + len(images.spatial)
     if class_axis is not None:
@@ -1103,7 +1168,7 @@ def _wrong_extents(extents: tuple[int, ...], image: tuple[int, ...]) -> str | No
     return None if smallest <= largest else "and have another height to width than"
 
 
-def _other_class_axis(shape: tuple[int, ...], images: _Images) -> str:
+def _other_class_axis(shape: tuple[int, ...], images: Images) -> str:
     """Return a hint, where scores would fit with another class_axis."""
     if len(shape) == len(images.leading) + len(images.spatial) + 1:
         for axis in range(len(shape)):
@@ -1114,7 +1179,7 @@ def _other_class_axis(shape: tuple[int, ...], images: _Images) -> str:
     return ""
 
 
-def _how_to_resize(layout: _validate.Layout, images: _Images) -> str:
+def _how_to_resize(layout: _validate.Layout, images: Images) -> str:
     if any(mine > its for mine, its in zip(layout.spatial, images.spatial, strict=True)):
         return ". The image comes first, then scores of as many pixels or fewer"
     target = list(images.leading + images.spatial)
@@ -1151,17 +1216,23 @@ def _map_zeta(tree: SpanningTree, outliers: NDArray[np.bool_] | None = None) -> 
     return 2 * float(np.sqrt(largest * (weights / largest).mean(dtype=np.float64))) if largest > 0 else 1.0
 
 
-def _resampled(scores: Array, shape: tuple[int, ...], takes_part: NDArray[np.bool_] | None) -> Array:
+def resampled(
+    scores: Array,
+    shape: tuple[int, ...],
+    takes_part: NDArray[np.bool_] | None,
+    within: tuple[slice, ...] | None = None,
+) -> Array:
     """Return scores (..., C) on a grid of another shape, linearly, where pixels are areas.
 
-    Scores that are NaN or inf take no part. They may only lie where the mask is False.
+    Scores that are NaN or inf take no part. They may only lie where the mask is False. `within` is the part
+    of the grid that is wanted, and that the mask is of.
     """
+    within = (slice(None),) * len(shape) if within is None else within
     finite = np.asarray(np.isfinite(scores).all(-1))
     if takes_part is None or finite.all():
-        return _interpolated(scores, shape)
-    nearest = np.ix_(
-        *(_positions(n, m).round().astype(np.intp) for n, m in zip(finite.shape, shape, strict=True))
-    )
+        return _interpolated(scores, shape, within)
+    positions = [_positions(*along) for along in zip(finite.shape, shape, within, strict=True)]
+    nearest = np.ix_(*(along.round().astype(np.intp) for along in positions))
     bad = ~finite[nearest] & takes_part
     if bad.any():
         raise ValueError(
@@ -1171,22 +1242,23 @@ def _resampled(scores: Array, shape: tuple[int, ...], takes_part: NDArray[np.boo
     if finite.shape == shape:
         return scores
     known = np.where(finite[..., None], scores, 0)
-    weight = _interpolated(finite[..., None].astype(scores.dtype), shape)
-    filled = np.full((*shape, scores.shape[-1]), np.nan, scores.dtype)
-    return np.divide(_interpolated(known, shape), weight, where=weight > 0, out=filled)
+    weight = _interpolated(finite[..., None].astype(scores.dtype), shape, within)
+    found = _interpolated(known, shape, within)
+    return np.divide(found, weight, where=weight > 0, out=np.full_like(found, np.nan))
 
 
-def _positions(extent: int, wanted: int) -> NDArray[np.float64]:
+def _positions(extent: int, wanted: int, within: slice) -> NDArray[np.float64]:
     """Return where the centres of `wanted` pixels lie among `extent` ones, along an axis of equal length."""
-    at = (np.arange(wanted) + 0.5) * (extent / wanted) - 0.5
+    at = (np.arange(wanted)[within] + 0.5) * (extent / wanted) - 0.5
     return np.asarray(np.clip(at, 0, extent - 1), np.float64)
 
 
-def _interpolated(scores: Array, shape: tuple[int, ...]) -> Array:
+def _interpolated(scores: Array, shape: tuple[int, ...], within: tuple[slice, ...]) -> Array:
     for axis, (extent, wanted) in enumerate(zip(scores.shape[:-1], shape, strict=True)):
         if extent == wanted:
+            scores = scores[(slice(None),) * axis + (within[axis],)]
             continue
-        at = _positions(extent, wanted)
+        at = _positions(extent, wanted, within[axis])
         below = at.astype(np.intp)
         above = np.minimum(below + 1, extent - 1)
         weight = (at - below).astype(scores.dtype).reshape(-1, *(1,) * (scores.ndim - axis - 1))
@@ -1194,10 +1266,32 @@ def _interpolated(scores: Array, shape: tuple[int, ...]) -> Array:
     return scores
 
 
+class _MapOptions(TypedDict, total=False):
+    """The options of `affinity_map`, for its overloads."""
+
+    kind: Literal["global", "local"]
+    zeta: float | None
+    iterations: int
+    channel_axis: int | Literal["auto"] | None
+    spatial_ndim: int
+    mask: ArrayLike | DaskArray | None
+    convert2lab: bool | None
+
+
+_Pixel = int | Sequence[int] | NDArray[np.integer[Any]]
+
+
+@overload
+def affinity_map(image: DaskArray, pixel: _Pixel, **options: Unpack[_MapOptions]) -> dask.array.Array: ...
+@overload
+def affinity_map(image: ArrayLike, pixel: _Pixel, **options: Unpack[_MapOptions]) -> Array: ...
+
+
+@_dispatch.takes_dask  # type: ignore[misc]  # as above
 @_arrays.takes_dlpack
 def affinity_map(
     image: ArrayLike,
-    pixel: int | Sequence[int] | NDArray[np.integer[Any]],
+    pixel: _Pixel,
     *,
     kind: Literal["global", "local"] = "global",
     zeta: float | None = None,
@@ -1268,16 +1362,15 @@ def affinity_map(
         raise TypeError("image must be an array, got a SpanningTree, which has affinity(pixel, zeta) itself")
     _dispatch.cpu_backend("affinity_map", image=image, mask=mask)
     pixels, takes_part = _one_image(image, channel_axis, spatial_ndim, mask)
-    index = _pixel(pixel, pixels.shape[:-1])
+    index = pixel_of(pixel, pixels.shape[:-1])
     if takes_part is not None and not takes_part[index]:
         raise ValueError(f"pixel {index} is not in the mask")
-    features, outliers = _features(pixels, takes_part, convert2lab)
+    features, outliers = _relief.features_of(pixels, takes_part, convert2lab)
     if kind == "global":
         tree = mst(features, channel_axis=-1, mask=takes_part, spatial_ndim=spatial_ndim)
         return tree.affinity(index, _map_zeta(tree, outliers) if zeta is None else zeta)
     if zeta is None:
-        step = _relief.typical_step(features, takes_part, outliers)
-        zeta = _REFINE_STEPS * step if step > 0 else 1.0
+        zeta = local_zeta(_relief.typical_step(features, takes_part, outliers))
     one = np.zeros(features.shape[:-1], np.float32)
     one[index] = 1
     spread = local_propagate(
@@ -1288,7 +1381,7 @@ def affinity_map(
     return spread / largest if largest > 0 else one
 
 
-def _pixel(pixel: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+def pixel_of(pixel: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the coordinates of a pixel, which is given by them or by its flat index."""
     if 0 in shape:
         raise ValueError(f"image must have pixels to choose one of, got {_by(shape)}")

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray import cpu
+from aproarray import _validate, cpu
 
 Array = NDArray[Any]
 
@@ -56,28 +56,66 @@ def rgb_to_lab(rgb: Array) -> NDArray[np.float32]:
     return lab
 
 
-def stretched(
-    image: Array, mask: NDArray[np.bool_] | None
-) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-    """Map an image (..., C) from its ordinary range to [0, 1], and return it with its outliers.
+class Range(NamedTuple):
+    """The numbers of an image that are mapped to [0, 1], in its own dtype."""
 
-    The range is that of the numbers without outliers (see `_ordinary_range`). Outliers keep their order
-    beyond it, on a logarithmic scale: a small bright object on a dark ground still is one. An outlier without
-    another one beside it is a defect of the sensor, and is moved to the end of the range. Pixels that take no
-    part are 0. The outliers (...) that are left are None if there are none.
+    low: Any
+    high: Any
+    has_outliers: bool
+    """Whether numbers beyond are outliers. Otherwise there are none."""
+
+
+def image_range(image: Array, mask: NDArray[np.bool_] | None) -> Range | None:
+    """Return the ordinary range of an image (..., C), None if no pixel takes part (see `_ordinary_range`).
+
+    It is the whole range where more than one pixel in ten would be an outlier: those are a channel of its own
+    scale, say.
     """
-    inside = image if mask is None else image[mask]
+    inside = _numbers(image if mask is None else image[mask])
     if inside.size == 0:
-        return np.zeros(image.shape, np.float32), None
-    if image.dtype == np.bool_:
-        image, inside = image.view(np.uint8), inside.view(np.uint8)
+        return None
     low, high = _ordinary_range(inside)
+    whole = Range(inside.min(), inside.max(), has_outliers=False)
+    ordinary = Range(low, high, has_outliers=whole.low < low or whole.high > high)
+    if ordinary.has_outliers and too_many_outliers(n_outlying(image, mask, ordinary), inside[..., 0].size):
+        return whole
+    return ordinary
+
+
+def n_outlying(image: Array, mask: NDArray[np.bool_] | None, ordinary: Range) -> int:
+    """Return how many pixels of an image (..., C) have a number beyond a range."""
+    inside = _numbers(image if mask is None else image[mask])
+    return int(np.count_nonzero(((inside < ordinary.low) | (inside > ordinary.high)).any(-1)))
+
+
+def too_many_outliers(n_outlying: int, n_pixels: int) -> bool:
+    """Return whether so many pixels are no outliers."""
+    return n_outlying > _OUTLYING_PIXELS * n_pixels
+
+
+def _numbers(image: Array) -> Array:
+    return image.view(np.uint8) if image.dtype == np.bool_ else image
+
+
+def stretched(
+    image: Array, mask: NDArray[np.bool_] | None, range_: Range | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+    """Map an image (..., C) from a range (None: its own) to [0, 1], and return it with its outliers.
+
+    Outliers keep their order beyond the range, on a logarithmic scale: a small bright object on a dark ground
+    still is one. An outlier without another one beside it is a defect of the sensor, and is moved to the end
+    of the range. Pixels that take no part are 0. The outliers (...) that are left are None if there are none.
+    """
+    if range_ is None:
+        range_ = image_range(image, mask)
+    if range_ is None:
+        return np.zeros(image.shape, np.float32), None
+    image = _numbers(image)
+    low, high = range_.low, range_.high
     if mask is not None:
         image = np.where(mask[..., None], image, low)
-    ordinary = np.clip(image, low, high) if inside.min() < low or inside.max() > high else image
-    outside = None if ordinary is image else (image != ordinary)
-    if outside is not None and np.count_nonzero(outside.any(-1)) > _OUTLYING_PIXELS * inside[..., 0].size:
-        low, high, ordinary, outside = inside.min(), inside.max(), image, None
+    ordinary = np.clip(image, low, high) if range_.has_outliers else image
+    outside = (image != ordinary) if range_.has_outliers else None
     with np.errstate(over="ignore"):
         scale = float(_differences(high, low))
     if not scale > 0:
@@ -107,7 +145,7 @@ def stretched(
 
 # Shares of the numbers that may be outliers at either end. The next one counts where all others are equal.
 _TAILS = (0.05, 0.005, 0.0005)
-_OUTLYING_PIXELS = 0.1  # at most: more are a channel of its own scale, say
+_OUTLYING_PIXELS = 0.1  # at most
 _GAP = 4  # Outliers are so many times farther off than any number before them.
 _GAPS = 3  # at most: numbers with more of them fall off over many scales, as those of a formula do
 
@@ -120,39 +158,73 @@ def _ordinary_range(numbers: Array) -> tuple[Any, Any]:
     """
     flat = numbers.reshape(-1)
     low, high = flat.min(), flat.max()
-    if _spread_out(flat, low, high):
+    if spread_out(n_beyond(flat, marks(low, high)), flat.size):
         return low, high
     for share in _TAILS:
         tail = int(share * flat.size)
         if tail == 0:
             break
         ranked = np.partition(flat, (tail, flat.size - 1 - tail))
-        inner_low, inner_high = ranked[tail], ranked[-1 - tail]
-        if inner_low == inner_high:
-            continue
-        with np.errstate(over="ignore"):
-            far = _GAP * float(_differences(inner_high, inner_low))
-            if float(_differences(high, inner_low)) > far:
-                above = np.sort(ranked[-1 - tail :])
-                high = above[_last_before_gap(_differences(above, inner_low))]
-            if float(_differences(inner_high, low)) > far:
-                below = np.sort(ranked[: tail + 1])[::-1]
-                low = below[_last_before_gap(_differences(inner_high, below))]
-        break
+        inner = ranked[tail], ranked[-1 - tail]
+        if inner[0] != inner[1]:
+            return _without_gaps(low, high, *inner, ranked[: tail + 1], ranked[-1 - tail :])
     return low, high
 
 
-def _spread_out(flat: Array, low: Any, high: Any) -> bool:
-    """Return whether it is plain, without sorting, that no number is far enough beyond the others."""
-    if flat.dtype.kind == "f":
+def ordinary_range_of_counts(numbers: Array, counts: NDArray[np.int64]) -> tuple[Any, Any]:
+    """Return the same of distinct numbers, ascending, each of which there is so many times."""
+    low, high = numbers[0], numbers[-1]
+    ends = np.cumsum(counts)
+    n = int(ends[-1])
+    first, last = marks(low, high)
+    if spread_out((int(counts[numbers <= first].sum()), int(counts[numbers >= last].sum())), n):
+        return low, high
+    for share in _TAILS:
+        tail = int(share * n)
+        if tail == 0:
+            break
+        at = np.searchsorted(ends, (tail, n - 1 - tail), "right")
+        if at[0] != at[1]:
+            below, above = numbers[: at[0] + 1], numbers[at[1] :]
+            return _without_gaps(low, high, numbers[at[0]], numbers[at[1]], below, above)
+    return low, high
+
+
+def _without_gaps(
+    low: Any, high: Any, inner_low: Any, inner_high: Any, below: Array, above: Array
+) -> tuple[Any, Any]:
+    """Move the ends of a range to the first gap beyond the inner one, among the numbers below and above."""
+    with np.errstate(over="ignore"):
+        far = _GAP * float(_differences(inner_high, inner_low))
+        if float(_differences(high, inner_low)) > far:
+            above = np.sort(above)
+            high = above[_last_before_gap(_differences(above, inner_low))]
+        if float(_differences(inner_high, low)) > far:
+            below = np.sort(below)[::-1]
+            low = below[_last_before_gap(_differences(inner_high, below))]
+    return low, high
+
+
+def marks(low: Any, high: Any) -> tuple[Any, Any]:
+    """Return two numbers of a range, near a third and two thirds of it."""
+    if low.dtype.kind == "f":
         with np.errstate(all="ignore"):
             range_ = float(high) - float(low)
-            marks = [flat.dtype.type(float(low) + share * range_) for share in (0.35, 0.65)]
+            first, last = (low.dtype.type(float(low) + share * range_) for share in (0.35, 0.65))
     else:
-        marks = [flat.dtype.type(int(low) + (int(high) - int(low)) * share // 100) for share in (35, 66)]
-    tail = int(_TAILS[0] * flat.size)
+        first, last = (low.dtype.type(int(low) + (int(high) - int(low)) * share // 100) for share in (35, 66))
+    return first, last
+
+
+def n_beyond(numbers: Array, marks: tuple[Any, Any]) -> tuple[int, int]:
+    """Return how many numbers lie up to the first mark, and from the last one on."""
+    return int(np.count_nonzero(numbers <= marks[0])), int(np.count_nonzero(numbers >= marks[1]))
+
+
+def spread_out(n_beyond: tuple[int, int], n: int) -> bool:
+    """Return whether it is plain, without sorting, that no number is far enough beyond the others."""
     # Then 5 % lie below the first mark, and 5 % above the second: a quarter of the range apart, and more.
-    return bool(min(np.count_nonzero(flat <= marks[0]), np.count_nonzero(flat >= marks[1])) > tail)
+    return min(n_beyond) > int(_TAILS[0] * n)
 
 
 def _last_before_gap(distances: NDArray[np.float64]) -> int:
@@ -215,13 +287,13 @@ def smoothed(
 
 
 def colours(
-    image: Array, mask: NDArray[np.bool_] | None, convert2lab: bool
+    image: Array, mask: NDArray[np.bool_] | None, convert2lab: bool, range_: Range | None = None
 ) -> tuple[Array, NDArray[np.bool_] | None]:
     """Return the image (..., C) in the units that distances are measured in, and its outliers.
 
     The units are L*a*b* / 100, or the image's own range. See `stretched` for the outliers.
     """
-    result, outliers = stretched(image, mask)
+    result, outliers = stretched(image, mask, range_)
     return rgb_to_lab(result) / np.float32(100) if convert2lab else result, outliers
 
 
@@ -235,6 +307,60 @@ def features(
     return smoothed(colours, _STEPS[0], mask, spacing, workers)
 
 
+class Statistics(NamedTuple):
+    """What is known of a whole image, where a part of it is looked at."""
+
+    constant_end: bool
+    """Whether the last channel is constant (see `colour_channels`)."""
+    range_: Range | None
+    step: float
+    """See `typical_step`."""
+    usual: np.float32
+    """See `reliefs`."""
+
+
+def features_of(
+    pixels: Array,
+    mask: NDArray[np.bool_] | None,
+    convert2lab: bool | None,
+    spacing: Sequence[float] | None = None,
+    workers: int = 1,
+    constant_end: bool | None = None,
+    range_: Range | None = None,
+) -> tuple[Array, NDArray[np.bool_] | None]:
+    """Return the smoothed colours of an image (..., C), without an alpha channel, and its outliers.
+
+    None: `constant_end` and `range_` are those of these pixels.
+    """
+    if constant_end is None:
+        constant_end = has_constant_end(pixels, mask)
+    numbers, is_rgb = colour_channels(pixels, convert2lab, constant_end)
+    units, outliers = colours(numbers, mask, is_rgb, range_)
+    return features(units, mask, spacing, workers), outliers
+
+
+def colour_channels(pixels: Array, convert2lab: bool | None, constant_end: bool) -> tuple[Array, bool]:
+    """Return the channels of an image (..., C) that are compared, and whether they are sRGB.
+
+    The last one of four, or a constant one of two or four, is left out.
+    """
+    is_rgb = None if convert2lab is None else _validate.flag(convert2lab, "convert2lab")
+    n_channels = pixels.shape[-1]
+    if (is_rgb and n_channels == 4) or (n_channels in (2, 4) and constant_end):
+        pixels = pixels[..., :-1]
+    if is_rgb is None:
+        is_rgb = pixels.shape[-1] == 3
+    if is_rgb and pixels.shape[-1] != 3:
+        raise ValueError(f"convert2lab needs an image of 3 channels, or 4 with alpha, got {n_channels}")
+    return pixels, is_rgb
+
+
+def has_constant_end(pixels: Array, mask: NDArray[np.bool_] | None) -> bool:
+    """Return whether the last channel is one number wherever pixels take part: it says nothing then."""
+    inside = pixels[..., -1] if mask is None else pixels[..., -1][mask]
+    return bool(inside.size == 0 or inside.min() == inside.max())
+
+
 def blurred_with(outliers: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the pixels whose features hold a share of an outlier's."""
     return _grown(outliers, _STEPS[0])
@@ -246,44 +372,88 @@ def reliefs(
     outliers: NDArray[np.bool_] | None = None,
     spacing: Sequence[float] | None = None,
     workers: int = 1,
+    usual: np.float32 | None = None,
 ) -> Array:
-    """Return the reliefs (3, ...) of features (..., C): the middle scale, the finest, the coarsest."""
-    middle = smoothed(features, _STEPS[1], mask, spacing, workers)
-    coarsest = smoothed(middle, _STEPS[2], mask, spacing, workers)
-    gradients = np.zeros((3, *features.shape[:-1]), np.float32)
-    for scale, gradient in zip((middle, features, coarsest), gradients, strict=True):
-        cpu.gradient(scale, mask, spacing, workers, out=gradient)
-    return _over_what_is_usual(gradients, mask, outliers, spacing, workers)
+    """Return the reliefs (3, ...) of features (..., C): the middle scale, the finest, the coarsest.
+
+    Gradients are divided by what is usual around them, plus what is usual in the image: `usual`, or the mean
+    of the former.
+    """
+    gradients = scales(features, mask, spacing, workers)
+    return _over_what_is_usual(gradients, mask, outliers, spacing, workers, usual)
 
 
 def _over_what_is_usual(
     gradients: Array,
     mask: NDArray[np.bool_] | None,
-    outliers: NDArray[np.bool_] | None = None,
-    spacing: Sequence[float] | None = None,
-    workers: int = 1,
+    outliers: NDArray[np.bool_] | None,
+    spacing: Sequence[float] | None,
+    workers: int,
+    usual: np.float32 | None,
 ) -> Array:
-    """Divide gradients (scales, ...) by their sum's local mean, plus its mean over the image.
+    around, counted = usual_around(gradients, mask, outliers, spacing, workers)
+    around += mean_of(*usual_sum(around, counted, mask)) if usual is None else usual
+    gradients /= np.where(around > 0, around, 1)
+    return gradients
 
-    Pixels as near to an outlier as its gradient reaches do not count in the means, unless there are no others
-    near.
+
+def scales(
+    features: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None, workers: int
+) -> Array:
+    """Return the gradients (3, ...) of features at the scales of `reliefs`."""
+    middle = smoothed(features, _STEPS[1], mask, spacing, workers)
+    coarsest = smoothed(middle, _STEPS[2], mask, spacing, workers)
+    gradients = np.zeros((3, *features.shape[:-1]), np.float32)
+    for scale, gradient in zip((middle, features, coarsest), gradients, strict=True):
+        cpu.gradient(scale, mask, spacing, workers, out=gradient)
+    return gradients
+
+
+def usual_around(
+    gradients: Array,
+    mask: NDArray[np.bool_] | None,
+    outliers: NDArray[np.bool_] | None,
+    spacing: Sequence[float] | None,
+    workers: int,
+) -> tuple[Array, NDArray[np.bool_] | None]:
+    """Return the local mean of the sum of gradients (scales, ...), and the pixels that count in means.
+
+    Pixels as near to an outlier as its gradient reaches do not count, unless there are no others near.
     """
     total = gradients.sum(0)
     around = _local_mean(total, mask, spacing, workers)
-    counted = mask
-    if outliers is not None:
-        counted = ~_grown(outliers, sum(_STEPS) + 1)
-        if mask is not None:
-            counted &= mask
-        weight = _local_mean(counted.astype(np.float32), mask, spacing, workers)
-        mean = _local_mean(np.where(counted, total, np.float32(0)), mask, spacing, workers)
-        around = np.divide(mean, weight, out=around, where=weight > 1e-3)
-        if not counted.any():
-            counted = mask
+    if outliers is None:
+        return around, mask
+    counted = ~_grown(outliers, sum(_STEPS) + 1)
+    if mask is not None:
+        counted &= mask
+    weight = _local_mean(counted.astype(np.float32), mask, spacing, workers)
+    mean = _local_mean(np.where(counted, total, np.float32(0)), mask, spacing, workers)
+    return np.divide(mean, weight, out=around, where=weight > 1e-3), counted
+
+
+# From a pixel to the farthest one that its features and its relief depend on. Outliers are those beside
+# another one.
+FEATURES_REACH = 1 + _STEPS[0]
+REACH = 1 + sum(_STEPS) + 1 + sum(_AROUND)
+
+
+def usual_sum(
+    around: Array, counted: NDArray[np.bool_] | None, mask: NDArray[np.bool_] | None
+) -> tuple[float, int]:
+    """Return the sum of the local means of the pixels that count, and their number.
+
+    In float64: the order of the sum is not seen in a mean that is rounded to float32.
+    """
     inside = around if counted is None else around[counted]
-    around += inside.mean() if inside.size else 0
-    gradients /= np.where(around > 0, around, 1)
-    return gradients
+    if counted is not None and not inside.size and mask is not counted:
+        return usual_sum(around, mask, mask)
+    return float(inside.sum(dtype=np.float64)), inside.size
+
+
+def mean_of(total: float, count: int) -> np.float32:
+    """Return a mean, 0 of nothing."""
+    return np.float32(total / count if count else 0)
 
 
 def edge_map(edges: Array, mask: NDArray[np.bool_] | None) -> NDArray[np.float32]:
@@ -386,11 +556,26 @@ def typical_step(
     With a spacing, it is the distance per unit of length. Outliers and the pixels that are smoothed with them
     do not count, unless there are no others.
     """
-    if outliers is not None:
-        counted = ~blurred_with(outliers)
-        if mask is not None:
-            counted &= mask
-        step = typical_step(features, counted, None, spacing, workers)
-        if step > 0:
-            return step
-    return math.sqrt(cpu.mean_square_step(features, mask, spacing, workers))
+    for counted in (without_outliers(mask, outliers), mask):
+        along = cpu.square_steps(features, counted, spacing, workers)
+        step = root_mean(sum(total for total, _ in along), sum(count for _, count in along))
+        if step > 0 or counted is mask:
+            break
+    return step
+
+
+def without_outliers(
+    mask: NDArray[np.bool_] | None, outliers: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    """Return the pixels whose features hold nothing of an outlier."""
+    if outliers is None:
+        return mask
+    counted = ~blurred_with(outliers)
+    if mask is not None:
+        counted &= mask
+    return counted
+
+
+def root_mean(total: float, count: int) -> float:
+    """Return the root of a mean, 0 of nothing. It is rounded: the order of the sum is not seen."""
+    return float(np.float32(math.sqrt(total / count))) if count else 0.0

@@ -194,7 +194,12 @@ def photograph():
     return image.astype(np.uint8), values
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "processes", "synchronous"])
+PROCESSES = pytest.param(
+    "processes", marks=pytest.mark.slow("starts processes; those of a cluster are tried by default")
+)
+
+
+@pytest.mark.parametrize("scheduler", ["threads", PROCESSES, "synchronous"])
 def test_schedulers_give_the_same_bits(scheduler):
     image, values = photograph()
     lazy = aproarray.mst(da.from_array(image, chunks=(16, 20, 3)))
@@ -379,7 +384,15 @@ def test_dask_is_not_imported_without_dask_arrays():
 
 
 def test_public_names():
-    assert chunked.__all__ == ["ChunkedTree", "global_propagate", "local_propagate", "mst"]
+    assert chunked.__all__ == [
+        "ChunkedTree",
+        "affinity_map",
+        "global_propagate",
+        "local_propagate",
+        "mst",
+        "propagate_labels",
+        "refine",
+    ]
     assert isinstance(aproarray.mst(da.zeros((3, 3), chunks=2)), chunked.ChunkedTree)
 
 

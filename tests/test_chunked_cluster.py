@@ -24,6 +24,26 @@ def dies_once(block, flag):
     return block
 
 
+@pytest.mark.slow("starts a cluster; the threads' and processes' schedulers are tried by default")
+@pytest.mark.filterwarnings("default")
+def test_labels_on_a_cluster(tmp_path):
+    chunks = (60, 60, 3)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (6, 6, 3)).repeat(20, 0).repeat(20, 1).astype(np.uint8)
+    seeds = np.zeros((120, 120), np.uint8)
+    seeds[rng.integers(0, 120, 9), rng.integers(0, 120, 9)] = rng.integers(1, 4, 9)
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+            local_directory=str(tmp_path),
+        ) as cluster,
+        distributed.Client(cluster),
+    ):  # fmt: skip
+        result = aproarray.propagate_labels(da.from_array(image, chunks=chunks), seeds).compute()
+    here = aproarray.propagate_labels(da.from_array(image, chunks=chunks), seeds)
+    np.testing.assert_array_equal(result, here.compute(scheduler="synchronous"))
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 # Ends of processes that were killed, as distributed and asyncio report them.
 @pytest.mark.filterwarnings("default")

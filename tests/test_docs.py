@@ -51,10 +51,14 @@ def floors():
 
 
 def modules_imported(path):
-    """Yield the dotted names that a file imports from the package."""
+    """Yield the dotted names that a file imports from the package, but for what type checkers alone see."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
-        for node in ast.walk(ast.parse(text)):
+        tree = ast.parse(text)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = []
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):

@@ -109,6 +109,7 @@ def test_follows_a_map_of_boundaries(viewer, widget, photograph, result):
     edges = np.zeros((40, 60))
     edges[:, 50] = 1
     viewer.add_image(edges, name="walls")
+    widget.reset_choices()
     assert widget.edges.value is None
     assert viewer.layers["photograph"] not in widget.edges.choices
     strokes = viewer.layers["strokes"]

@@ -55,8 +55,15 @@ def is_module(name):
 
 
 def imports(module):
-    """Yield (module of the package, name in it or None) for all that a module imports, anywhere in it."""
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    """Yield (module of the package, name in it or None) for all that a module imports, anywhere in it.
+
+    What type checkers alone see is left out.
+    """
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.partition(".")[0] == "aproarray":

@@ -2,6 +2,7 @@
 
 from typing import Any, assert_type
 
+import dask.array as da
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +10,27 @@ import torch
 from numpy.typing import NDArray
 
 import aproarray
+from aproarray._arrays import DaskArray
+from aproarray.chunked import ChunkedTree
 
 image = np.ones((4, 5))
 tensor = torch.ones(4, 5)
 traced: jax.Array = jnp.ones((4, 5))
 tree = aproarray.mst(tensor)
 assert_type(tree, aproarray.SpanningTree)
+assert_type(aproarray.mst(image), aproarray.SpanningTree)
+chunked: DaskArray = da.ones((4, 5))
+lazy = aproarray.mst(chunked, mask=chunked, check_finite=False)
+assert_type(lazy, ChunkedTree)
+assert_type(lazy.persist(), Any)
+aproarray.global_propagate(chunked, lazy, zeta=1)
+aproarray.global_propagate(image, lazy, zeta=1)
+aproarray.global_propagate(chunked, tree, zeta=1)  # type: ignore[call-overload]  # a tree in memory
+aproarray.local_propagate(image, chunked, zeta=1, mask=chunked)
+aproarray.propagate_labels(chunked, chunked, mask=chunked)
+aproarray.refine(chunked, image)
+aproarray.affinity_map(chunked, (0, 0))
+assert_type(aproarray.affinity_map(image, (0, 0)), NDArray[Any])
 
 assert_type(aproarray.global_propagate(image, tree, zeta=1), NDArray[Any])
 assert_type(aproarray.global_propagate([[1.0]], tree, zeta=1), NDArray[Any])

@@ -5,7 +5,17 @@
 """
 
 from aproarray.chunked._global import global_propagate
+from aproarray.chunked._labels import propagate_labels
 from aproarray.chunked._local import local_propagate
+from aproarray.chunked._scores import affinity_map, refine
 from aproarray.chunked._trees import ChunkedTree, mst
 
-__all__ = ["ChunkedTree", "global_propagate", "local_propagate", "mst"]
+__all__ = [
+    "ChunkedTree",
+    "affinity_map",
+    "global_propagate",
+    "local_propagate",
+    "mst",
+    "propagate_labels",
+    "refine",
+]

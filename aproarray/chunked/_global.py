@@ -11,12 +11,12 @@ import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from dask.delayed import Delayed
-from dask.graph_manipulation import bind
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import ArrayLike, NDArray
 
 from aproarray import _arrays, _validate, cpu
 from aproarray.chunked import _arguments, _line, _passes
+from aproarray.chunked._again import read_again
 from aproarray.chunked._boxes import Index
 from aproarray.chunked._line import FullLine, Line, OwnLine
 from aproarray.chunked._passes import Graph
@@ -165,10 +165,6 @@ def _propagate(
             _validate.finite_means(means, f"values in {chunk}", takes_part)
 
 
-def _nothing(*_: Any) -> None:
-    """Wait for what it is given."""
-
-
 def global_propagate(
     values: Any,
     tree: ChunkedTree,
@@ -217,12 +213,10 @@ def global_propagate(
         for item in tree.items()
         for index in tree.boxes.nodes(0)
     ]
-    graph[(ready,)] = _nothing, needed
+    graph[ready] = _passes.wait_for, needed
     up_and_down = HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
-    barrier = Delayed((ready,), up_and_down, layer=name)
-    seed = tokenize(name, "again")
-    inputs = [values, *(tree.source.inputs if tree.kept is None else [])]
-    again, *source = bind(inputs, barrier, seed=seed)
+    barrier = Delayed(ready, up_and_down, layer=name)
+    again, *source = read_again([values, *(tree.source.inputs if tree.kept is None else [])], barrier, name)
     result = _across(name, again, source, up_and_down, tree, zetas, dtype, check_finite)
     return _arguments.channels_back(result if several else result[0], layout, ndim)
 

@@ -136,10 +136,8 @@ def _path_edges(gaps: Array, order: Array) -> tuple[Array, Array]:
     return np.stack([order[:-1][there], order[1:][there]], 1), gaps[there]
 
 
-def _edges_between(
-    ids: Array, part_of: Array, features: Array, box: Box, connectivity: int
-) -> tuple[Array, Array]:
-    """Return the edges (E, 2), rows of `ids`, between pixels of different parts, and their weights."""
+def edges_between(ids: Array, part_of: Array, box: Box, connectivity: int) -> NDArray[np.int64]:
+    """Return the edges (E, 2), rows of `ids`, between pixels of different parts."""
     by_id = np.argsort(ids)
     sorted_ids = ids[by_id]
     coordinates = np.unravel_index(ids, box.image)
@@ -157,8 +155,7 @@ def _edges_between(
         other = by_id[place]
         is_edge = (sorted_ids[place] == wanted) & (part_of[other] != part_of[rows])
         found.append(np.stack([rows[is_edge], other[is_edge]], 1))
-    ends = np.concatenate(found)
-    return ends, cpu.edge_weights(np.ascontiguousarray(features), ends)
+    return np.concatenate(found)
 
 
 def join(lines: list[Line], box: Box, connectivity: int, also: Array, check: bool) -> tuple[Joined, Line]:
@@ -169,7 +166,8 @@ def join(lines: list[Line], box: Box, connectivity: int, also: Array, check: boo
     features = np.concatenate([line.features for line in lines])
     items = np.flatnonzero(ids >= 0)
     part_of = np.searchsorted(bounds, items, "right")
-    ends, weights = _edges_between(ids[items], part_of, features, box, connectivity)
+    ends = edges_between(ids[items], part_of, box, connectivity)
+    weights = cpu.edge_weights(np.ascontiguousarray(features), ends)
     if check:
         _validate.no_overflow(bool(np.isfinite(weights).all()), "image between chunks", features.dtype)
     edges, all_weights = [items[ends]], [weights]

@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 import dask.array as da
 import numpy as np
-from dask.array.overlap import ensure_minimum_chunksize, overlap
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
 from aproarray import _api, _edges, _validate
-from aproarray.chunked import _arguments
+from aproarray.chunked import _arguments, _overlap
 
 Array = NDArray[Any]
 
@@ -71,38 +70,27 @@ def local_propagate(
     image, values = _arguments.channels_last(image, image_layout), _arguments.channels_last(values, layout)
     image = image.rechunk({image.ndim - 1: -1})
     chunks = image.chunks[n_leading:-1]
-    reach = iterations * (kernel_size // 2)
-    depths = [min(reach, extent) for extent in layout.spatial]
-    wide = [
-        ensure_minimum_chunksize(depth, along) if depth else along
-        for depth, along in zip(depths, chunks, strict=True)
-    ]
+    surroundings = _overlap.surroundings(chunks, iterations * (kernel_size // 2))
+    wide = surroundings.chunks
     mask = _arguments.mask(mask, image_layout, image.chunks[:-1], image_shape)
     image = _arguments.floats(image, mask, n_leading)
 
-    def around(array: Any, n_after: int) -> Any:
-        """Return an array whose chunks overlap along the spatial axes, after which it has n_after more."""
-        first = array.ndim - n_after - spatial_ndim
-        array = array.rechunk({first + axis: along for axis, along in enumerate(wide)})
-        depth = dict.fromkeys(range(array.ndim), 0) | {first + axis: d for axis, d in enumerate(depths)}
-        return overlap(array, depth=depth, boundary="none", allow_rechunk=False)
-
     values = values.rechunk(dict(enumerate(image.chunks[:n_leading])))
     rest = values.chunks[n_leading : values.ndim - spatial_ndim - 1]
-    inputs = [around(values, 1), around(image, 1)] + ([] if mask is None else [around(mask, 0)])
+    inputs = [
+        surroundings.around(values, values.ndim - 1 - spatial_ndim), surroundings.around(image, n_leading)
+    ]  # fmt: skip
+    if mask is not None:
+        inputs.append(surroundings.around(mask, mask.ndim - spatial_ndim))
     name = f"local-propagate-{tokenize(*inputs, zeta, kernel_size, iterations, check_finite)}"
     graph: dict[Any, Any] = {}
     leading = image.chunks[:n_leading]
     axes = [range(len(along)) for along in (*leading, *rest, *wide, values.chunks[-1])]
     for index in itertools.product(*axes):
         lead, place = index[:n_leading], index[-1 - spatial_ndim : -1]
-        inner = tuple(
-            slice(depth if i else 0, (depth if i else 0) + along[i])
-            for i, depth, along in zip(place, depths, wide, strict=True)
-        )
         task = functools.partial(
             _propagate,
-            inner=(..., *inner, slice(None)),
+            inner=(..., *surroundings.inner(place), slice(None)),
             chunk=f"chunk {(*lead, *place)}",
             zeta=zeta,
             kernel_size=kernel_size,

@@ -15,13 +15,17 @@ from aproarray.chunked import _line
 from aproarray.chunked._boxes import Boxes, Index
 
 Key = tuple[Any, ...]
-Graph = dict[Key, Any]
+Graph = dict[Key | str, Any]
 KeyOf = Callable[[int, Index], Key]
 
 
 def part(results: Any, place: int) -> Any:
     """Return one of the results of a task."""
     return results[place]
+
+
+def wait_for(*_: Any) -> None:
+    """Wait for what it is given."""
 
 
 def part_of(key: Key, place: int) -> Any:

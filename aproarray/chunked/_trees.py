@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import dask.array as da
 import numpy as np
 from dask.base import DaskMethodsMixin, tokenize
+from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from dask.threaded import get as threaded_get
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from aproarray import _edges, _validate, cpu
 from aproarray.chunked import _arguments, _line, _passes
 from aproarray.chunked._boxes import Box, Boxes, Index
-from aproarray.chunked._line import FullLine, Line, OwnLine
+from aproarray.chunked._line import FullLine, Joined, Line, OwnLine
 from aproarray.chunked._passes import Graph, Key
 
 Array = NDArray[Any]
@@ -416,7 +417,7 @@ class ChunkedTree(DaskMethodsMixin):  # type: ignore[misc]
         layers = HighLevelGraph.from_collections(name, graph, dependencies=self.source.inputs)
         return da.Array(layers, name, tuple((extent,) for extent in first.shape), dtype=self.weights_dtype)
 
-    def affinity(self, index: Any, zeta: float) -> Any:
+    def affinity(self, index: Any, zeta: float | Delayed) -> Any:
         """Return psi of one pixel to all, ``exp(-d_ij / zeta^2)``.
 
         The same as `SpanningTree.affinity`, as a dask array of the tree's shape.
@@ -425,7 +426,7 @@ class ChunkedTree(DaskMethodsMixin):  # type: ignore[misc]
         ----------
         index : int or tuple of int
             The pixel: its flat index, or its coordinates.
-        zeta : float
+        zeta : float or dask.delayed.Delayed
             Scale, above 0, in the units of the image.
 
         Returns
@@ -446,20 +447,58 @@ class ChunkedTree(DaskMethodsMixin):  # type: ignore[misc]
         node = self._nodes(index, "index")
         if node.ndim:
             raise ValueError(f"index must be one pixel, got {node.size} of shape {node.shape}")
-        zeta = _validate.positive(zeta, "zeta")
-        name = f"affinity-{tokenize(self.name, node, zeta)}"
+        later = [zeta] if isinstance(zeta, Delayed) else []
+        scale = later[0].key if later else _validate.positive(zeta, "zeta")
+        name = f"affinity-{tokenize(self.name, node, scale)}"
         graph = self.lines(name, node.ravel(), downwards=True)
         for chunk in self.boxes.nodes(0):
             graph[(f"{name}-result", 0, 0, *chunk)] = (
-                functools.partial(_affinities, box=self.boxes.box(0, chunk), node=int(node), zeta=zeta),
+                functools.partial(_affinities, box=self.boxes.box(0, chunk), node=int(node)),
                 (f"{name}-full", 0, 0, *chunk),
                 _passes.above(_passes.key_of(f"{name}-context", 0), self.boxes, 0, chunk),
+                scale,
             )
 
         def layers(name: str, graph: Graph) -> Any:
-            return HighLevelGraph.from_collections(name, graph, dependencies=self.source.inputs)
+            return HighLevelGraph.from_collections(name, graph, dependencies=[*self.source.inputs, *later])
 
         return self._array(name, graph, self.weights_dtype, layers)
+
+    def sum_of_gaps(self) -> Delayed:
+        """Return the sum of the weights of a tree's edges, and how many there are.
+
+        Joining boxes puts edges between them in the place of others. The difference of the sums of their
+        lines is that of the sums of their trees.
+        """
+        self._check_single("sum_of_gaps")
+        name = f"sum-of-gaps-{tokenize(self.name)}"
+        graph = self.lines(name, NO_PIXELS, downwards=False)
+        own, line, joined = (_passes.key_of(f"{name}-{what}", 0) for what in ("own", "line", "joined"))
+        sums: list[Key] = []
+        for level in range(self.boxes.n_levels):
+            for index in self.boxes.nodes(level):
+                key: Key = (f"{name}-sum", level, *index)
+                children = self.boxes.children(level, index) if level else []
+                whole = joined(level, index) if level else own(0, index)
+                graph[key] = _difference_of_gaps, whole, [line(level - 1, child) for child in children]
+                sums.append(key)
+        graph[name] = _all_gaps, sums
+        layers = HighLevelGraph.from_collections(name, graph, dependencies=self.source.inputs)
+        return Delayed(name, layers, layer=name)
+
+
+def _difference_of_gaps(line: OwnLine | Joined, parts: list[Line]) -> tuple[float, int]:
+    """Return the sum of the finite gaps of a line less those of its parts, and the same of their number."""
+    total, n = 0.0, 0
+    for sign, gaps in ((1, line.gaps), *((-1, part.gaps) for part in parts)):
+        there = gaps[np.isfinite(gaps)]
+        total += sign * float(there.sum(dtype=np.float64))
+        n += sign * len(there)
+    return total, n
+
+
+def _all_gaps(sums: list[tuple[float, int]]) -> tuple[float, int]:
+    return math.fsum(total for total, _ in sums), sum(n for _, n in sums)
 
 
 def _total(counts: list[Array]) -> int:
@@ -485,7 +524,7 @@ def _distances_on(line: Line, first: Array, second: Array) -> Array:
     return found.reshape(first.shape)
 
 
-def _affinities(line: FullLine, context: Line | None, box: Box, node: int, zeta: float) -> Array:
+def _affinities(line: FullLine, context: Line | None, zeta: float, box: Box, node: int) -> Array:
     pixel = int(box.pixels(np.array([node]))[0])
     if pixel < 0 and context is not None:
         there = np.flatnonzero(context.ids == node)

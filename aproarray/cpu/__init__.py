@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as xp
 
+from aproarray.cpu._forests import contracted, edge_levels, flood_from, flood_graph_from
 from aproarray.cpu._global import (
     affinities,
     feature_gradients,
@@ -22,7 +23,7 @@ from aproarray.cpu._global import (
 from aproarray.cpu._labels import Floods, settle, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
-from aproarray.cpu._smoothing import gradient, mean_square_step, smooth
+from aproarray.cpu._smoothing import gradient, smooth, square_steps
 from aproarray.cpu._tree_filter import edge_distances, rooted_trees, tree_filter, tree_filter_gradients
 from aproarray.cpu._trees import (
     are_trees,
@@ -47,13 +48,17 @@ __all__ = [
     "affinities",
     "are_trees",
     "available_workers",
+    "contracted",
     "distances_from",
     "edge_distances",
+    "edge_levels",
     "edge_list_tree",
     "edge_weights",
     "edges",
     "expand_line",
     "feature_gradients",
+    "flood_from",
+    "flood_graph_from",
     "global_gap_gradients",
     "global_propagate",
     "gradient",
@@ -63,7 +68,6 @@ __all__ = [
     "linkage",
     "local_gradients",
     "local_propagate",
-    "mean_square_step",
     "pairwise_affinities",
     "pamr",
     "reduce_line",
@@ -73,6 +77,7 @@ __all__ = [
     "smooth",
     "sorted_edges",
     "sorted_weights",
+    "square_steps",
     "sum_stretches",
     "tree_filter",
     "tree_filter_gradients",

@@ -13,6 +13,9 @@ from libc.stdint cimport int16_t, int32_t, int64_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memset
 
+from aproarray.cpu._levels cimport (
+    DONE, N_LISTS, N_TOP_WORDS, N_WORDS, UNREACHED, apro_lowest_bit, bits_of_lightest, list_of,
+)
 from aproarray.cpu._prefetch cimport prefetch
 
 _PIXEL = np.dtype([("relief", np.float32), ("reached", np.int32)])
@@ -21,7 +24,6 @@ cdef extern from *:
     """
     #include <stdint.h>
     #include <string.h>
-    static int32_t apro_float_bits(float x) { int32_t bits; memcpy(&bits, &x, 4); return bits; }
     /* 2^-x for x from 0 on (2^-126 beyond 126), to 1e-6 of it. Without branches, its limit set among bits:
        compilers make vector code of loops over it. */
     static float apro_half_to(float x) {
@@ -37,44 +39,12 @@ cdef extern from *:
         return power * (((((9.4755365e-4f * rest + 9.2108756e-3f) * rest + 5.5299607e-2f) * rest
             + 0.24017949f) * rest + 0.6931432f) * rest + 0.99999994f);
     }
-    #if defined(_MSC_VER)
-    #include <intrin.h>
-    static int apro_lowest_bit(uint64_t x) {
-        unsigned long i;
-        if (_BitScanForward(&i, (unsigned long) x)) return (int) i;
-        _BitScanForward(&i, (unsigned long) (x >> 32));
-        return (int) i + 32;
-    }
-    #else
-    static int apro_lowest_bit(uint64_t x) { return __builtin_ctzll(x); }
-    #endif
     """
-    int32_t apro_float_bits(float x) noexcept nogil
     float apro_half_to(float x) noexcept nogil
-    int apro_lowest_bit(uint64_t x) noexcept nogil
 
 cdef enum:
-    # Edges wait in lists of nearly equal weight: 2^10 to a power of two, over 16 powers of two.
-    DROPPED_BITS = 13  # of the 23 of a float's fraction
-    N_LISTS = 1 << 14
-    N_WORDS = N_LISTS // 64  # which lists hold edges: a bit each, ...
-    N_TOP_WORDS = N_WORDS // 64  # ... and which of those words are not 0
-    UNREACHED = N_LISTS  # compares as heavier than any list
-    DONE = -1
     MAX_NDIM = 8
     MAX_STEPS = 2 * MAX_NDIM
-
-
-cdef int32_t bits_of_lightest(float heaviest) noexcept nogil:
-    """The bits of the weight from which on weights are told apart, as integers that order them."""
-    cdef int32_t bits = apro_float_bits(heaviest) - ((16 << 23) - (1 << 23))
-    return bits & ~((1 << 23) - 1)
-
-
-cdef inline int32_t list_of(float weight, int32_t lightest_bits) noexcept nogil:
-    """The list of an edge: lists of lighter edges come first."""
-    cdef int32_t k = (apro_float_bits(weight) - lightest_bits) >> DROPPED_BITS
-    return max(0, min(k, N_LISTS - 1))
 
 
 cdef enum:

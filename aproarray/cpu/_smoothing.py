@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aproarray.cpu import _smooth, _workers
 
-__all__ = ["gradient", "mean_square_step", "smooth"]
+__all__ = ["gradient", "smooth", "square_steps"]
 
 Array = NDArray[Any]
 
@@ -71,12 +71,12 @@ def gradient(
     return magnitudes
 
 
-def mean_square_step(
+def square_steps(
     image: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None, workers: int
-) -> float:
-    """Return the mean squared distance of neighbours that take part in an image (..., C), per squared unit.
+) -> list[tuple[float, int]]:
+    """Return for each axis of an image (..., C) the sum of squared distances of neighbours, and their number.
 
-    It is 0 if there are none.
+    Both take part, and distances are per unit.
     """
     *extents, row_length, n_channels = image.shape
     n_rows, ndim = math.prod(extents), image.ndim - 1
@@ -86,9 +86,8 @@ def mean_square_step(
         (1.0,) * ndim if spacing is None else tuple(unit * unit for unit in spacing),
     )  # fmt: skip
     _workers.run_ranges(task, n_rows, workers, _SQUARE * row_length * n_channels * ndim)
-    count = int(counts.sum())
     # Without a rounding error that depends on how NumPy adds.
-    return math.fsum(sums.reshape(-1)) / count if count else 0.0
+    return [(math.fsum(sums[:, axis]), int(counts[:, axis].sum())) for axis in range(ndim)]
 
 
 def _flat(image: Array) -> NDArray[np.float32]:
