@@ -12,6 +12,7 @@ import glob
 import logging
 import math
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -179,7 +180,7 @@ def _read_tiff(path: Path, any_size: bool) -> Raster:
         try:
             values = np.asarray(series.asarray())
         except (NotImplementedError, ValueError) as error:
-            if "imagecodecs" not in str(error):
+            if not re.search("imagecodecs|not supported", str(error)):  # older ones say the second
                 raise
             return _read_tiff_by_pillow(path, series, any_size, error)
         spatial, axes = _channels_last(values, series.axes)

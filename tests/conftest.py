@@ -55,6 +55,18 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason=f"slow, runs with --slow: {mark.args[0]}"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    """Name the package that a file cannot be imported without, where pytest says that it cannot."""
+    report = yield
+    error = report.call.excinfo.value if report.skipped else None
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__
+    if error is not None and "unable to import" in report.longrepr[2]:
+        report.longrepr = (*report.longrepr[:2], f"Skipped: {error.name} is not installed")
+    return report
+
+
 def pytest_collectreport(report):
     """Remember the files that were asked for by name, and cannot run here."""
     if report.skipped:

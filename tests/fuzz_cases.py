@@ -110,9 +110,11 @@ def channels_at(rng: Generator, *arrays: Array) -> tuple[tuple[Array, ...], int]
     return tuple(np.moveaxis(array, -1, axis) for array in arrays), axis
 
 
-@case("mst", "SpanningTree")
+@case("mst", "SpanningTree", "release_memory")
 def trees_of_images(rng: Generator) -> None:
     picture = some_picture(rng)
+    if rng.random() < 0.1:
+        aproarray.release_memory()
     options = {"spatial_ndim": len(picture.shape), "connectivity": picture.connectivity}
     (image,), axis = channels_at(rng, picture.image)
     tree = aproarray.mst(

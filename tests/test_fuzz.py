@@ -16,6 +16,7 @@ from aproarray import related
 
 # The files that compare the gradients of these with finite differences, and their values with loops.
 ELSEWHERE = {
+    "test_widget.py": {"widget"},
     "test_torch.py": {"AffinityPropagation", "GlobalPropagation", "LocalPropagation"},
     "test_torch_tree_filter.py": {"tree_filter_v2"},
     "test_torch_losses.py": {
@@ -33,21 +34,15 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("name", fuzz.CASES)
-def test_cases_pass(name):
+def test_cases_pass_and_what_was_found_stays_mended(name):
     pytest.importorskip(fuzz.NEEDS.get(name, "numpy"))
-    for seed in range(5):
+    for seed in [*range(5), *(seed for case, seed, _ in fuzz.FOUND if case == name)]:
         fuzz.run(name, seed)
-
-
-@pytest.mark.parametrize(("name", "seed", "fault"), fuzz.FOUND)
-def test_what_was_found_stays_mended(name, seed, fault):
-    pytest.importorskip(fuzz.NEEDS.get(name, "numpy"))
-    fuzz.run(name, seed)
 
 
 def test_every_public_function_is_fuzzed():
     covered = set().union(*fuzz_cases.COVERED.values())
-    assert {*aproarray.__all__, *related.__all__} <= covered
+    assert {*aproarray.__all__, *related.__all__} <= covered | ELSEWHERE["test_widget.py"]
     for library in ("torch", "jax"):
         if find_spec(library):
             module = importlib.import_module(f"aproarray.{library}")

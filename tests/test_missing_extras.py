@@ -12,7 +12,10 @@ TESTS = Path(__file__).parent
 
 @pytest.mark.parametrize(
     ("file", "package", "said"),
-    [("test_torch.py", "torch", "torch is not installed"), ("test_quality.py", "skimage", "'skimage'")],
+    [
+        ("test_torch.py", "torch", "torch is not installed"),
+        ("test_mst.py", "skimage", "skimage is not installed"),
+    ],
 )
 def test_a_named_file_names_the_package_that_is_missing(file, package, said, tmp_path):
     (tmp_path / f"{package}.py").write_text(
