@@ -257,7 +257,8 @@ def labels(repeats: int) -> Iterator[Row]:
             what = f"propagate_labels, 256 x 256, {n_labels} labels"
             yield speedup(what, "skimage random_walker, cg_j", ours, theirs, min(repeats, 3))
     large, strokes = inputs.mosaic(1024), inputs.strokes((1024, 1024), 5)
-    others = itertools.cycle(inputs.more_strokes(strokes, 6))
+    # Both sides get the same strokes, one more at every call. After the last one, all but the first are gone.
+    others, same = itertools.tee(itertools.cycle(inputs.more_strokes(strokes, 6)))
     propagator = aproarray.LabelPropagator(large)
     propagator.propagate(strokes)
     with one_cpu():
@@ -265,7 +266,7 @@ def labels(repeats: int) -> Iterator[Row]:
             "another stroke, 1024 x 1024, 5 labels",
             "the first call",
             lambda: propagator.propagate(next(others)),
-            lambda: aproarray.propagate_labels(large, strokes),
+            lambda: aproarray.propagate_labels(large, next(same)),
             repeats,
         )
 

@@ -185,13 +185,23 @@ def settle(
     extents = _extents(places, seeds[at], n_seeds)
 
     n_compared = np.minimum(n_seeds, _COMPARED)
-    begins = np.concatenate([[0], np.cumsum(n_compared)])
-    number = np.arange(begins[-1]) - np.repeat(begins[:-1], n_compared)
-    seeds_before = np.repeat(np.cumsum(n_seeds) - n_seeds, n_compared)
-    chosen = seeds_before + number * np.repeat(n_seeds, n_compared) // np.repeat(n_compared, n_compared)
-    evidence = _settle.Evidence(
-        begins.astype(np.int32), places[chosen], features[at[chosen]], features, shape, units
+    lanes = _settle.SEEDS_AT_ONCE
+    n_filled = -(-n_compared // lanes) * lanes  # the last block of a label repeats its last seed
+    begins = np.concatenate([[0], np.cumsum(n_filled)])
+    number = np.arange(begins[-1]) - np.repeat(begins[:-1], n_filled)
+    of_each = np.repeat(n_compared, n_filled)
+    number = np.minimum(number, of_each - 1)
+    chosen = (
+        np.repeat(np.cumsum(n_seeds) - n_seeds, n_filled) + number * np.repeat(n_seeds, n_filled) // of_each
     )
+
+    def blocks(rows: Array) -> NDArray[np.float64]:
+        return np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1), np.float64)
+
+    evidence = _settle.Evidence(
+        (begins // lanes).astype(np.int32), blocks(places[chosen]), blocks(features[at[chosen]]), features, shape,
+        units,
+    )  # fmt: skip
 
     agreed = np.bincount(np.maximum(first, 0), minlength=n_labels)
     agreed -= np.bincount(np.maximum(first[apart], 0), minlength=n_labels) + n_seeds

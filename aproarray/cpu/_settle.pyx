@@ -1,29 +1,47 @@
 """Which label a pixel takes where floods disagree: how far its seeds are, and how alike, for each."""
 
-from libc.math cimport log1p, sqrt
+from libc.math cimport INFINITY, log, sqrt
 from libc.stdint cimport int32_t, int64_t
 
 cdef enum:
     MAX_NDIM = 8
+    LANES = 8  # seeds that a pixel is compared with at a time
+
+SEEDS_AT_ONCE = LANES
+
+
+cdef inline void add_squares(double *squares, double here, const double *there) noexcept nogil:
+    cdef int lane
+    cdef double step
+    for lane in range(LANES):
+        step = here - there[lane]
+        squares[lane] += step * step
+
+
+cdef inline void keep_least(double *least, const double *squares) noexcept nogil:
+    cdef int lane
+    for lane in range(LANES):
+        least[lane] = min(least[lane], squares[lane])
 
 
 cdef class Evidence:
     """Some seeds of each label, which pixels are compared with.
 
-    Those of label l, from 1 on, are begins[l] to begins[l + 1]: at `places` (S, ndim), in units, with
-    `colours` (S, C). `features` (N, C) are the pixels' own, in an image of a shape whose axes have a spacing.
+    Those of label l, from 1 on, are the blocks begins[l] to begins[l + 1]: at `places` (B, ndim, 8), in units,
+    with `colours` (B, C, 8). A block that is not full repeats seeds. `features` (N, C) are the pixels' own,
+    in an image of a shape whose axes have a spacing.
     """
 
     cdef const int32_t[::1] begins
-    cdef const double[:, ::1] places
-    cdef const float[:, ::1] colours
+    cdef const double[:, :, ::1] places
+    cdef const double[:, :, ::1] colours
     cdef const float[:, ::1] features
     cdef int ndim
     cdef Py_ssize_t strides[MAX_NDIM]
     cdef double spacing[MAX_NDIM]
 
     def __cinit__(
-        self, const int32_t[::1] begins, const double[:, ::1] places, const float[:, ::1] colours,
+        self, const int32_t[::1] begins, const double[:, :, ::1] places, const double[:, :, ::1] colours,
         const float[:, ::1] features, tuple shape, tuple spacing,
     ):
         cdef Py_ssize_t stride = 1, axis
@@ -39,26 +57,29 @@ cdef class Evidence:
     ) noexcept nogil:
         """Measure how far the nearest seed of a label is, and how much the most alike one differs."""
         cdef double place[MAX_NDIM]
-        cdef double near = -1, alike = -1, square, step
-        cdef Py_ssize_t rest = pixel, c, s, n_channels = self.features.shape[1]
-        cdef int axis
+        cdef double[LANES] near, alike, squares
+        cdef Py_ssize_t rest = pixel, c, block, n_channels = self.features.shape[1]
+        cdef int axis, lane
         for axis in range(self.ndim):
             place[axis] = <double> (rest // self.strides[axis]) * self.spacing[axis]
             rest %= self.strides[axis]
-        for s in range(self.begins[label], self.begins[label + 1]):
-            square = 0
+        for lane in range(LANES):
+            near[lane] = alike[lane] = INFINITY
+        for block in range(self.begins[label], self.begins[label + 1]):
+            for lane in range(LANES):
+                squares[lane] = 0
             for axis in range(self.ndim):
-                step = place[axis] - self.places[s, axis]
-                square += step * step
-            if near < 0 or square < near:
-                near = square
-            square = 0
+                add_squares(squares, place[axis], &self.places[block, axis, 0])
+            keep_least(near, squares)
+            for lane in range(LANES):
+                squares[lane] = 0
             for c in range(n_channels):
-                step = <double> self.features[pixel, c] - <double> self.colours[s, c]
-                square += step * step
-            if alike < 0 or square < alike:
-                alike = square
-        distance[0], difference[0] = sqrt(near), sqrt(alike)
+                add_squares(squares, self.features[pixel, c], &self.colours[block, c, 0])
+            keep_least(alike, squares)
+        for lane in range(1, LANES):
+            near[0] = min(near[0], near[lane])
+            alike[0] = min(alike[0], alike[lane])
+        distance[0], difference[0] = sqrt(near[0]), sqrt(alike[0])
 
     def sample(
         self, const int32_t[::1] first_map, const int32_t[::1] second_map, const int32_t[::1] third_map,
@@ -124,9 +145,11 @@ cdef class Evidence:
                     for other in range(k + 1, 3):
                         if brought[other] == label:
                             score += trust[other]
+                    if k > 0 and score <= best:
+                        continue  # it only gets lower
                     self.nearest(pixel, label, &distance, &difference)
-                    score -= strength * (
-                        log1p(per_distance[label] * distance) + log1p(per_difference[label] * difference)
+                    score -= strength * log(
+                        (1 + per_distance[label] * distance) * (1 + per_difference[label] * difference)
                     )
                     if k == 0 or score > best:
                         best_label, best = label, score
