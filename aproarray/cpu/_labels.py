@@ -191,17 +191,16 @@ def settle(
     number = np.arange(begins[-1]) - np.repeat(begins[:-1], n_filled)
     of_each = np.repeat(n_compared, n_filled)
     number = np.minimum(number, of_each - 1)
-    chosen = (
-        np.repeat(np.cumsum(n_seeds) - n_seeds, n_filled) + number * np.repeat(n_seeds, n_filled) // of_each
-    )
+    seeds_before = np.repeat(np.cumsum(n_seeds) - n_seeds, n_filled)
+    chosen = seeds_before + number * np.repeat(n_seeds, n_filled) // of_each
 
     def blocks(rows: Array) -> NDArray[np.float64]:
         return np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1), np.float64)
 
+    begins = (begins // lanes).astype(np.int32)
     evidence = _settle.Evidence(
-        (begins // lanes).astype(np.int32), blocks(places[chosen]), blocks(features[at[chosen]]), features, shape,
-        units,
-    )  # fmt: skip
+        begins, blocks(places[chosen]), blocks(features[at[chosen]]), features, shape, units
+    )
 
     agreed = np.bincount(np.maximum(first, 0), minlength=n_labels)
     agreed -= np.bincount(np.maximum(first[apart], 0), minlength=n_labels) + n_seeds

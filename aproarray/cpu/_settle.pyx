@@ -27,9 +27,9 @@ cdef inline void keep_least(double *least, const double *squares) noexcept nogil
 cdef class Evidence:
     """Some seeds of each label, which pixels are compared with.
 
-    Those of label l, from 1 on, are the blocks begins[l] to begins[l + 1]: at `places` (B, ndim, 8), in units,
-    with `colours` (B, C, 8). A block that is not full repeats seeds. `features` (N, C) are the pixels' own,
-    in an image of a shape whose axes have a spacing.
+    Those of label l, from 1 on, are the blocks begins[l] to begins[l + 1]: at `places` (B, ndim, 8), in
+    units, with `colours` (B, C, 8). A block that is not full repeats its last seed. `features` (N, C) are the
+    pixels' own, in an image of a shape whose axes have a spacing.
     """
 
     cdef const int32_t[::1] begins
