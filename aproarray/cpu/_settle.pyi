@@ -4,6 +4,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+SEEDS_AT_ONCE: int
+
 class Evidence:
     def __init__(
         self,
