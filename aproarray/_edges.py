@@ -2,7 +2,8 @@
 
 Every edge joins a pixel u to a later one v = u + offset. u and v are flat C-order indices. An edge has the id
 ``u << id_bits | k``, where k is the row of its offset. Ids therefore order edges by (u, v). This order breaks
-ties between equal weights, on every backend. No other file defines it.
+ties between equal weights, on every backend. Edges that are listed, of other graphs, are ordered the same way
+where they are read: `cpu/_mst.pyx`, `gpu/kernels/listed_edges.cu`.
 """
 
 from __future__ import annotations
