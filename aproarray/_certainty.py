@@ -61,10 +61,9 @@ class Witnesses:
         for number, relief in enumerate(disturbed[:-1]):
             relief[self._inner] = noise[..., number] * coarse[number % len(coarse)]
         units = tuple(unit * 2 if axis in self._axes else unit for axis, unit in enumerate(units))
-        hops = [step for step in _edges.window_steps(len(shape), 3) if sum(map(abs, step)) == 1]
         self._floods = cpu.Floods(
             disturbed.reshape(len(disturbed), -1),
-            _edges.flat_steps(padded, hops),
+            _edges.flat_steps(padded, _edges.hops(len(padded))),
             padded,
             None if min(units) == max(units) else units,
         )

@@ -66,6 +66,11 @@ def window_steps(ndim: int, kernel_size: int, dilation: int = 1) -> list[tuple[i
     return box_steps((kernel_size // 2,) * ndim, dilation)
 
 
+def hops(ndim: int) -> list[tuple[int, ...]]:
+    """Return the steps to the pixels before and after one along each axis, in lexicographic order."""
+    return [step for step in window_steps(ndim, 3) if sum(map(abs, step)) == 1]
+
+
 def radii_within(shape: Sequence[int], radius: int, dilation: int = 1) -> tuple[int, ...]:
     """Return a window's radius along each axis, less what is outside the image from every pixel."""
     return tuple(min(radius, max(extent - 1, 0) // dilation) for extent in shape)

@@ -241,9 +241,9 @@ class PreparedImage:
         self._reliefs = np.zeros((len(reliefs), *padded), np.float32)
         self._reliefs[(slice(None), *self._inner)] = reliefs
         self._reliefs = self._reliefs.reshape(len(reliefs), -1)
-        self._neighbours = _steps(padded, 1)
+        self._neighbours = _edges.flat_steps(padded, _edges.hops(len(padded)))
         self._floods = cpu.Floods(self._reliefs, self._neighbours, padded, spacing)
-        self._window = _steps(padded, _RADIUS, spacing)
+        self._window = _window(padded, _RADIUS, spacing)
         self._witnesses: _certainty.Witnesses | None = None  # until probabilities are asked for
 
     def propagate(
@@ -896,15 +896,14 @@ def _one_image(
     return one.pixels, one.mask
 
 
-def _steps(shape: tuple[int, ...], reach: int, spacing: tuple[float, ...] | None = None) -> NDArray[np.intp]:
-    """Return the flat steps in an array to a pixel's neighbours: reach 1, one hop; more, a whole window.
+def _window(shape: tuple[int, ...], reach: int, spacing: tuple[float, ...] | None) -> NDArray[np.intp]:
+    """Return the flat steps in an array to the other pixels of a window.
 
     With a spacing, a window reaches so many of its units along each axis.
     """
     steps = [
         step
         for step in _edges.window_steps(len(shape), 2 * reach + 1)
-        if reach > 1 or sum(map(abs, step)) == 1
         if spacing is None or all(abs(a) * unit <= reach for a, unit in zip(step, spacing, strict=True))
     ]
     return _edges.flat_steps(shape, steps)

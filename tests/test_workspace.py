@@ -76,7 +76,8 @@ def test_memory_is_given_back_when_asked_for(traced):
     assert kept - traced() > 20 * image.size
 
 
-def test_memory_is_given_back_when_a_thread_ends(traced):
+def started():
+    """Return a thread that has used its working memory, and the event that it waits for."""
     done, end = threading.Event(), threading.Event()
 
     def work():
@@ -87,6 +88,11 @@ def test_memory_is_given_back_when_a_thread_ends(traced):
     thread = threading.Thread(target=work)
     thread.start()
     done.wait()
+    return thread, end
+
+
+def test_memory_is_given_back_when_a_thread_ends(traced):
+    thread, end = started()
     assert traced() > 900_000
     end.set()
     thread.join()
@@ -94,16 +100,7 @@ def test_memory_is_given_back_when_a_thread_ends(traced):
 
 
 def test_any_thread_may_release_the_memory_of_all(traced):
-    done, end = threading.Event(), threading.Event()
-
-    def work():
-        use(1_000_000)
-        done.set()
-        end.wait()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    done.wait()
+    thread, end = started()
     aproarray.release_memory()
     assert traced() < 100_000
     end.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,13 +33,9 @@ def flood_from(
     arrivals: Array,
 ) -> Table:
     """Flood a padded image from sources, given in any order; fill `arrivals`, and return their table."""
-    if not len(sources):
-        return table
-    order = _forest.in_order(*table, source_arrivals)
-    room = _with_room(table, len(arrivals) + len(sources))
-    shores = _forest.Shores(*room, len(table[0]), arrivals)
-    n = shores.over_grid(relief, steps, heaviest, sources[order], source_arrivals[order], arrivals)
-    return room[0][:n], room[1][:n], room[2][:n]
+    return _flooded(
+        _forest.Shores.over_grid, (relief, steps, heaviest), sources, source_arrivals, table, arrivals
+    )
 
 
 def flood_graph_from(
@@ -51,12 +48,26 @@ def flood_graph_from(
     arrivals: Array,
 ) -> Table:
     """Flood a graph from sources, given in any order; fill `arrivals`, and return their table."""
+    return _flooded(
+        _forest.Shores.over_graph, (starts, targets, levels), sources, source_arrivals, table, arrivals
+    )
+
+
+def _flooded(
+    over: Callable[..., int],
+    place: tuple[Any, ...],
+    sources: Array,
+    source_arrivals: Array,
+    table: Table,
+    arrivals: Array,
+) -> Table:
+    """Flood a place, a grid or a graph, by the method of `_forest.Shores` for it."""
     if not len(sources):
         return table
     order = _forest.in_order(*table, source_arrivals)
     room = _with_room(table, len(arrivals) + len(sources))
     shores = _forest.Shores(*room, len(table[0]), arrivals)
-    n = shores.over_graph(starts, targets, levels, sources[order], source_arrivals[order], arrivals)
+    n = over(shores, *place, sources[order], source_arrivals[order], arrivals)
     return room[0][:n], room[1][:n], room[2][:n]
 
 
