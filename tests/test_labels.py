@@ -6,8 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import aproarray
-from aproarray import LabelPropagator, SpanningTree, _relief, cpu, propagate_labels, reference
-from aproarray._labels import _steps
+from aproarray import LabelPropagator, SpanningTree, _edges, _relief, cpu, propagate_labels, reference
+
+
+def neighbours(shape):
+    return _edges.flat_steps(shape, _edges.hops(len(shape)))
 
 
 def padded(array, fill, pad):
@@ -19,7 +22,7 @@ def floods_of(reliefs, spacing=None):
     ndim = reliefs.ndim - 1
     full = np.pad(reliefs, [(0, 0)] + [(1, 1)] * ndim).astype(np.float32)
     shape = full.shape[1:]
-    return cpu.Floods(full.reshape(len(full), -1), _steps(shape, 1), shape, spacing)
+    return cpu.Floods(full.reshape(len(full), -1), neighbours(shape), shape, spacing)
 
 
 def flooded_by(floods, labels, names=(1, 2, 3), workers=1):
@@ -134,7 +137,7 @@ def test_votes_by_definition(seed, ndim, iterations):
             np.empty(0, np.int32),
             full_held,
             window,
-            _steps(full.shape, 1),
+            neighbours(full.shape),
             3.0,
             iterations,
             shares,
