@@ -62,8 +62,13 @@ def pytest_make_collect_report(collector):
     error = report.call.excinfo.value if report.skipped else None
     while error is not None and not isinstance(error, ModuleNotFoundError):
         error = error.__cause__ or error.__context__
-    if error is not None and "unable to import" in report.longrepr[2]:
-        report.longrepr = (*report.longrepr[:2], f"Skipped: {error.name} is not installed")
+    if report.skipped and "unable to import" in report.longrepr[2]:
+        if error is not None:
+            report.longrepr = (*report.longrepr[:2], f"Skipped: {error.name} is not installed")
+        elif collector.path.is_relative_to(
+            Path(__file__).parent
+        ):  # a fault: pytest would pass over its tests
+            report.outcome, report.longrepr = "failed", f"{collector.path} cannot be imported"
     return report
 
 
