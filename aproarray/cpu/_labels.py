@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray.cpu import _flood, _tally, _workers
-from aproarray.cpu._processor import settling as _settling
+from aproarray.cpu import _flood, _processor, _tally, _workers
 
 __all__ = ["Floods", "settle", "tally", "vote"]
 
@@ -172,6 +170,7 @@ def settle(
     say how far it reaches, and a point says nothing of that.
 
     Distances are in pixels of an image of `shape`, or in units of `spacing`. Of many seeds, 32 are compared.
+    Products are compared rather than sums of logarithms, in float32.
     """
     first, second, third = maps
     n = len(first)
@@ -182,7 +181,7 @@ def settle(
     n_apart = n_seeds = 0
     for bounds in _workers.ranges(n, 1, _workers.LINEAR):
         _workers.check_stop()
-        n_apart, n_seeds = _settling.survey(
+        n_apart, n_seeds = _processor.settling.survey(
             first, second, third, seeds, apart, at, agreed, brought, *bounds, n_apart, n_seeds
         )
     if n_apart == 0:
@@ -195,7 +194,7 @@ def settle(
     extents = _extents(places, seeds[at], of_label)
 
     n_compared = np.minimum(of_label, _COMPARED)
-    lanes = _settling.SEEDS_AT_ONCE
+    lanes = _processor.settling.SEEDS_AT_ONCE
     n_filled = -(-n_compared // lanes) * lanes  # the last block of a label repeats its last seed
     begins = np.concatenate([[0], np.cumsum(n_filled)])
     number = np.arange(begins[-1]) - np.repeat(begins[:-1], n_filled)
@@ -205,7 +204,9 @@ def settle(
     chosen = seeds_before + number * np.repeat(of_label, n_filled) // of_each
     rows = np.concatenate([places[chosen], features[at[chosen]]], axis=1)
     blocks = np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1), np.float32)
-    evidence = _settling.Evidence((begins // lanes).astype(np.int32), blocks, features, shape, units)
+    evidence = _processor.settling.Evidence(
+        (begins // lanes).astype(np.int32), blocks, features, shape, units
+    )
 
     every = np.maximum(agreed // _SAMPLED, 1)
     until, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
@@ -230,7 +231,16 @@ def settle(
     )
     labels = first.copy()
     task = functools.partial(
-        evidence.choose, first, second, third, lead_of_two, lead_of_first, per_distance, per_difference, apart, labels
+        evidence.choose,
+        first,
+        second,
+        third,
+        lead_of_two,
+        lead_of_first,
+        per_distance,
+        per_difference,
+        apart,
+        labels,
     )
     _workers.run_ranges(task, n_apart, workers, _COMPARISONS)
     return labels
