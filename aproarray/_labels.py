@@ -34,6 +34,7 @@ _RADIUS = 2  # of the window that votes: 5 x 5
 _VOTES = (5, 1)  # of images, and of volumes
 _VOTES_BESIDE_EDGES = (1, 0)  # Labels would run along walls, whose pixels are alike.
 _TRUST = (1.5, 1.3, 1.3)  # in the forests at the middle scale, the finest, the coarsest; see `cpu.settle`
+_TRUST_THE_FINEST = (1.0, 2.0, 0.9)  # in volumes, whose objects are small, and where the image is blurred
 _STRENGTH = 12.0
 _ZETA_STEPS = 3.0  # zeta of a vote, in root mean square steps between neighbours
 _REFINE_STEPS = 1.5  # the same for scores
@@ -220,10 +221,17 @@ class PreparedImage:
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
         is_volume = sum(extent > 1 for extent in self._shape) > 2
         self._votes = _VOTES[is_volume]
-        reliefs = _relief.reliefs(features, takes_part, outliers, spacing, workers, usual)
+        gradients = _relief.scales(features, takes_part, spacing, workers)
+        if statistics is None:
+            blurred = _relief.is_blurred(*_relief.square_sums(gradients, takes_part, outliers))
+        else:
+            blurred = statistics.blurred
+        self.trust = _TRUST_THE_FINEST if is_volume or blurred else _TRUST
+        reliefs = _relief.over_what_is_usual(gradients, takes_part, outliers, spacing, workers, usual)
         followed = None if image.edges is None else _relief.with_edges(reliefs, image.edges, takes_part)
         if followed is not None:
             reliefs = followed
+            self.trust = _TRUST
             self._votes = _VOTES_BESIDE_EDGES[is_volume]
         if not step > 0 and (spacing is not None or image.edges is not None):
             # On a plain image every neighbour has the same vote, whatever the scale. They would round off
@@ -267,7 +275,8 @@ class PreparedImage:
                 flat = maps[0].copy()
             else:
                 flat = backend.settle(
-                    maps, flat, self._features, self._padded_shape, self._spacing, _TRUST, _STRENGTH, workers
+                    maps, flat, self._features, self._padded_shape, self._spacing, self.trust, _STRENGTH,
+                    workers,
                 )
             by_relief = np.stack(maps) if with_shares else np.empty((0, 0), np.int32)
         shares = np.empty((0, *self._shape), np.float32)
