@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray.cpu import _flood, _settle, _tally, _workers
+from aproarray.cpu import _flood, _processor, _tally, _workers
 
 __all__ = ["Floods", "settle", "tally", "vote"]
 
@@ -171,72 +170,87 @@ def settle(
     say how far it reaches, and a point says nothing of that.
 
     Distances are in pixels of an image of `shape`, or in units of `spacing`. Of many seeds, 32 are compared.
+    Products are compared rather than sums of logarithms, in float32.
     """
     first, second, third = maps
-    apart = np.flatnonzero((first != second) | (first != third))
-    if len(apart) == 0:
+    n = len(first)
+    # No label is larger than the largest seed's, which all floods bring.
+    n_labels = int(seeds.max(initial=0)) + 1
+    apart, at = np.empty(n, np.int32), np.empty(n, np.int32)
+    agreed, brought = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
+    n_apart = n_seeds = 0
+    for bounds in _workers.ranges(n, 1, _workers.LINEAR):
+        _workers.check_stop()
+        n_apart, n_seeds = _processor.settling.survey(
+            first, second, third, seeds, apart, at, agreed, brought, *bounds, n_apart, n_seeds
+        )
+    if n_apart == 0:
         return first.copy()
     units = (1.0,) * len(shape) if spacing is None else spacing
-    at = np.flatnonzero(seeds > 0)
+    at = at[:n_seeds]
     at = at[np.argsort(seeds[at], kind="stable")]
-    n_seeds = np.bincount(seeds[at])
-    n_labels = len(n_seeds)
+    of_label = np.bincount(seeds[at], minlength=n_labels)
     places = np.stack(np.unravel_index(at, shape), axis=-1) * np.array(units)
-    extents = _extents(places, seeds[at], n_seeds)
+    extents = _extents(places, seeds[at], of_label)
 
-    n_compared = np.minimum(n_seeds, _COMPARED)
-    lanes = _settle.SEEDS_AT_ONCE
+    n_compared = np.minimum(of_label, _COMPARED)
+    lanes = _processor.settling.SEEDS_AT_ONCE
     n_filled = -(-n_compared // lanes) * lanes  # the last block of a label repeats its last seed
     begins = np.concatenate([[0], np.cumsum(n_filled)])
     number = np.arange(begins[-1]) - np.repeat(begins[:-1], n_filled)
     of_each = np.repeat(n_compared, n_filled)
     number = np.minimum(number, of_each - 1)
-    seeds_before = np.repeat(np.cumsum(n_seeds) - n_seeds, n_filled)
-    chosen = seeds_before + number * np.repeat(n_seeds, n_filled) // of_each
-
-    def blocks(rows: Array) -> NDArray[np.float64]:
-        return np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1), np.float64)
-
-    begins = (begins // lanes).astype(np.int32)
-    evidence = _settle.Evidence(
-        begins, blocks(places[chosen]), blocks(features[at[chosen]]), features, shape, units
+    seeds_before = np.repeat(np.cumsum(of_label) - of_label, n_filled)
+    chosen = seeds_before + number * np.repeat(of_label, n_filled) // of_each
+    rows = np.concatenate([places[chosen], features[at[chosen]]], axis=1)
+    blocks = np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1), np.float32)
+    evidence = _processor.settling.Evidence(
+        (begins // lanes).astype(np.int32), blocks, features, shape, units
     )
 
-    agreed = np.bincount(np.maximum(first, 0), minlength=n_labels)
-    agreed -= np.bincount(np.maximum(first[apart], 0), minlength=n_labels) + n_seeds
     every = np.maximum(agreed // _SAMPLED, 1)
-    seen, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
+    until, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
     distances, differences = np.zeros(n_labels), np.zeros(n_labels)
-    for bounds in _workers.ranges(len(seeds), 1, _workers.LINEAR):
+    for bounds in _workers.ranges(n, 1, _workers.LINEAR):
         _workers.check_stop()
-        evidence.sample(first, second, third, seeds, every, seen, distances, differences, counts, *bounds)
+        evidence.sample(first, second, third, seeds, every, until, distances, differences, counts, *bounds)
     usual, usual_difference = distances / np.maximum(counts, 1), differences / np.maximum(counts, 1)
     reach = (distances + _DOUBT * distances.sum() / max(counts.sum(), 1)) / (counts + _DOUBT)
 
-    brought = np.bincount(np.concatenate([one[apart] for one in maps]), minlength=n_labels)
     weight = np.divide(extents, extents + reach, out=np.zeros(n_labels), where=extents > 0)
     strength *= float((weight * brought).sum() / brought.sum()) ** 3
     typical = float((usual_difference * brought).sum() / brought.sum())
-    per_difference = 1 / (_LEAST * typical + usual_difference) if typical > 0 else np.zeros(n_labels)
-
-    farthest = math.hypot(*(extent * unit for extent, unit in zip(shape, units, strict=True)))
-    differs = math.hypot(*(float(channel.max()) - float(channel.min()) for channel in features.T))
+    per_distance, per_difference = np.zeros(n_labels, np.float32), np.zeros(n_labels, np.float32)
+    if strength > 0:
+        per_distance[:] = 1 / (1 + usual)
+        if typical > 0:
+            per_difference[:] = 1 / (_LEAST * typical + usual_difference)
+    own = np.array(trust)
+    lead_of_two, lead_of_first = (
+        _exponential(lead, strength) for lead in (own.sum() - 2 * own, own[0] - own)
+    )
     labels = first.copy()
     task = functools.partial(
         evidence.choose,
         first,
         second,
         third,
-        np.array(trust),
-        strength,
-        strength * (math.log1p(farthest) + math.log1p(differs * float(per_difference.max()))),
-        1 / (1 + usual),
+        lead_of_two,
+        lead_of_first,
+        per_distance,
         per_difference,
         apart,
         labels,
     )
-    _workers.run_ranges(task, len(apart), workers, _COMPARISONS)
+    _workers.run_ranges(task, n_apart, workers, _COMPARISONS)
     return labels
+
+
+def _exponential(leads: Array, strength: float) -> NDArray[np.float32]:
+    """Return exp(lead / strength), in the limit where strength is 0."""
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
+        exponents = np.where(leads == 0, 0.0, leads / np.float64(strength))
+        return np.exp(exponents).astype(np.float32)
 
 
 def _extents(places: Array, labels: Array, counts: Array) -> NDArray[np.float64]:
