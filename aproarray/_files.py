@@ -378,6 +378,18 @@ def read_edges(path: Path, spatial_shape: tuple[int, ...], *, any_size: bool = F
     return values
 
 
+def read_features(path: Path, spatial_shape: tuple[int, ...], *, any_size: bool = False) -> Array:
+    """Return a file's features: numbers for each pixel, on a last axis."""
+    raster = read(path, any_size=any_size)
+    values = image_of(raster)
+    if values.shape == spatial_shape:
+        values = values[..., None]
+    if values.shape[:-1] == spatial_shape:
+        spatial_shape = values.shape
+    _check_numbers(path, raster, values, spatial_shape, ", features")
+    return values
+
+
 def _check_numbers(
     path: Path, raster: Raster, values: Array, spatial_shape: tuple[int, ...], purpose: str
 ) -> None:
