@@ -87,11 +87,11 @@ class LabelPropagator:
     that is computed of the image, as `mask` does. It is computed again for them, and held once more; the next
     call uses it again if it leaves out the same pixels. NaN is allowed where `mask` is False alone.
 
-    The floods and the votes of a call are held too: 42 bytes per pixel, and 66 from the second call on (4 more
-    with a mask). The next call goes on from them. It floods again only where seeds that came, went or changed
-    their label make a difference, and votes anew where other labels do. Its labels are those of a first call,
-    ties included. With `spacing`, each call floods from the start, and 5 bytes are held. Threads may share a
-    propagator: of calls at the same time, one goes on from the last, the others from the start.
+    The floods and the votes of a call are held too: 42 bytes per pixel, and 66 from the second call on, and 4
+    more with a mask. The next call goes on from them. It floods again only where seeds that came, went or
+    changed their label make a difference, and votes anew where other labels do. Its labels are those of a
+    first call, ties included. With `spacing`, each call floods from the start, and 5 bytes are held. Threads
+    may share a propagator: of calls at the same time, one goes on from the last, the others from the start.
 
     A `SpanningTree` would not do in its place. Labels follow three forests: their edges weigh reliefs rather
     than differences of colours, and their roots are the seeds, which a tree cannot know.
