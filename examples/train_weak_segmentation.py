@@ -63,20 +63,22 @@ from aproarray.torch import (
     tree_energy_loss,
 )
 
+Mode = Literal["parallel", "global-local", "local-global"]
 # A term that is added to the unary loss: of probabilities (B, C, H, W) of classes, or (K, 1, H, W) of
 # instances with the image of each, in a region.
 Term = Callable[[Tensor, Scenes, Tensor, Tensor | None], Tensor]
 
 
 def propagation(
-    weights: tuple[float, float], mode: Literal["parallel", "global-local", "local-global"] = "parallel"
+    weights: tuple[float, float], mode: Mode = "parallel", constant_targets: bool = False
 ) -> Term:
-    """Return the term of GP and LP with these weights, with the published scales."""
+    """Return the term of GP and LP with these weights, and the published scales."""
     propagation = AffinityPropagation(mode)
 
     def term(probabilities: Tensor, scenes: Scenes, region: Tensor, image_index: Tensor | None) -> Tensor:
         return apro_loss(
             probabilities, scenes.images, region, propagation=propagation, weights=weights,
+            constant_targets=constant_targets,
             per_instance=image_index is not None, tree=scenes.trees, image_index=image_index,
         )  # fmt: skip
 
@@ -111,11 +113,16 @@ def gated_crf(probabilities: Tensor, scenes: Scenes, region: Tensor, image_index
 CEILING = "full supervision"
 METHODS: dict[str, Term | None] = {
     "unary": None,
-    "+ GP": propagation((1.0, 0.0)),
-    "+ LP": propagation((0.0, 1.0)),
-    "+ GP and LP": propagation((1.0, 1.0)),
-    "LP of GP": propagation((1.0, 1.0), "global-local"),
-    "GP of LP": propagation((1.0, 1.0), "local-global"),
+    # With the defaults of `apro_loss`.
+    "+ GP": propagation((0.3, 0.0)),
+    "+ LP": propagation((0.0, 0.3)),
+    "+ GP and LP": propagation((0.3, 0.3)),
+    # With the published weights, and targets that are constants.
+    "published GP": propagation((1.0, 0.0), constant_targets=True),
+    "published LP": propagation((0.0, 1.0), constant_targets=True),
+    "published GP and LP": propagation((1.0, 1.0), constant_targets=True),
+    "published LP of GP": propagation((1.0, 1.0), "global-local", True),
+    "published GP of LP": propagation((1.0, 1.0), "local-global", True),
     "tree energy loss": tree_energy,
     "mean-field loss": mean_field,
     "gated CRF loss": gated_crf,
