@@ -72,7 +72,8 @@ def test_quick_mode(example, tmp_path, capsys):
 def test_every_loss_takes_boxes(example, scenes):
     told = made.annotate(scenes.masks, "boxes", seed=0)
     scores = torch.randn(12, 4, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    losses = {name: example.loss(scores, scenes, told, term, 1.0) for name, term in example.METHODS.items()}
+    methods = example.METHODS | example.TRIALS
+    losses = {name: example.loss(scores, scenes, told, method, 1.0) for name, method in methods.items()}
     for name, loss in losses.items():
         (gradient,) = torch.autograd.grad(loss, scores, retain_graph=True)
         assert torch.isfinite(gradient).all()
