@@ -15,6 +15,7 @@ from PIL import Image  # noqa: E402
 from aproarray.torch import mst  # noqa: E402
 
 made = pytest.importorskip("scenes", reason="needs a checkout: run from the repository")
+results_of = pytest.importorskip("results", reason="needs a checkout: run from the repository")
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,12 @@ def test_a_stopped_table_goes_on(example, folder, tmp_path, capsys, monkeypatch)
     assert anew == runs
     with pytest.raises(SystemExit, match="other settings: steps 1, now 2"):
         example.main([*arguments, "--steps", "2"])
+    first, second = (results_of.Results(tmp_path / "shared.json", {"steps": 1}) for _ in range(2))
+    first.add({"seed": 0}, {"value": 1})
+    second.add({"seed": 1}, {"value": 2})
+    first.add({"seed": 0}, {"value": 3})
+    assert second.get({"seed": 0}) == {"seed": 0, "value": 3}
+    assert [run["value"] for run in first.runs] == [2, 3]
     results.write_text("[]")
     with pytest.raises(SystemExit, match="no file of results"):
         example.main(arguments)
