@@ -88,10 +88,15 @@ def test_apro_loss_of_boxes():
     for _ in range(3):
         by_window = BOXES * local_propagate(by_window, IMAGE[INDEX], zeta=0.4, kernel_size=3, iterations=1)
     expected = sum(
-        0.3 * absolute_difference(y[k], p[k], BOXES[k]) / 3 for y in (by_tree, by_window) for k in range(3)
+        absolute_difference(y[k], p[k], BOXES[k]) / 3 for y in (by_tree, by_window) for k in range(3)
     )
     loss = apro_loss(INSTANCES, IMAGE, BOXES, propagation=SMALL, per_instance=True, image_index=INDEX)
     assert number(loss) == pytest.approx(expected)
+    published = apro_loss(
+        INSTANCES, IMAGE, BOXES, propagation=SMALL, per_instance=True, image_index=INDEX,
+        weights=(1.0, 1.0), constant_targets=True,
+    )  # fmt: skip
+    assert torch.equal(*(torch.autograd.grad(each, INSTANCES)[0] for each in (loss, published)))
 
 
 def test_targets_of_apro_loss_have_gradients_by_values_alone():

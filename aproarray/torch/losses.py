@@ -31,8 +31,8 @@ def apro_loss(
     *,
     propagation: AffinityPropagation | None = None,
     per_instance: bool = False,
-    weights: tuple[float, float] = (0.3, 0.3),
-    constant_targets: bool = False,
+    weights: tuple[float, float] | None = None,
+    constant_targets: bool | None = None,
     tree: Tree | None = None,
     image_index: Tensor | None = None,
 ) -> Tensor:
@@ -55,12 +55,13 @@ def apro_loss(
     per_instance : bool
         Whether each of the K masks is an instance with a region of its own, its box: the loss is a mean over
         the masks, and p is 0 where the region is 0, before and after every step of LP.
-    weights : (float, float)
+    weights : (float, float), optional
         Of the terms of GP and LP; a term of weight 0 is not computed. A cascade has one term, and the
-        first weight. The paper has 2 and 1 with one detector, 1 and 1 with another.
-    constant_targets : bool
-        Whether targets are constants, as in the paper. By default they have a gradient: to p, through the
-        values that are propagated, not through the affinities.
+        first weight. None: 1 and 1 for instances, 0.3 and 0.3 for classes. The paper has 2 and 1 with one
+        detector, else 1 and 1.
+    constant_targets : bool, optional
+        Whether targets are constants, as published. Else they have a gradient: to p, through the values that
+        are propagated, not through the affinities. None: as `per_instance`.
     tree : Tree, optional
         Of the images, where it is known already.
     image_index : (K,) integer tensor, optional
@@ -69,6 +70,14 @@ def apro_loss(
     Returns
     -------
     tensor of no axes
+
+    Notes
+    -----
+    The published form is ``weights=(1.0, 1.0), constant_targets=True``. It is the default for boxes. Where a
+    network learns from points, it can merge classes that the points hardly tell apart: constant targets pull
+    an unsure network away from a class even where they are right. The defaults for points and scribbles
+    have helped with both. Let the loss rise from 0 in the first half of the training. See "Training with
+    weak annotations" in the documentation.
 
     References
     ----------
@@ -88,10 +97,14 @@ def apro_loss(
         propagation = AffinityPropagation()
     if not isinstance(propagation, AffinityPropagation):
         raise TypeError(f"propagation must be an AffinityPropagation, got a {type(propagation).__name__}")
+    if weights is None:
+        weights = (1.0, 1.0) if per_instance else (0.3, 0.3)
     if not isinstance(weights, tuple | list) or len(weights) != 2:
         raise TypeError(f"weights must be two numbers, of GP and LP, got {weights!r}")
+    if constant_targets is None:
+        constant_targets = per_instance
     if not isinstance(constant_targets, bool):
-        raise TypeError(f"constant_targets must be True or False, got {constant_targets!r}")
+        raise TypeError(f"constant_targets must be True, False or None, got {constant_targets!r}")
     of_tree, of_window = weights
     p, inside = (
         probabilities.detach() if constant_targets else probabilities,
