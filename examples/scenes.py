@@ -183,6 +183,19 @@ def select(scenes: Scenes, index: Tensor) -> Scenes:
     return Scenes(scenes.images[index], scenes.masks[index], Tree(*(part[index] for part in scenes.trees)))
 
 
+def crops(scenes: Scenes, size: int) -> tuple[Scenes, Tensor]:
+    """Cut scenes into squares that do not overlap; return them, and the scene that each is from."""
+    rows, columns = (extent // size for extent in scenes.masks.shape[1:])
+    if not rows * columns:
+        raise SystemExit(f"no crop of {size} fits into images of {tuple(scenes.masks.shape[1:])}")
+    cut = scenes.images[..., : rows * size, : columns * size].unflatten(-1, (columns, size))
+    images = cut.unflatten(-3, (rows, size)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2).contiguous()
+    cut = scenes.masks[..., : rows * size, : columns * size].unflatten(-1, (columns, size))
+    masks = cut.unflatten(-3, (rows, size)).permute(0, 1, 3, 2, 4).flatten(0, 2).contiguous()
+    of_scene = torch.arange(len(scenes.masks)).repeat_interleave(rows * columns)
+    return Scenes(images, masks, mst(images)), of_scene
+
+
 def instances(mask: Array) -> Iterator[tuple[int, Array]]:
     """Yield class and pixels of every connected piece of a mask that is worth annotating."""
     for class_ in np.unique(mask[mask != VOID]):
