@@ -281,9 +281,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--quick", action="store_true", help="one seed, fewer steps")
     parser.add_argument("--data", type=Path, help="a folder of images and labels: SPLIT/image, SPLIT/label")
-    parser.add_argument(
-        "--shrink", type=int, default=1, help="average the folder's images over N x N pixels"
-    )
+    parser.add_argument("--shrink", type=int, default=1, help="average the folder's images over N x N pixels")
     parser.add_argument("--ignore", type=int, default=VOID, help="label of pixels without a class")
     parser.add_argument("--novel", type=int, nargs="+", help="classes without masks (needed with --data)")
     parser.add_argument("--size", type=int, default=48, help="side of a crop in pixels (default 48)")
@@ -307,7 +305,9 @@ def main(argv: Sequence[str] | None = None) -> Results:
         parser.error("argument --novel: --data needs the classes without masks")
     steps, seeds = (min(options.steps, 150), 1) if options.quick else (options.steps, options.seeds)
     methods = options.methods or list(METHODS)
-    shared: dict[str, Any] = {name: getattr(options, name) for name in ("held_out", "shrink", "size", "novel")}
+    shared: dict[str, Any] = {
+        name: getattr(options, name) for name in ("held_out", "shrink", "size", "novel")
+    }
     shared |= {"data": options.data.name if options.data else "generated", "steps": steps}
     results = Results(options.results, shared)
     predictions: dict[str, Tensor] = {}
