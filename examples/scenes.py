@@ -21,6 +21,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage import data, draw, measure, morphology, transform
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
 from aproarray.torch import Tree, mst
@@ -183,6 +184,12 @@ def select(scenes: Scenes, index: Tensor) -> Scenes:
     return Scenes(scenes.images[index], scenes.masks[index], Tree(*(part[index] for part in scenes.trees)))
 
 
+def tags_of(masks: Tensor, n_classes: int, least: float = 0.0) -> Tensor:
+    """Return which classes (B, n_classes) take more than a share of each image (B, H, W)."""
+    classes = F.one_hot(masks.where(masks != VOID, n_classes).flatten(1), n_classes + 1)
+    return classes.float().mean(1)[:, :-1] > least
+
+
 def crops(scenes: Scenes, size: int) -> tuple[Scenes, Tensor]:
     """Cut scenes into squares that do not overlap; return them, and the scene that each is from."""
     rows, columns = (extent // size for extent in scenes.masks.shape[1:])
@@ -279,12 +286,12 @@ class Network(nn.Module):
         """Return class scores (B, n_classes, H, W)."""
         skipped = []
         for level, block in enumerate(self.down):
-            x = block(nn.functional.max_pool2d(x, 2) if level else x)
+            x = block(F.max_pool2d(x, 2) if level else x)
             skipped.append(x)
         skipped.pop()
         for block in self.up:
             above = skipped.pop()
-            x = block(torch.cat([nn.functional.interpolate(x, above.shape[2:], mode="bilinear"), above], 1))
+            x = block(torch.cat([F.interpolate(x, above.shape[2:], mode="bilinear"), above], 1))
         scores: Tensor = self.classify(x)
         return scores
 

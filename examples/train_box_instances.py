@@ -51,7 +51,6 @@ from torch.nn import functional as F  # noqa: N812
 
 from aproarray.torch import (
     AffinityPropagation,
-    GlobalPropagation,
     LocalPropagation,
     Tree,
     apro_loss,

@@ -3,10 +3,11 @@
 Classes without masks, by similarity from those with
 ====================================================
 
-Similarity transfer (SimFormer): some images have the masks of base classes, the others nothing but the list of
-their classes. Whether two pixels are of one class is learned on the base classes, and what was learned tells
-the other images which of their pixels belong together. Pairs are of pixels of one image (self-pair) or of two
-(cross-pair). The networks classify pixels, or proposals whose masks are the similarity of proposals and pixels.
+Similarity transfer (SimFormer): some images have the masks of base classes, the others nothing but the list
+of their classes. Whether two pixels are of one class is learned on the base classes, and what was learned
+tells the other images which of their pixels belong together. Pairs are of pixels of one image (self-pair) or
+of two (cross-pair). The networks classify pixels, or proposals whose masks are the similarity of proposals
+and pixels.
 
 Run it with ``python examples/transfer_similarity.py --quick`` (minutes), without ``--quick`` for the whole
 table, and with ``--data FOLDER`` for images and labels ``SPLIT/image/NAME.jpg`` and ``SPLIT/label/NAME.png``.

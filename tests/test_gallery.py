@@ -85,6 +85,10 @@ def test_the_object_of_a_pixel_lights_up(drawn, name, inside, outside):
     near = drawn("affinity")["maps"][name, "local"]
     assert near.max() == 1
     assert 0.0001 < (near > 0.3).mean() < 0.05
+    for kind in ("tree filter", "window of full size"):
+        other = drawn("affinity")["maps"][name, kind]
+        assert other.max() == 1
+        assert np.median(other[inside]) < np.median(seen[inside])
 
 
 def test_grains_come_apart(drawn):
