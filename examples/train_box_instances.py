@@ -435,12 +435,9 @@ def figure(pictures: Pictures, found: dict[str, list[tuple[Array, Array]]]) -> F
                 maps[method][mask] = number
         axes[0].imshow(image)
         for down, across in filter(None, ndimage.find_objects(label)):
-            axes[0].add_patch(
-                Rectangle(
-                    (across.start - 0.5, down.start - 0.5), across.stop - across.start, down.stop - down.start,
-                    fill=False, edgecolor="orange", linewidth=0.8,
-                )
-            )  # fmt: skip
+            corner = (across.start - 0.5, down.start - 0.5)
+            sides = (across.stop - across.start, down.stop - down.start)
+            axes[0].add_patch(Rectangle(corner, *sides, fill=False, edgecolor="orange", linewidth=0.8))
         for place, (name, numbers) in zip(axes[1:], maps.items(), strict=True):
             place.imshow(label2rgb(numbers, image, alpha=0.5, bg_label=0))
             place.set_title(name if row == 0 else "", fontsize=9)

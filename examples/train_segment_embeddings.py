@@ -112,7 +112,7 @@ def regions(scenes: Scenes) -> Tensor:
 
 
 def shortened(labels: Tensor, length: int, seed: int) -> Tensor:
-    """Return scribbles of which `length` percent are left, around a random pixel: with 0, this pixel alone."""
+    """Return scribbles of which `length` percent are left, around a random pixel; with 0, this pixel."""
     rng = np.random.default_rng(seed)
     kept = np.full(labels.shape, VOID)
     for label, out in zip(labels.numpy(), kept, strict=True):

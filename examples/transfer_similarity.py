@@ -21,6 +21,7 @@ Results go to a JSON file after each run. The same command goes on where it was 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -31,7 +32,20 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from results import Results
-from scenes import KINDS, VOID, Network, Scenes, crops, draw_figure, fit, generate, load, percent, select
+from scenes import (
+    KINDS,
+    VOID,
+    Network,
+    Scenes,
+    crops,
+    draw_figure,
+    fit,
+    generate,
+    load,
+    percent,
+    select,
+    tags_of,
+)
 from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -67,6 +81,8 @@ class Method(NamedTuple):
     """Whether the learned similarity teaches the images with tags."""
     proposals: bool = False
     """Whether classes are those of proposals."""
+    all_masks: bool = False
+    """Whether all images have the masks of all classes."""
 
 
 METHODS = {
@@ -77,7 +93,9 @@ METHODS = {
     "proposals, basic": Method(proposals=True),
     "proposals, self-pair": Method("self", proposals=True),
     "proposals, cross-pair": Method("cross", proposals=True),
+    "all masks": Method(all_masks=True),
 }
+HEADS = ("of both pixels", "of their difference")
 
 
 class Task(NamedTuple):
@@ -89,6 +107,11 @@ class Task(NamedTuple):
     held_out: Scenes
     novel: tuple[int, ...]
     n_classes: int
+
+    @property
+    def told(self) -> Tensor:
+        """The masks with nothing but the base classes."""
+        return self.seen.masks.masked_fill(torch.isin(self.seen.masks, torch.tensor(self.novel)), VOID)
 
     @property
     def base(self) -> tuple[int, ...]:
@@ -138,20 +161,15 @@ class Segmenter(nn.Module):
         return embeddings, self.classify(embeddings)
 
 
-def tags_of(masks: Tensor, n_classes: int) -> Tensor:
-    """Return which classes are in each image (B, C), small traces aside."""
-    of_pixels = F.one_hot(masks.where(masks != VOID, n_classes).flatten(1), n_classes + 1)
-    return of_pixels.float().mean(1)[:, :-1] >= TAGGED
-
-
 def train(task: Task, method: Method, n_pixels: int, seed: int, steps: int, progress: str) -> Segmenter:
     """Train with masks of base classes in some images, and tags of all classes in the others."""
     torch.manual_seed(seed)
     network = Segmenter(task.n_classes, method.proposals)
-    images, is_novel = task.seen.images, torch.isin(task.seen.masks, torch.tensor(task.novel))
-    masks, tags = task.seen.masks.masked_fill(is_novel, VOID), tags_of(task.seen.masks, task.n_classes)
-    told = (masks != VOID).flatten(1).any(1)  # pairs need a pixel of a known class
-    parts = [torch.nonzero(chosen)[:, 0] for chosen in (task.has_masks & told, ~task.has_masks)]
+    images, masks = task.seen.images, task.seen.masks if method.all_masks else task.told
+    tags = tags_of(task.seen.masks, task.n_classes, TAGGED)
+    known = (masks != VOID).flatten(1).any(1)  # pairs need a pixel of a known class
+    with_masks, with_tags = task.has_masks & known, ~task.has_masks
+    parts = [torch.nonzero(chosen)[:, 0] for chosen in (with_masks, with_tags)]
     everywhere = torch.ones(BATCH, *masks.shape[1:], dtype=torch.bool)
     shift = int(method.pairs == "cross")
 
@@ -159,22 +177,25 @@ def train(task: Task, method: Method, n_pixels: int, seed: int, steps: int, prog
         return network.similarity(features, features.roll(shift, 0))
 
     def loss(_: Tensor, done: float) -> Tensor:
-        with_masks, with_tags = (part[torch.randint(len(part), (BATCH,))] for part in parts)
-        chosen = torch.cat([with_masks, with_tags])
-        flipped = torch.rand(()) < 0.5
-        known = masks[with_masks].flip(-1) if flipped else masks[with_masks]
-        embeddings, shares = network(images[chosen].flip(-1) if flipped else images[chosen])
-        total = F.nll_loss((shares[:BATCH] + 1e-6).log(), known, ignore_index=VOID)
+        chosen = torch.cat([part[torch.randint(len(part), (BATCH,))] for part in parts])
+        batch, labels = images[chosen], masks[chosen]
+        if torch.rand(()) < 0.5:
+            batch, labels = batch.flip(-1), labels.flip(-1)
+        embeddings, shares = network(batch)
+        if method.all_masks:
+            return F.nll_loss((shares + 1e-6).log(), labels, ignore_index=VOID)
+        labels = labels[:BATCH]
+        total = F.nll_loss((shares[:BATCH] + 1e-6).log(), labels, ignore_index=VOID)
         # A class that an image has should have its surest pixels, one that it has not should have none.
         surest = shares[BATCH:].flatten(2).topk(int(SUREST * masks[0].numel())).values.mean(2)
-        of_tags = F.binary_cross_entropy(surest.clamp(1e-6, 1 - 1e-6), tags[with_tags].float())
+        of_tags = F.binary_cross_entropy(surest.clamp(1e-6, 1 - 1e-6), tags[chosen[BATCH:]].float())
         total = total + TAG_WEIGHT * of_tags
         if method.pairs is None:
             return total
-        index = sample_pixels(known != VOID, n_pixels)
-        labels = known.flatten(1).gather(1, index)
+        index = sample_pixels(labels != VOID, n_pixels)
+        classes = labels.flatten(1).gather(1, index)
         logits = pairs(gather_pixels(embeddings[:BATCH], index))
-        total = total + similarity_learning_loss(logits, labels, labels.roll(shift, 0))
+        total = total + similarity_learning_loss(logits, classes, classes.roll(shift, 0))
         if not method.distilled:
             return total
         index = sample_pixels(everywhere, n_pixels)
@@ -188,8 +209,27 @@ def train(task: Task, method: Method, n_pixels: int, seed: int, steps: int, prog
     return network.eval()
 
 
+@torch.no_grad()
+def predict(network: Segmenter, images: Tensor) -> Tensor:
+    """Return the class of every pixel (B, H, W)."""
+    return torch.cat([network(part)[1].argmax(1) for part in images.split(64)])
+
+
+class Difference(nn.Module):
+    """The learned likeness of pairs of pixels by the difference of their features, whatever these are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(N_FEATURES, 64), nn.ReLU(), nn.Linear(64, 1))
+
+    def forward(self, features: Tensor, reference: Tensor) -> Tensor:
+        """Return the logits (B, J, J') of all pairs."""
+        logits: Tensor = self.score((features[:, :, None] - reference[:, None]).abs())[..., 0]
+        return logits
+
+
 def roc_area(scores: Tensor, positive: Tensor) -> float:
-    """Return the area under the ROC curve: how often a positive one of two scores is the larger."""
+    """Return the area under the ROC curve: how often a positive one of two scores is the larger; or NaN."""
     ranks, chosen = rankdata(scores.numpy()), positive.numpy()
     n = int(chosen.sum())
     if not 0 < n < len(ranks):
@@ -197,51 +237,89 @@ def roc_area(scores: Tensor, positive: Tensor) -> float:
     return float((ranks[chosen].sum() - n * (n + 1) / 2) / (n * (len(ranks) - n)))
 
 
-@torch.no_grad()
-def measure(network: Segmenter, task: Task, seed: int) -> tuple[dict[str, float], Tensor]:
-    """Return the mean IoU, how well similarity tells novel classes apart, and the classes of held-out images.
+def study(network: Segmenter, task: Task, seed: int, steps: int = 300) -> dict[str, float]:
+    """Return how well likeness that is learned on base classes tells others apart, on fixed embeddings.
 
-    Pairs are of two pixels of novel classes: of one image ("within"), or of two images ("between").
+    Of self-pairs and of cross-pairs, by two kinds of heads: the mean area under the ROC curve over held-out
+    images that have pixels of several classes, base or novel. Pairs are of one image, or of two.
     """
     generator = torch.Generator().manual_seed(seed)
-    masks = task.held_out.masks
-    is_novel = torch.isin(masks, torch.tensor(task.novel))
-    predicted, index = torch.empty_like(masks), torch.zeros(len(masks), 100, dtype=torch.int64)
-    some = is_novel.flatten(1).any(1)
-    index[some] = sample_pixels(is_novel[some], 100, generator=generator)
-    features = torch.empty(len(masks), 100, N_FEATURES)
-    for batch in torch.arange(len(masks)).split(64):
-        embeddings, shares = network(task.held_out.images[batch])
-        predicted[batch] = shares.argmax(1)
-        features[batch] = gather_pixels(embeddings, index[batch])
-    measured = {
-        name: mean_iou(predicted, masks, classes=classes, ignore_index=VOID)
-        for name, classes in (("base", task.base), ("novel", task.novel))
+
+    def sampled(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the embeddings (B, J, D) and classes (B, J) of pixels with a class."""
+        chosen = torch.nonzero((labels != VOID).flatten(1).any(1))[:, 0]
+        chosen = chosen[torch.randperm(len(chosen), generator=generator)[:256]]
+        index = sample_pixels(labels[chosen] != VOID, 100, generator=generator)
+        with torch.no_grad():
+            embeddings = [
+                gather_pixels(network(images[part])[0], places)
+                for part, places in zip(chosen.split(64), index.split(64), strict=True)
+            ]
+        return torch.cat(embeddings), labels[chosen].flatten(1).gather(1, index)
+
+    features, labels = sampled(task.seen.images[task.has_masks], task.told[task.has_masks])
+    is_novel = torch.isin(task.held_out.masks, torch.tensor(task.novel))
+    asked = {
+        "base": sampled(task.held_out.images, task.held_out.masks.masked_fill(is_novel, VOID)),
+        "novel": sampled(task.held_out.images, task.held_out.masks.masked_fill(~is_novel, VOID)),
     }
-    labels, features = masks.flatten(1).gather(1, index)[some][:256], features[some][:256]
-    for name, shift in (("within", 0), ("between", 1)):
-        logits = network.similarity(features, features.roll(shift, 0))
-        same = labels[:, :, None] == labels.roll(shift, 0)[:, None]
-        measured[name] = roc_area(logits.flatten(), same.flatten())
-    return measured, predicted
+    areas = {}
+    for pairs, head in itertools.product(("self", "cross"), HEADS):
+        torch.manual_seed(seed)
+        similarity = PairSimilarity(N_FEATURES) if head == HEADS[0] else Difference()
+        optimizer = torch.optim.Adam(similarity.parameters(), 3e-3)
+        shift = int(pairs == "cross")
+        for _ in range(steps):
+            index = torch.randint(len(features), (2 * BATCH,))
+            one, classes = features[index], labels[index]
+            loss = similarity_learning_loss(
+                similarity(one, one.roll(shift, 0)), classes, classes.roll(shift, 0)
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        for (kind, (one, classes)), (where, step) in itertools.product(
+            asked.items(), (("one image", 0), ("two images", 1))
+        ):
+            with torch.no_grad():
+                logits = torch.cat(
+                    [
+                        similarity(a, b)
+                        for a, b in zip(one.split(32), one.roll(step, 0).split(32), strict=True)
+                    ]
+                )
+            same = classes[:, :, None] == classes.roll(step, 0)[:, None]
+            each = [roc_area(a.flatten(), b.flatten()) for a, b in zip(logits, same, strict=True)]
+            areas[f"{pairs}-pairs, {head}, {kind}, {where}"] = float(np.nanmean(each))
+    return areas
+
+
+def study_table(results: Results) -> str:
+    """Return the areas under the ROC curve in percent, as markdown."""
+    columns = [f"{kind}, {where}" for kind in ("base", "novel") for where in ("one image", "two images")]
+    lines = [
+        f"| network | learned from | perceptron | {' | '.join(columns)} |",
+        f"|---|---|---|{'---:|' * len(columns)}",
+    ]
+    for method in METHODS:
+        areas = [run["study"] for run in results.runs if run["method"] == method and "study" in run]
+        for pairs, head in itertools.product(("self", "cross"), HEADS if areas else ()):
+            cells = [
+                percent([area[f"{pairs}-pairs, {head}, {column}"] for area in areas]) for column in columns
+            ]
+            lines.append(f"| {method} | {pairs}-pairs | {head} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def table(results: Results, methods: Sequence[str], n_pixels: Sequence[int]) -> str:
     """Return the mean IoU in percent, mean and standard deviation over the seeds, as markdown."""
-    lines = [
-        "| similarity | base classes | novel classes | pairs of an image | pairs of two images |",
-        "|---|---:|---:|---:|---:|",
-    ]
+    lines = ["| similarity | base classes | novel classes |", "|---|---:|---:|"]
     for method in methods:
         for n in n_pixels if METHODS[method].pairs else n_pixels[:1]:
             runs = [run for run in results.runs if run["method"] == method and run["pixels"] == n]
             name = f"{method}, J = {n}" if METHODS[method].pairs and len(n_pixels) > 1 else method
-            cells = [percent([run[part] for run in runs]) for part in ("base", "novel")]
-            cells += [
-                percent([run[part] for run in runs]) if METHODS[method].pairs else ""
-                for part in ("within", "between")
-            ]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            base, novel = (percent([run[part] for run in runs]) for part in ("base", "novel"))
+            lines.append(f"| {name} | {base} | {novel} |")
     return "\n".join(lines)
 
 
@@ -322,7 +400,13 @@ def main(argv: Sequence[str] | None = None) -> Results:
                 start = time.perf_counter()
                 network = train(task, METHODS[method], n, seed, steps, f"{method}, J {n}, seed {seed}")
                 seconds = round(time.perf_counter() - start)
-                measured, predictions[method] = measure(network, task, seed)
+                predictions[method] = predicted = predict(network, task.held_out.images)
+                measured: dict[str, Any] = {
+                    name: mean_iou(predicted, task.held_out.masks, classes=classes, ignore_index=VOID)
+                    for name, classes in (("base", task.base), ("novel", task.novel))
+                }
+                if METHODS[method].pairs is None:
+                    measured["study"] = study(network, task, seed)
                 results.add(key, measured | {"seconds": seconds})
                 print(
                     f"{method}, J {n}, seed {seed}: mIoU {100 * measured['base']:.1f} base, "
@@ -330,10 +414,12 @@ def main(argv: Sequence[str] | None = None) -> Results:
                     file=sys.stderr,
                 )
     print(
-        f"\nMean IoU, and area under the ROC curve of pairs of novel classes, in percent: "
-        f"{len(task.held_out.masks)} images of {options.held_out}, {seeds} seed(s), {steps} steps:\n"
+        f"\nMean IoU in percent over {len(task.held_out.masks)} images of {options.held_out}, "
+        f"{seeds} seed(s), {steps} steps:\n"
     )
     print(table(results, methods, options.pixels))
+    print("\nLikeness learned on base classes and fixed embeddings, area under the ROC curve in percent:\n")
+    print(study_table(results))
     if options.figure:
         figure(task, predictions).savefig(options.figure)
         print(f"\nsaved {options.figure}")

@@ -85,10 +85,21 @@ def test_the_object_of_a_pixel_lights_up(drawn, name, inside, outside):
     near = drawn("affinity")["maps"][name, "local"]
     assert near.max() == 1
     assert 0.0001 < (near > 0.3).mean() < 0.05
-    for kind in ("tree filter", "window of full size"):
-        other = drawn("affinity")["maps"][name, kind]
-        assert other.max() == 1
-        assert np.median(other[inside]) < np.median(seen[inside])
+
+
+def test_a_sum_of_steps_is_no_nearer_than_the_largest(drawn):
+    import aproarray
+
+    script = drawn("affinity")
+    image, pixel = script["photographs"]["chelsea"] / 255, script["pixels"]["chelsea"]
+    filtered = script["by_tree_filter"](image, pixel, zeta=0.1)
+    largest = aproarray.mst(image).affinity(pixel, 0.1)
+    assert filtered[pixel] == largest[pixel] == 1
+    assert (filtered <= largest + 1e-5).all()
+    assert 0.01 < (filtered < 0.5 * largest).mean()
+    window = script["maps"]["chelsea", "window of full size"]
+    assert window[pixel] == 1
+    assert window.min() >= 0
 
 
 def test_grains_come_apart(drawn):

@@ -23,6 +23,7 @@ pixels = {"coffee": (330, 330), "rocket": (200, 322), "chelsea": (120, 160)}  # 
 
 
 def by_tree_filter(image, pixel, zeta):
+    """Return the product of the affinities of all steps on the path to each pixel."""
     tree = aproarray.mst(image)
     start, end = tree.edges.T
     # SciPy leaves out steps of 0.
@@ -33,12 +34,13 @@ def by_tree_filter(image, pixel, zeta):
 
 
 def by_full_window(image, pixel, zeta):
+    """Return the affinity of each pixel's color."""
     return np.exp(-((image - image[pixel]) ** 2).sum(-1) / zeta**2)
 
 
 # %%
-# The scale of the tree filter is the published one of the tree energy loss. The window has that of the paper's
-# local propagation. Both are for images in [0, 1].
+# The scale of the tree filter is the published one of the tree energy loss. The window has that of the
+# paper's local propagation. Both are for images in [0, 1].
 
 maps = {}
 for name, image in photographs.items():
