@@ -19,8 +19,9 @@ from aproarray.cpu._global import (
     global_gap_gradients,
     global_propagate,
     lines,
+    recent_lines,
 )
-from aproarray.cpu._labels import Floods, settle, tally, vote
+from aproarray.cpu._labels import Floods, Votes, settle, tally, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._smoothing import gradient, smooth, square_steps
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Floods",
+    "Votes",
     "affinities",
     "are_trees",
     "available_workers",
@@ -70,6 +72,7 @@ __all__ = [
     "local_propagate",
     "pairwise_affinities",
     "pamr",
+    "recent_lines",
     "reduce_line",
     "reweighed_trees",
     "rooted_trees",

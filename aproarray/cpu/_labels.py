@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray.cpu import _flood, _settle, _tally, _workers
+from aproarray.cpu import _flood, _processor, _tally, _workers
 
-__all__ = ["Floods", "settle", "tally", "vote"]
+__all__ = ["Floods", "Votes", "settle", "tally", "vote"]
 
 Array = NDArray[Any]
 
@@ -65,11 +64,7 @@ class Floods:
             floods = _workers.run(tasks, threads)
         else:
             if names != last_names:
-                number_of = {name: number for number, name in enumerate(names, 1)}
-                # A label that has gone is one that no seed has.
-                renumbered = np.array(
-                    [0, *(number_of.get(name, len(names) + 1) for name in last_names), -1], np.int32
-                )
+                renumbered = _renumbered(last_names, names)
                 for labels in (last, *(flooded.labels for flooded in floods)):
                     labels[:] = renumbered[labels]
             changed = np.flatnonzero(seeds != last).astype(np.int32)
@@ -171,72 +166,87 @@ def settle(
     say how far it reaches, and a point says nothing of that.
 
     Distances are in pixels of an image of `shape`, or in units of `spacing`. Of many seeds, 32 are compared.
+    Products are compared rather than sums of logarithms, in float32.
     """
     first, second, third = maps
-    apart = np.flatnonzero((first != second) | (first != third))
-    if len(apart) == 0:
+    n = len(first)
+    # No label is larger than the largest seed's, which all floods bring.
+    n_labels = int(seeds.max(initial=0)) + 1
+    apart, at = np.empty(n, np.int32), np.empty(n, np.int32)
+    agreed, brought = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
+    n_apart = n_seeds = 0
+    for bounds in _workers.ranges(n, 1, _workers.LINEAR):
+        _workers.check_stop()
+        n_apart, n_seeds = _processor.settling.survey(
+            first, second, third, seeds, apart, at, agreed, brought, *bounds, n_apart, n_seeds
+        )
+    if n_apart == 0:
         return first.copy()
     units = (1.0,) * len(shape) if spacing is None else spacing
-    at = np.flatnonzero(seeds > 0)
+    at = at[:n_seeds]
     at = at[np.argsort(seeds[at], kind="stable")]
-    n_seeds = np.bincount(seeds[at])
-    n_labels = len(n_seeds)
+    of_label = np.bincount(seeds[at], minlength=n_labels)
     places = np.stack(np.unravel_index(at, shape), axis=-1) * np.array(units)
-    extents = _extents(places, seeds[at], n_seeds)
+    extents = _extents(places, seeds[at], of_label)
 
-    n_compared = np.minimum(n_seeds, _COMPARED)
-    lanes = _settle.SEEDS_AT_ONCE
+    n_compared = np.minimum(of_label, _COMPARED)
+    lanes = _processor.settling.SEEDS_AT_ONCE
     n_filled = -(-n_compared // lanes) * lanes  # the last block of a label repeats its last seed
     begins = np.concatenate([[0], np.cumsum(n_filled)])
     number = np.arange(begins[-1]) - np.repeat(begins[:-1], n_filled)
     of_each = np.repeat(n_compared, n_filled)
     number = np.minimum(number, of_each - 1)
-    seeds_before = np.repeat(np.cumsum(n_seeds) - n_seeds, n_filled)
-    chosen = seeds_before + number * np.repeat(n_seeds, n_filled) // of_each
-
-    def blocks(rows: Array) -> NDArray[np.float64]:
-        return np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1), np.float64)
-
-    begins = (begins // lanes).astype(np.int32)
-    evidence = _settle.Evidence(
-        begins, blocks(places[chosen]), blocks(features[at[chosen]]), features, shape, units
+    seeds_before = np.repeat(np.cumsum(of_label) - of_label, n_filled)
+    chosen = seeds_before + number * np.repeat(of_label, n_filled) // of_each
+    rows = np.concatenate([places[chosen], features[at[chosen]]], axis=1)
+    blocks = np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1), np.float32)
+    evidence = _processor.settling.Evidence(
+        (begins // lanes).astype(np.int32), blocks, features, shape, units
     )
 
-    agreed = np.bincount(np.maximum(first, 0), minlength=n_labels)
-    agreed -= np.bincount(np.maximum(first[apart], 0), minlength=n_labels) + n_seeds
     every = np.maximum(agreed // _SAMPLED, 1)
-    seen, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
+    until, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
     distances, differences = np.zeros(n_labels), np.zeros(n_labels)
-    for bounds in _workers.ranges(len(seeds), 1, _workers.LINEAR):
+    for bounds in _workers.ranges(n, 1, _workers.LINEAR):
         _workers.check_stop()
-        evidence.sample(first, second, third, seeds, every, seen, distances, differences, counts, *bounds)
+        evidence.sample(first, second, third, seeds, every, until, distances, differences, counts, *bounds)
     usual, usual_difference = distances / np.maximum(counts, 1), differences / np.maximum(counts, 1)
     reach = (distances + _DOUBT * distances.sum() / max(counts.sum(), 1)) / (counts + _DOUBT)
 
-    brought = np.bincount(np.concatenate([one[apart] for one in maps]), minlength=n_labels)
     weight = np.divide(extents, extents + reach, out=np.zeros(n_labels), where=extents > 0)
     strength *= float((weight * brought).sum() / brought.sum()) ** 3
     typical = float((usual_difference * brought).sum() / brought.sum())
-    per_difference = 1 / (_LEAST * typical + usual_difference) if typical > 0 else np.zeros(n_labels)
-
-    farthest = math.hypot(*(extent * unit for extent, unit in zip(shape, units, strict=True)))
-    differs = math.hypot(*(float(channel.max()) - float(channel.min()) for channel in features.T))
+    per_distance, per_difference = np.zeros(n_labels, np.float32), np.zeros(n_labels, np.float32)
+    if strength > 0:
+        per_distance[:] = 1 / (1 + usual)
+        if typical > 0:
+            per_difference[:] = 1 / (_LEAST * typical + usual_difference)
+    own = np.array(trust)
+    lead_of_two, lead_of_first = (
+        _exponential(lead, strength) for lead in (own.sum() - 2 * own, own[0] - own)
+    )
     labels = first.copy()
     task = functools.partial(
         evidence.choose,
         first,
         second,
         third,
-        np.array(trust),
-        strength,
-        strength * (math.log1p(farthest) + math.log1p(differs * float(per_difference.max()))),
-        1 / (1 + usual),
+        lead_of_two,
+        lead_of_first,
+        per_distance,
         per_difference,
         apart,
         labels,
     )
-    _workers.run_ranges(task, len(apart), workers, _COMPARISONS)
+    _workers.run_ranges(task, n_apart, workers, _COMPARISONS)
     return labels
+
+
+def _exponential(leads: Array, strength: float) -> NDArray[np.float32]:
+    """Return exp(lead / strength), in the limit where strength is 0."""
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
+        exponents = np.where(leads == 0, 0.0, leads / np.float64(strength))
+        return np.exp(exponents).astype(np.float32)
 
 
 def _extents(places: Array, labels: Array, counts: Array) -> NDArray[np.float64]:
@@ -259,6 +269,7 @@ def vote(
     iterations: int,
     shares: Array,
     workers: int,
+    changes: list[tuple[Array, Array]] | None = None,
 ) -> None:
     """Give pixels the label of the largest vote over their window, `iterations` times, all at once.
 
@@ -266,6 +277,7 @@ def vote(
 
     See `_flood.cast_votes` for a vote. Only pixels that are not `held` and have a label change. `shares`
     (N, n_labels, or no rows) receives the votes of the last iteration; without one, 1 for the label there is.
+    `changes` receives the pixels that each of the iterations without shares changes, and their new labels.
     """
     n = len(labels)
     wanted = len(shares) > 0
@@ -314,12 +326,124 @@ def vote(
         n_changed = cast(n_active, shares[:0])
         if n_changed == 0:
             break
+        if changes is not None:
+            changes.append((active[:n_changed].copy(), labels[active[:n_changed]]))
         n_active = queue(active, n_changed, following)
         active, following = following, active
     if wanted:
         own = functools.partial(_flood.own_shares, labels, shares)
         _workers.run_ranges(own, n, workers, _workers.LINEAR)
         cast(look() if iterations else 0, shares)
+
+
+class Votes:
+    """The votes over windows of one image, which follow labels as they change.
+
+    See `vote` for the arguments. The first call casts votes along all borders of labels. Later ones cast
+    those alone that other labels, and other pixels that are held, may change, and the result is the same.
+    Calls at the same time are allowed: one of them goes on from the last, the others from the start.
+    """
+
+    def __init__(
+        self, features: Array, zones: Array, steps: Array, neighbours: Array, scale: float, iterations: int
+    ):
+        self._features, self._zones, self._steps, self._neighbours = features, zones, steps, neighbours
+        self._scale, self._iterations = scale, iterations
+        self._last: list[_Voted] = []
+
+    def cast(self, labels: Array, names: list[Any], seeds: Array, workers: int) -> None:
+        """Change labels (N), where seeds (N) above 0 are held; `names` as for `Floods.labels`."""
+        held = (seeds > 0).view(np.uint8)
+        try:
+            last = self._last.pop()  # see `Floods.labels`
+        except IndexError:
+            settled = labels.copy()
+            changes: list[tuple[Array, Array]] = []
+            vote(
+                self._features, labels, self._zones, held, self._steps, self._neighbours, self._scale,
+                self._iterations, np.empty((0, 0), np.float32), workers, changes,
+            )  # fmt: skip
+        else:
+            settled = labels.copy()
+            changes = self._follow(last, labels, names, held, workers)
+        self._last[:] = [_Voted(names, settled, held, changes)]
+
+    def _follow(
+        self, last: _Voted, labels: Array, names: list[Any], held: Array, workers: int
+    ) -> list[tuple[Array, Array]]:
+        before, changes_before = last.labels, last.changes
+        if names != last.names:
+            renumbered = _renumbered(last.names, names)
+            before = renumbered[before]
+            changes_before = [(pixels, renumbered[to]) for pixels, to in changes_before]
+        n = len(labels)
+        near = np.intersect1d(self._steps, self._neighbours)
+        differing, listed, voters = (np.empty(n, np.int32) for _ in range(3))
+        chosen, changed = np.empty_like(voters), np.empty_like(voters)
+        queued = np.zeros(n, np.uint8)
+        other_held = np.flatnonzero(held != last.held).astype(np.int32)
+
+        def collect(function: Callable[..., int], *arguments: Any, stop: int, pixels: float, n: int) -> int:
+            for bounds in _workers.ranges(stop, 1, pixels):
+                _workers.check_stop()
+                n = function(*arguments, *bounds, n)
+            return n
+
+        n_differing = collect(
+            _flood.find_differences, before, labels, differing, stop=n, pixels=_workers.LINEAR, n=0
+        )
+        changes: list[tuple[Array, Array]] = []
+        nothing = np.empty(0, np.int32), np.empty(0, np.int32)
+        for number in range(self._iterations):
+            pixels, to = changes_before[number] if number < len(changes_before) else nothing
+            n_listed = _flood.queue_pixels(labels, other_held, queued, listed, 0)
+            n_listed = collect(
+                _flood.queue_differences, before, labels, near, self._steps, differing, queued, listed,
+                stop=n_differing, pixels=_LOOK * len(self._steps), n=n_listed,
+            )  # fmt: skip
+            n_voters = collect(
+                _flood.find_voters, labels, held, listed, voters, stop=n_listed, pixels=_workers.LINEAR, n=0
+            )
+            task = functools.partial(
+                _flood.cast_votes, self._features, labels, self._zones, self._steps, self._scale, voters,
+                chosen, np.empty((0, 0), np.float32),
+            )  # fmt: skip
+            _workers.run_ranges(task, n_voters, workers, _BALLOT * len(self._steps))
+            n_changed = collect(
+                _flood.change_as_before, before, labels, queued, pixels, to, changed,
+                stop=len(pixels), pixels=_workers.LINEAR, n=0,
+            )  # fmt: skip
+            n_changed = collect(
+                _flood.change_voters, labels, voters, chosen, changed,
+                stop=n_voters, pixels=_workers.LINEAR, n=n_changed,
+            )  # fmt: skip
+            changes.append((changed[:n_changed].copy(), labels[changed[:n_changed]]))
+            differ = functools.partial(_flood.differences_among, before, labels, queued)
+            n_differing = collect(
+                differ, False, differing, differing, stop=n_differing, pixels=_workers.LINEAR, n=0
+            )
+            n_differing = collect(
+                differ, True, listed, differing, stop=n_listed, pixels=_workers.LINEAR, n=n_differing
+            )
+        return changes
+
+
+class _Voted(NamedTuple):
+    """What votes start from, and what each of them changes: pixels, and their labels."""
+
+    names: list[Any]
+    labels: Array
+    held: Array
+    changes: list[tuple[Array, Array]]
+
+
+def _renumbered(last: list[Any], names: list[Any]) -> NDArray[np.int32]:
+    """Return the numbers of labels that had others: of 0, of each label by its last number, and of -1.
+
+    A label that has gone is one that no pixel has.
+    """
+    number_of = {name: number for number, name in enumerate(names, 1)}
+    return np.array([0, *(number_of.get(name, len(names) + 1) for name in last), -1], np.int32)
 
 
 def tally(
