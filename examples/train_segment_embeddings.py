@@ -104,6 +104,11 @@ def halved(labels: Tensor) -> Tensor:
     return -F.max_pool2d(-labels[:, None].float(), 2)[:, 0].long()
 
 
+def doubled(labels: Tensor) -> Tensor:
+    """Return labels at twice the size."""
+    return labels.repeat_interleave(2, 1).repeat_interleave(2, 2)
+
+
 def regions(scenes: Scenes) -> Tensor:
     """Return an over-segmentation at half the size."""
     images = F.avg_pool2d(scenes.images, 2).movedim(1, -1).numpy()
@@ -233,21 +238,23 @@ def walked(scores: Tensor, embedded: Embedded) -> Tensor:
 
 
 def read_off(
-    bank: Embedded, queries: Embedded, labels: Tensor, n_classes: int, maps: Tensor | None
+    network: Network, seen: Tensor, held_out: Tensor, labels: Tensor, n_classes: int, maps: Tensor | None
 ) -> dict[str, Tensor]:
-    """Return the classes of the queries' pixels in three ways, from labels or from scores of tags."""
+    """Return the classes of held-out images in three ways, from labels of the seen ones, or scores of tags."""
+    # The random walk takes the square of the number of pixels.
+    half, whole, asked = (Embedded.of(network, *of) for of in ((seen, 2), (seen, 1), (held_out, 1)))
     if maps is None:
-        first = classifier(bank, labels, n_classes)
-        pseudo = walked(classified(first, bank), bank).argmax(1)
+        first = classifier(half, halved(labels), n_classes)
+        pseudo = walked(classified(first, half), half).argmax(1)
     else:
-        labels = by_neighbors(bank, bank, sure_labels(walked(maps, bank)))
-        first = classifier(bank, labels, n_classes)
-        pseudo = by_neighbors(bank, bank, classified(first, bank).argmax(1))
-    second = classifier(bank, pseudo, n_classes)
+        near = by_neighbors(half, half, sure_labels(walked(maps, half)))
+        labels, first = doubled(near), classifier(half, near, n_classes)
+        pseudo = by_neighbors(half, half, classified(first, half).argmax(1))
+    second = classifier(half, pseudo, n_classes)
     return {
-        "neighbors": by_neighbors(queries, bank, labels),
-        "S1": classified(first, queries).argmax(1),
-        "S2": classified(second, queries).argmax(1),
+        "neighbors": by_neighbors(asked, whole, labels),
+        "S1": classified(first, asked).argmax(1),
+        "S2": classified(second, asked).argmax(1),
     }
 
 
@@ -356,7 +363,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
                 if supervision == "tags" and maps is None:
                     maps = scores_of_maps(activation_maps(scenes, told, seed, steps), told)
                     labels = sure_labels(maps)
-                    told = told._replace(labels=labels.repeat_interleave(2, 1).repeat_interleave(2, 2))
+                    told = told._replace(labels=doubled(labels))
                 start = time.perf_counter()
                 weights = weights_of(method, supervision if length else "points")
                 network = train(scenes, told, weights, seed, steps, f"{method}, {length} %, seed {seed}")
@@ -364,9 +371,8 @@ def main(argv: Sequence[str] | None = None) -> Results:
                     with torch.no_grad():
                         found = {WAYS[1]: network(held_out.images).argmax(1)}
                 else:
-                    bank = Embedded.of(network, scenes.images, 2)
-                    queries = Embedded.of(network, held_out.images, 1)
-                    found = read_off(bank, queries, halved(told.labels), n_classes, maps)
+                    images = scenes.images, held_out.images
+                    found = read_off(network, *images, told.labels, n_classes, maps)
                 scores = {
                     way: mean_iou(classes, held_out.masks, ignore_index=VOID)
                     for way, classes in found.items()
