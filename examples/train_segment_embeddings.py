@@ -240,7 +240,7 @@ def walked(scores: Tensor, embedded: Embedded) -> Tensor:
 def read_off(
     network: Network, seen: Tensor, held_out: Tensor, labels: Tensor, n_classes: int, maps: Tensor | None
 ) -> dict[str, Tensor]:
-    """Return the classes of held-out images in three ways, from labels of the seen ones, or scores of tags."""
+    """Return the classes of held-out images in three ways, from labels of others, or from scores of tags."""
     # The random walk takes the square of the number of pixels.
     half, whole, asked = (Embedded.of(network, *of) for of in ((seen, 2), (seen, 1), (held_out, 1)))
     if maps is None:
