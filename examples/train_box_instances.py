@@ -395,7 +395,10 @@ def average_precision(found: Sequence[tuple[Array, Array]], labels: Sequence[Arr
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = {
-            "images": [{"id": number} for number in range(len(labels))],
+            "images": [
+                {"id": number, "height": len(label), "width": label.shape[1]}
+                for number, label in enumerate(labels)
+            ],
             "categories": [{"id": 1, "name": "instance"}],
             "annotations": annotations,
         }

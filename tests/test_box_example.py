@@ -72,7 +72,7 @@ def test_every_term_adds_to_the_loss_of_boxes(example, batch):
         (gradient,) = torch.autograd.grad(loss, soft, retain_graph=True)
         assert torch.isfinite(gradient).all()
         assert name == "projection alone" or loss > losses["projection alone"]
-    assert len({round(float(loss), 6) for loss in losses.values()}) >= len(losses) - 4
+    assert len({round(loss.item(), 6) for loss in losses.values()}) >= len(losses) - 4
 
 
 def test_average_precision(example):
