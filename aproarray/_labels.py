@@ -34,7 +34,8 @@ _RADIUS = 2  # of the window that votes: 5 x 5
 _VOTES = (5, 1)  # of images, and of volumes
 _VOTES_BESIDE_EDGES = (1, 0)  # Labels would run along walls, whose pixels are alike.
 _TRUST = (1.5, 1.3, 1.3)  # in the forests at the middle scale, the finest, the coarsest; see `cpu.settle`
-_TRUST_THE_FINEST = (1.0, 2.0, 0.9)  # in volumes, whose objects are small, and where the image is blurred
+_TRUST_THE_FINEST = (1.0, 2.0, 0.9)  # the same in volumes, and for small objects in clean images
+_SMALL = 100**2  # pixels for each label, at most
 _STRENGTH = 12.0
 _ZETA_STEPS = 3.0  # zeta of a vote, in root mean square steps between neighbours
 _REFINE_STEPS = 1.5  # the same for scores
@@ -203,6 +204,7 @@ class PreparedImage:
     ):
         takes_part = self._mask = image.mask
         self._shape = image.pixels.shape[:-1]
+        self._n_pixels = math.prod(self._shape) if takes_part is None else int(np.count_nonzero(takes_part))
         self._spacing = spacing
         if statistics is None:
             features, outliers = _relief.features_of(image.pixels, takes_part, convert2lab, spacing, workers)
@@ -219,19 +221,18 @@ class PreparedImage:
         else:
             step, usual = statistics.step, statistics.usual
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
-        is_volume = sum(extent > 1 for extent in self._shape) > 2
+        is_volume = _relief.is_volume(self._shape)
         self._votes = _VOTES[is_volume]
         gradients = _relief.scales(features, takes_part, spacing, workers)
         if statistics is None:
-            blurred = _relief.is_blurred(*_relief.square_sums(gradients, takes_part, outliers))
+            self._clean = _relief.is_clean(*_relief.square_sums(gradients, takes_part, outliers))
         else:
-            blurred = statistics.blurred
-        self.trust = _TRUST_THE_FINEST if is_volume or blurred else _TRUST
+            self._clean = statistics.clean
         reliefs = _relief.over_what_is_usual(gradients, takes_part, outliers, spacing, workers, usual)
         followed = None if image.edges is None else _relief.with_edges(reliefs, image.edges, takes_part)
+        self._follows_edges = followed is not None
         if followed is not None:
             reliefs = followed
-            self.trust = _TRUST
             self._votes = _VOTES_BESIDE_EDGES[is_volume]
         if not step > 0 and (spacing is not None or image.edges is not None):
             # On a plain image every neighbour has the same vote, whatever the scale. They would round off
@@ -272,8 +273,11 @@ class PreparedImage:
             if len(maps) == 1:
                 flat = maps[0].copy()
             else:
+                trust = _TRUST
+                if not self._follows_edges:
+                    trust = trust_in_forests(self._shape, self._clean, self._n_pixels, len(values))
                 flat = backend.settle(
-                    maps, flat, self._features, self._padded_shape, self._spacing, self.trust, _STRENGTH,
+                    maps, flat, self._features, self._padded_shape, self._spacing, trust, _STRENGTH,
                     workers,
                 )
             by_relief = np.stack(maps) if with_shares else np.empty((0, 0), np.int32)
@@ -349,6 +353,17 @@ class PreparedImage:
             np.zeros((0, 0), np.float32), 1,
         )  # fmt: skip
         return np.asarray(padded[0][self._inner], np.int32)
+
+
+def trust_in_forests(
+    shape: tuple[int, ...], clean: bool, n_pixels: int, n_labels: int
+) -> tuple[float, float, float]:
+    """Return what the forests of an image count, at the middle scale, the finest and the coarsest.
+
+    `n_pixels` take part of an image of a shape, `clean` or not, and the seeds have `n_labels`.
+    """
+    small = n_pixels < _SMALL * n_labels
+    return _TRUST_THE_FINEST if _relief.is_volume(shape) or (clean and small) else _TRUST
 
 
 # From a pixel to the farthest one that its votes depend on: they look at one window after another, and at

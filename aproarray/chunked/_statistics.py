@@ -81,14 +81,14 @@ class Known(NamedTuple):
     """Whether `range_` is that of the numbers without outliers."""
     step: float = 0.0
     usual: np.float32 = np.float32(0)
-    blurred: bool = False
+    clean: bool = False
     heaviest: tuple[float, ...] = ()
     """Twice the largest number of each relief."""
 
     @property
     def statistics(self) -> _relief.Statistics:
         """As the functions in memory take them."""
-        return _relief.Statistics(self.constant_end, self.range_, self.step, self.usual, self.blurred)
+        return _relief.Statistics(self.constant_end, self.range_, self.step, self.usual, self.clean)
 
     def mask(self, takes_part: Array | None) -> Array | None:
         """Return a chunk's mask."""
@@ -384,7 +384,7 @@ def _with_means(total: tuple[float, ...], before: Known) -> Known:
     return before._replace(
         step=step,
         usual=_relief.mean_of(*(far_means if far_means[1] else all_means)),
-        blurred=_relief.is_blurred(*total[8:]),
+        clean=_relief.is_clean(*total[8:]),
     )
 
 
