@@ -33,8 +33,8 @@ R = TypeVar("R")
 _RADIUS = 2  # of the window that votes: 5 x 5
 _VOTES = (5, 1)  # of images, and of volumes
 _VOTES_BESIDE_EDGES = (1, 0)  # Labels would run along walls, whose pixels are alike.
-_TRUST = (1.5, 1.3, 1.3)  # in the forests at the middle scale, the finest, the coarsest; see `cpu.settle`
-_STRENGTH = 12.0
+TRUST = (1.5, 1.3, 1.3)  # in the forests at the middle scale, the finest, the coarsest; see `cpu.settle`
+STRENGTH = 12.0
 _ZETA_STEPS = 3.0  # zeta of a vote, in root mean square steps between neighbours
 _REFINE_STEPS = 1.5  # the same for scores
 _EDGES_SHARE = 0.3  # zeta^2 of scores over a map of boundaries, in medians of its tree's weights
@@ -274,9 +274,9 @@ class PreparedImage:
             if len(maps) == 1:
                 flat = maps[0].copy()
             else:
-                flat = backend.settle(
-                    maps, flat, self._features, self._padded_shape, self._spacing, _TRUST, _STRENGTH, workers
-                )
+                origin = (-_RADIUS,) * len(self._shape)
+                pixels = cpu.Pixels(self._features, self._padded_shape, origin, self._spacing)
+                flat = backend.settle(maps, flat, pixels, TRUST, STRENGTH, workers)
             by_relief = np.stack(maps) if with_shares else np.empty((0, 0), np.int32)
         # Those of a label lie side by side, as they are returned.
         shares = np.zeros((len(values), flat.size if with_shares else 0), np.float32).T
