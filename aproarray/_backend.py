@@ -3,8 +3,9 @@
 Sizes: B trees over N nodes, I items of N pixels and C channels, G images of Ci channels, F sets of features.
 Arrays are of the backend's own library (`xp`), contiguous unless they hold values or results. ``tree_index``
 (I) and ``image_index`` (I) name the tree or image of each item, and are NumPy arrays. ``lines`` are what the
-backend's own `lines` returns: all that propagation needs of B trees. `edges` are as opaque. A flag that says
-whether numbers are finite is a bool, or a scalar on the device, which need not be waited for.
+backend's own `lines` returns: all that propagation needs of B trees. `recent_lines` returns the same, of
+trees that do not keep it, and may remember the last ones. `edges` are as opaque. A flag that says whether
+numbers are finite is a bool, or a scalar on the device, which need not be waited for.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Backend(Protocol):
 
     # Global propagation
     def lines(self, order: Array, gaps: Array, workers: int) -> Any: ...
+    def recent_lines(self, order: Array, gaps: Array, workers: int) -> Any: ...
     def global_propagate(
         self,
         values: Array,

@@ -20,6 +20,7 @@ from aproarray.cpu._global import (
     global_gap_gradients,
     global_propagate,
     lines,
+    recent_lines,
 )
 from aproarray.cpu._labels import Floods, tally, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
@@ -75,6 +76,7 @@ __all__ = [
     "local_propagate",
     "pairwise_affinities",
     "pamr",
+    "recent_lines",
     "reduce_line",
     "reweighed_trees",
     "rooted_trees",

@@ -10,7 +10,7 @@ import cupy as xp
 
 from aproarray.gpu._global import affinities, global_propagate
 from aproarray.gpu._global_gradients import feature_gradients, global_gap_gradients
-from aproarray.gpu._line import lines
+from aproarray.gpu._line import lines, recent_lines
 from aproarray.gpu._local import local_propagate
 from aproarray.gpu._local_gradients import local_gradients
 from aproarray.gpu._minimax import distances_from, largest_between
@@ -48,6 +48,7 @@ __all__ = [
     "local_propagate",
     "pairwise_affinities",
     "pamr",
+    "recent_lines",
     "reweighed_trees",
     "rooted_trees",
     "sorted_edges",
