@@ -15,29 +15,12 @@ import aproarray
 from aproarray import _edges, _relief, cpu
 from aproarray.chunked import _forest
 from aproarray.chunked._boxes import Boxes
-from aproarray.chunked._labels import agreed
 
 
 @pytest.fixture(autouse=True)
 def in_this_thread():
     with dask.config.set(scheduler="synchronous"):
         yield
-
-
-@pytest.fixture(autouse=True)
-def settled_by_two(monkeypatch):
-    """Let the labels in memory be settled as those of chunks are, where reliefs bring several."""
-    monkeypatch.setattr(cpu, "settle", lambda maps, *_: agreed(maps))
-
-
-def test_labels_differ_from_those_in_memory_where_reliefs_disagree_alone(monkeypatch):
-    monkeypatch.undo()
-    image, seeds = picture((120, 120), 7), seeds_for((120, 120), 7)
-    chunked = aproarray.propagate_labels(da.from_array(image, chunks=60), seeds).compute(
-        scheduler="synchronous"
-    )
-    in_memory = aproarray.propagate_labels(image, seeds)
-    assert 0 < np.count_nonzero(chunked != in_memory) < 0.15 * seeds.size
 
 
 def parts(extent):
@@ -84,13 +67,14 @@ def flooded_in_parts(relief, takes_part, labels, heaviest, chunks):
                 boxes.box(level, index),
             )  # fmt: skip
             borders.update({(level - 1, child): one for child, one in zip(children, found, strict=True)})
-    result = np.empty(relief.shape, np.int64)
+    result = np.empty(relief.shape, np.int32)
     for index in boxes.nodes(0):
         box = boxes.box(0, index)
         place = of(box)
         result[place] = _forest.chunk_labels(
-            relief[place], takes_part[place], labels[place], borders[0, index], heaviest, box
-        )
+            relief[place], takes_part[place], labels[place], borders[0, index], heaviest, box,
+            np.array([1, 2, 3]),
+        )  # fmt: skip
     return result
 
 

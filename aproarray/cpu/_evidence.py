@@ -80,7 +80,7 @@ class Seeds(NamedTuple):
         """Return the seeds of a part: pixels whose label (N) is above 0, and below `n_labels`."""
         at = np.flatnonzero(labels > 0)
         own = labels[at]
-        coordinates = np.stack(np.unravel_index(at, pixels.shape), axis=-1) + np.array(pixels.origin, np.int64)
+        coordinates = np.stack(np.unravel_index(at, pixels.shape), axis=-1) + np.array(pixels.origin)
         places = coordinates * np.array(pixels.units)
         counts = np.bincount(own, minlength=n_labels)
         centres, squares = np.zeros((n_labels, places.shape[1])), np.zeros(n_labels)
@@ -97,7 +97,8 @@ class Seeds(NamedTuple):
     def joined(cls, parts: Sequence[Seeds], numbers: Sequence[NDArray[np.int32]], n_labels: int) -> Seeds:
         """Return the seeds of several parts, where label l of part p is label numbers[p][l]."""
         ndim = parts[0].centres.shape[1]
-        counts, centres, squares = np.zeros(n_labels, np.int64), np.zeros((n_labels, ndim)), np.zeros(n_labels)
+        counts, squares = np.zeros(n_labels, np.int64), np.zeros(n_labels)
+        centres = np.zeros((n_labels, ndim))
         for part, to in zip(parts, numbers, strict=True):
             counts[to] += part.counts
             centres[to] += part.counts[:, None] * part.centres
@@ -183,7 +184,7 @@ class Survey(NamedTuple):
     def of(
         cls, maps: Maps, seeds: NDArray[np.int32], evidence: Evidence, n_labels: int
     ) -> tuple[Survey, NDArray[np.int32]]:
-        """Return the survey of a part, from labels of three floods (N), and the pixels where these disagree."""
+        """Return the survey of a part, from labels by three floods (N), and where these disagree."""
         found, apart, n_apart = cls.empty(n_labels), np.empty(len(seeds), np.int32), 0
         for bounds in _workers.ranges(len(seeds), 1, _workers.LINEAR):
             _workers.check_stop()
@@ -283,8 +284,8 @@ def settle(
     a label that few pixels surely have is drawn to that of all labels. Seeds that are drawn all over a region
     say how far it reaches, and a point says nothing of that.
 
-    Of many seeds of a label, 32 are compared. Of the pixels that surely have a label, 256 to 511 count, or all
-    if there are fewer. Products are compared rather than sums of logarithms, in float32.
+    Of many seeds of a label, 32 are compared. Of the pixels that surely have a label, some 256 to 511 count,
+    or all if there are fewer. Products are compared rather than sums of logarithms, in float32.
     """
     # No label is larger than the largest seed's, which all floods bring.
     n_labels = int(seeds.max(initial=0)) + 1
