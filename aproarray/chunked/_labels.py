@@ -214,17 +214,19 @@ def _voted(
     if weights is None:
         chosen = local[0]
     else:
-        flat = list(local.reshape(len(maps), -1))
-        apart = np.flatnonzero((flat[0] != flat[1]) | (flat[0] != flat[2])).astype(np.int32)
+        by_flood = list(local.reshape(len(maps), -1))
+        first, second, third = by_flood
+        apart = np.flatnonzero((first != second) | (first != third)).astype(np.int32)
         origin = tuple(low - part.start for low, part in zip(box.low, inner, strict=True))
         area = cpu.Pixels(features.reshape(-1, features.shape[-1]), labels.shape, origin, None)
         evidence = table.seeds.only(numbers[1:]).evidence(area)
-        chosen = weights.only(numbers[1:]).choose(flat, apart, evidence, 1).reshape(labels.shape)
+        chosen = weights.only(numbers[1:]).choose(by_flood, apart, evidence, 1).reshape(labels.shape)
     padded = np.full((3, *voters.shape), -1, np.int32)
     padded[0][voters.inner] = np.where(own, chosen, -1)
     padded[1][voters.inner] = (labels > 0) & own
-    masked = known.masked and zones is not None
-    if masked:
+    masked = False
+    if known.masked and zones is not None:
+        masked = True
         padded[2][voters.inner] = np.unique(zones, return_inverse=True)[1].reshape(labels.shape)
     flat = padded.reshape(3, -1)
     held = (flat[1] > 0).view(np.uint8)

@@ -20,7 +20,8 @@ __all__ = ["Pixels", "Seeds", "Survey", "Weights", "settle"]
 
 Maps = Sequence[NDArray[np.int32]]
 
-_COMPARED = 32  # seeds of each label that pixels are compared with: those of the lowest keys
+_KEPT = 128  # seeds of each label that a table keeps: those of the lowest keys
+_COMPARED = 32  # of these, which pixels are compared with: evenly spaced in their order in the image
 _DOUBT = 16  # Pixels of all labels that count beside a label's own, where little is known of it.
 _COMPARISONS = 2.0  # what a pixel takes that is compared, in pixels of `_workers.STEP`
 _LEAST = 0.3  # of the usual difference: labels of one colour are not held to it more closely
@@ -69,9 +70,9 @@ class Seeds(NamedTuple):
     squares: NDArray[np.float64]
     """The sum of their squared distances to the centre (L)."""
     labels: NDArray[np.int32]
-    """Of the seeds that pixels are compared with, ascending (K)."""
+    """Of the seeds that are kept, ascending, those of a label in C order (K)."""
     keys: NDArray[np.uint32]
-    """Of these seeds, ascending for each label (K)."""
+    """Of these seeds (K)."""
     rows: NDArray[np.float32]
     """Their places, in units, and their features (K, ndim + C)."""
 
@@ -108,8 +109,7 @@ class Seeds(NamedTuple):
         labels = np.concatenate([to[part.labels] for part, to in zip(parts, numbers, strict=True)])
         keys = np.concatenate([part.keys for part in parts])
         rows = np.concatenate([part.rows for part in parts])
-        # Of equal keys, the first in the image counts, as in memory.
-        order = np.lexsort([rows[:, axis] for axis in range(ndim - 1, -1, -1)])
+        order = np.lexsort([rows[:, axis] for axis in range(ndim - 1, -1, -1)])  # C order
         kept = order[_lowest(labels[order], keys[order])]
         return cls(counts, centres, squares, labels[kept], keys[kept], rows[kept])
 
@@ -131,13 +131,15 @@ class Seeds(NamedTuple):
 
     def evidence(self, pixels: Pixels) -> Evidence:
         """Return what pixels are compared with."""
-        n_compared = np.bincount(self.labels, minlength=len(self.counts))
+        n_kept = np.bincount(self.labels, minlength=len(self.counts))
+        n_compared = np.minimum(n_kept, _COMPARED)
         lanes = SEEDS_AT_ONCE
         n_filled = -(-n_compared // lanes) * lanes  # the last block of a label repeats its last seed
         begins = np.concatenate([[0], np.cumsum(n_filled)])
         number = np.arange(begins[-1]) - np.repeat(begins[:-1], n_filled)
-        number = np.minimum(number, np.repeat(n_compared, n_filled) - 1)
-        rows = self.rows[np.repeat(np.cumsum(n_compared) - n_compared, n_filled) + number]
+        of_each = np.repeat(n_compared, n_filled)
+        number = np.minimum(number, of_each - 1) * np.repeat(n_kept, n_filled) // of_each
+        rows = self.rows[np.repeat(np.cumsum(n_kept) - n_kept, n_filled) + number]
         blocks = np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1))
         return _processor.settling.Evidence(
             (begins // lanes).astype(np.int32), blocks, pixels.features, pixels.shape, pixels.origin,
@@ -146,11 +148,12 @@ class Seeds(NamedTuple):
 
 
 def _lowest(labels: NDArray[np.int32], keys: NDArray[np.uint32]) -> NDArray[np.intp]:
-    """Return the places of the seeds of the lowest keys of each label, ordered by label and key."""
+    """Return which seeds have the lowest keys of each label, ordered by label and as they come."""
     order = np.lexsort((keys, labels))
     n_of_label = np.bincount(labels)
     first = np.cumsum(n_of_label) - n_of_label
-    return order[np.arange(len(order)) - first[labels[order]] < _COMPARED]
+    kept = np.sort(order[np.arange(len(order)) - first[labels[order]] < _KEPT])
+    return kept[np.argsort(labels[kept], kind="stable")]
 
 
 class Survey(NamedTuple):
@@ -185,10 +188,14 @@ class Survey(NamedTuple):
         cls, maps: Maps, seeds: NDArray[np.int32], evidence: Evidence, n_labels: int
     ) -> tuple[Survey, NDArray[np.int32]]:
         """Return the survey of a part, from labels by three floods (N), and where these disagree."""
+        first, second, third = maps
         found, apart, n_apart = cls.empty(n_labels), np.empty(len(seeds), np.int32), 0
         for bounds in _workers.ranges(len(seeds), 1, _workers.LINEAR):
             _workers.check_stop()
-            n_apart = evidence.survey(*maps, seeds, apart, *found, *bounds, n_apart)
+            n_apart = evidence.survey(
+                first, second, third, seeds, apart, found.brought, found.lowest, found.counts,
+                found.distances, found.differences, *bounds, n_apart,
+            )  # fmt: skip
         return found, apart[:n_apart]
 
     @classmethod
@@ -250,8 +257,12 @@ class Weights(NamedTuple):
         self, maps: Maps, apart: NDArray[np.int32], evidence: Evidence, workers: int
     ) -> NDArray[np.int32]:
         """Return the labels of the first map, but where floods disagree those with least against them."""
-        labels = maps[0].copy()
-        task = functools.partial(evidence.choose, *maps, *self, apart, labels)
+        first, second, third = maps
+        labels = first.copy()
+        task = functools.partial(
+            evidence.choose, first, second, third, self.lead_of_two, self.lead_of_first, self.per_distance,
+            self.per_difference, apart, labels,
+        )  # fmt: skip
         _workers.run_ranges(task, len(apart), workers, _COMPARISONS)
         return labels
 
