@@ -33,7 +33,9 @@ R = TypeVar("R")
 _RADIUS = 2  # of the window that votes: 5 x 5
 _VOTES = (5, 1)  # of images, and of volumes
 _VOTES_BESIDE_EDGES = (1, 0)  # Labels would run along walls, whose pixels are alike.
-TRUST = (1.5, 1.3, 1.3)  # in the forests at the middle scale, the finest, the coarsest; see `cpu.settle`
+_TRUST = (1.5, 1.3, 1.3)  # in the forests at the middle scale, the finest, the coarsest; see `cpu.settle`
+_TRUST_THE_FINEST = (1.0, 2.0, 0.9)  # the same in volumes, and for small objects in clean images
+_SMALL = 100**2  # pixels for each label, at most
 STRENGTH = 12.0
 _ZETA_STEPS = 3.0  # zeta of a vote, in root mean square steps between neighbours
 _REFINE_STEPS = 1.5  # the same for scores
@@ -212,7 +214,6 @@ class Voters:
 
     def vote(
         self,
-        backend: ModuleType,
         labels: NDArray[np.int32],
         zones: NDArray[np.int32],
         held: NDArray[np.uint8],
@@ -220,19 +221,19 @@ class Voters:
         workers: int,
     ) -> None:
         """Change labels (N) by votes; see `cpu.vote`."""
-        backend.vote(
+        cpu.vote(
             self.features, labels, zones, held, self._window, self.neighbours, self._scale, self._iterations,
             shares, workers,
         )  # fmt: skip
 
+    def following(self, zones: NDArray[np.int32]) -> cpu.Votes:
+        """Return the same votes, which follow labels as they change."""
+        return cpu.Votes(self.features, zones, self._window, self.neighbours, self._scale, self._iterations)
+
 
 def votes_over(shape: tuple[int, ...]) -> int:
     """Return how often the pixels of an image vote."""
-    return _VOTES[_is_volume(shape)]
-
-
-def _is_volume(shape: tuple[int, ...]) -> bool:
-    return sum(extent > 1 for extent in shape) > 2
+    return _VOTES[_relief.is_volume(shape)]
 
 
 class _PreparedImage:
@@ -243,6 +244,7 @@ class _PreparedImage:
     ):
         takes_part = self._mask = image.mask
         self._shape = image.pixels.shape[:-1]
+        self._n_pixels = math.prod(self._shape) if takes_part is None else int(np.count_nonzero(takes_part))
         self._spacing = spacing
         features, outliers = _relief.features_of(image.pixels, takes_part, convert2lab, spacing, workers)
         if image.features is not None:
@@ -250,11 +252,14 @@ class _PreparedImage:
             features = _relief.beside(features, others, takes_part, outliers, spacing, workers=workers)
         step = _relief.typical_step(features, takes_part, outliers, spacing, workers)
         votes = votes_over(self._shape)
-        reliefs = _relief.reliefs(features, takes_part, outliers, spacing, workers)
+        gradients = _relief.scales(features, takes_part, spacing, workers)
+        self._clean = _relief.is_clean(*_relief.square_sums(gradients, takes_part, outliers))
+        reliefs = _relief.over_what_is_usual(gradients, takes_part, outliers, spacing, workers, None)
         followed = None if image.edges is None else _relief.with_edges(reliefs, image.edges, takes_part)
+        self._follows_edges = followed is not None
         if followed is not None:
             reliefs = followed
-            votes = _VOTES_BESIDE_EDGES[_is_volume(self._shape)]
+            votes = _VOTES_BESIDE_EDGES[_relief.is_volume(self._shape)]
         if not step > 0 and (spacing is not None or image.edges is not None):
             # On a plain image every neighbour has the same vote, whatever the scale. They would round off
             # regions that are shared out by distance, and those of a map of boundaries alone.
@@ -282,41 +287,78 @@ class _PreparedImage:
         inner[() if takes_part is None else takes_part] = 0
         inner[seeded] = numbers + 1
         flat = padded.reshape(-1)
-        held = (flat > 0).view(np.uint8)
-        zones = np.empty(0, np.int32)
-        if (
-            takes_part is not None and not takes_part.all()
-        ):  # a window may reach across walls that labels must not cross
-            zones = np.zeros(self._padded_shape, np.int32)
-            graph = mst(np.zeros(self._shape, np.uint8), mask=takes_part, spatial_ndim=len(self._shape))
-            zones[self._inner] = graph.cut(0)
-            zones = zones.reshape(-1)
-        with self._floods.labels(flat, values.tolist(), workers) as maps:
+        names = values.tolist()
+        with self._floods.labels(flat, names, workers) as maps:
             if len(maps) == 1:
                 flat = maps[0].copy()
             else:
+                trust = _TRUST
+                if not self._follows_edges:
+                    trust = trust_in_forests(self._shape, self._clean, self._n_pixels, len(values))
                 origin = (-_RADIUS,) * len(self._shape)
                 pixels = cpu.Pixels(self._voters.features, self._padded_shape, origin, self._spacing)
-                flat = backend.settle(maps, flat, pixels, TRUST, STRENGTH, workers)
+                flat = backend.settle(maps, flat, pixels, trust, STRENGTH, workers)
             by_relief = np.stack(maps) if with_shares else np.empty((0, 0), np.int32)
-        # Those of a label lie side by side, as they are returned.
-        shares = np.zeros((len(values), flat.size if with_shares else 0), np.float32).T
-        self._voters.vote(backend, flat, zones, held, shares, workers)
+        shares = np.empty((0, *self._shape), np.float32)
         if with_shares:
-            if self._witnesses is None:
-                reliefs = self._reliefs.reshape(-1, *self._padded_shape)[(slice(None), *self._inner)]
-                self._witnesses = _certainty.Witnesses(reliefs, takes_part, self._spacing, _RADIUS, workers)
-            self._witnesses.probabilities(padded, values.tolist(), by_relief, flat, zones, shares, workers)
+            shares = self._shares(padded, names, by_relief, flat, workers)
+        else:
+            self._ballots.cast(flat, names, padded.reshape(-1), workers)
         chosen = flat.reshape(self._padded_shape)[self._inner]
         own = np.concatenate([np.zeros(1, seeds.dtype), values])
         if takes_part is None:
             own.take(chosen, out=seeds, mode="clip")
         else:
             seeds[takes_part] = own[chosen[takes_part]]
-        if with_shares:
-            by_label = shares.T.reshape(len(values), *self._padded_shape)
-            shares = np.ascontiguousarray(by_label[(slice(None), *self._inner)])
         return values, shares
+
+    def _shares(
+        self, seeds: Array, names: list[Any], maps: Array, labels: Array, workers: int
+    ) -> NDArray[np.float32]:
+        """Let labels (N) vote, and return their probabilities (labels, *spatial)."""
+        # Those of a label lie side by side, as they are returned.
+        shares = np.zeros((len(names), labels.size), np.float32)
+        held = (seeds.reshape(-1) > 0).view(np.uint8)
+        self._voters.vote(labels, self._zones, held, shares.T, workers)
+        if self._witnesses is None:
+            self._witnesses = _certainty.Witnesses(self.reliefs, self._mask, self._spacing, _RADIUS, workers)
+        self._witnesses.probabilities(seeds, names, maps, labels, self._zones, shares.T, workers)
+        by_label = shares.reshape(len(names), *self._padded_shape)
+        return np.ascontiguousarray(by_label[(slice(None), *self._inner)])
+
+    @functools.cached_property
+    def _zones(self) -> NDArray[np.int32]:
+        """The connected parts of the mask (N), or no entries where all pixels take part.
+
+        A window may reach across walls that labels must not cross.
+        """
+        if self._mask is None or self._mask.all():
+            return np.empty(0, np.int32)
+        zones = np.zeros(self._padded_shape, np.int32)
+        graph = mst(np.zeros(self._shape, np.uint8), mask=self._mask, spatial_ndim=len(self._shape))
+        zones[self._inner] = graph.cut(0)
+        return zones.reshape(-1)
+
+    @functools.cached_property
+    def _ballots(self) -> cpu.Votes:
+        return self._voters.following(self._zones)
+
+    @property
+    def reliefs(self) -> Array:
+        """Return the reliefs (scales, *spatial)."""
+        reliefs: Array = self._reliefs.reshape(-1, *self._padded_shape)[(slice(None), *self._inner)]
+        return reliefs
+
+
+def trust_in_forests(
+    shape: tuple[int, ...], clean: bool, n_pixels: int, n_labels: int
+) -> tuple[float, float, float]:
+    """Return what the forests of an image count, at the middle scale, the finest and the coarsest.
+
+    `n_pixels` take part of an image of a shape, `clean` or not, and the seeds have `n_labels`.
+    """
+    small = n_pixels < _SMALL * n_labels
+    return _TRUST_THE_FINEST if _relief.is_volume(shape) or (clean and small) else _TRUST
 
 
 # From a pixel to the farthest one that its votes depend on: they look at one window after another, and at

@@ -293,6 +293,11 @@ def fit(
         schedule.step()
 
 
+def pictures(scenes: Scenes) -> Array:
+    """Return the images (B, H, W, 3) in [0, 1] again."""
+    return np.clip(np.moveaxis(scenes.images.numpy(), 1, -1) * DEVIATION + MEAN, 0, 1)
+
+
 def percent(scores: Sequence[float]) -> str:
     """Return mean and standard deviation in percent."""
     spread = f" ± {100 * statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
@@ -304,7 +309,7 @@ def draw_figure(scenes: Scenes, told: Tensor, predictions: dict[str, Tensor], ti
     drawn = torch.stack([scenes.masks, told, *predictions.values()])
     n_classes = int(drawn[drawn != VOID].max()) + 1
     colors = ListedColormap([*[*COLORS, *(f"C{i}" for i in range(n_classes))][:n_classes], "white"])
-    images = np.clip(np.moveaxis(scenes.images.numpy(), 1, -1) * DEVIATION + MEAN, 0, 1)
+    images = pictures(scenes)
     rows = min(4, len(scenes.images))
     columns = 3 + len(predictions)
     figure = Figure(figsize=(1.6 * columns, 1.65 * rows + 0.4), dpi=100, layout="constrained")

@@ -552,8 +552,8 @@ def test_stroke_after_stroke_beside_a_void(void_scene, monkeypatch):
     voids = [np.zeros_like(void), void, void, other, void, np.zeros_like(void)]
     expected = [propagate_labels(image, np.where(one, -1, seeds), mask=mask) for one in voids]
     prepared = []
-    reliefs = _relief.reliefs
-    monkeypatch.setattr(_relief, "reliefs", lambda *args: prepared.append(1) or reliefs(*args))
+    scales = _relief.scales
+    monkeypatch.setattr(_relief, "scales", lambda *args: prepared.append(1) or scales(*args))
     data = image.copy()
     propagator = LabelPropagator(data, mask=mask)
     data[...] = 0  # the caller's array may change between strokes

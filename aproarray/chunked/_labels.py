@@ -179,14 +179,17 @@ def _all_surveys(
     return numbers, cpu.Survey.joined([survey for _, survey in parts], places, len(numbers))
 
 
-def _weights(total: tuple[NDArray[np.int32], cpu.Survey], table: _Table) -> cpu.Weights | None:
+def _weights(
+    total: tuple[NDArray[np.int32], cpu.Survey], table: _Table, known: Known, shape: Shape
+) -> cpu.Weights | None:
     """Return how comparisons with seeds count; None: the floods agree everywhere."""
     numbers, survey = total
     if not survey.brought.any():
         return None
     n_labels = len(table.values) + 1
     whole = cpu.Survey.joined([survey], [numbers], n_labels)
-    return cpu.Weights.of(table.seeds, whole, _labels.TRUST, _labels.STRENGTH)
+    trust = _labels.trust_in_forests(shape, known.clean, known.n_pixels, len(table.values))
+    return cpu.Weights.of(table.seeds, whole, trust, _labels.STRENGTH)
 
 
 def _unpacked(flooded: _Flooded, _: Any) -> NDArray[np.int32]:
@@ -230,7 +233,7 @@ def _voted(
         padded[2][voters.inner] = np.unique(zones, return_inverse=True)[1].reshape(labels.shape)
     flat = padded.reshape(3, -1)
     held = (flat[1] > 0).view(np.uint8)
-    voters.vote(cpu, flat[0], flat[2] if masked else flat[2][:0], held, np.zeros((0, 0), np.float32), 1)
+    voters.vote(flat[0], flat[2] if masked else flat[2][:0], held, np.zeros((0, 0), np.float32), 1)
     result = labels[inner].copy()
     brought = np.zeros(len(numbers), labels.dtype)
     brought[1:] = table.values[numbers[1:] - 1]
@@ -375,7 +378,7 @@ def _floods(name: str, image: Image, seeds: Any, known: Delayed) -> tuple[Any, D
         # Not before all are surveyed: until then they stay compressed.
         graph[(maps, 0, *index)] = _unpacked, flooded(0, index), weights
     _statistics.add_up(graph, f"{name}-surveys", [survey(0, index) for index in boxes.nodes(0)], _all_surveys)
-    graph[weights] = _weights, f"{name}-surveys", table
+    graph[weights] = functools.partial(_weights, shape=seeds.shape), f"{name}-surveys", table, known.key
     layers = HighLevelGraph.from_collections(maps, graph, dependencies=[*wide.inputs, labels, known, barrier])
     chunks = ((3,), *surroundings.chunks)
     return da.Array(layers, maps, chunks, dtype=np.int32), Delayed(weights, layers, layer=maps)

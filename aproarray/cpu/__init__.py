@@ -22,7 +22,7 @@ from aproarray.cpu._global import (
     lines,
     recent_lines,
 )
-from aproarray.cpu._labels import Floods, tally, vote
+from aproarray.cpu._labels import Floods, Votes, tally, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._smoothing import gradient, smooth, square_steps
@@ -50,6 +50,7 @@ __all__ = [
     "Pixels",
     "Seeds",
     "Survey",
+    "Votes",
     "Weights",
     "affinities",
     "are_trees",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aproarray.cpu import _flood, _tally, _workers
 
-__all__ = ["Floods", "tally", "vote"]
+__all__ = ["Floods", "Votes", "tally", "vote"]
 
 Array = NDArray[Any]
 
@@ -64,11 +64,7 @@ class Floods:
             floods = _workers.run(tasks, threads)
         else:
             if names != last_names:
-                number_of = {name: number for number, name in enumerate(names, 1)}
-                # A label that has gone is one that no seed has.
-                renumbered = np.array(
-                    [0, *(number_of.get(name, len(names) + 1) for name in last_names), -1], np.int32
-                )
+                renumbered = _renumbered(last_names, names)
                 for labels in (last, *(flooded.labels for flooded in floods)):
                     labels[:] = renumbered[labels]
             changed = np.flatnonzero(seeds != last).astype(np.int32)
@@ -149,6 +145,7 @@ def vote(
     iterations: int,
     shares: Array,
     workers: int,
+    changes: list[tuple[Array, Array]] | None = None,
 ) -> None:
     """Give pixels the label of the largest vote over their window, `iterations` times, all at once.
 
@@ -156,6 +153,7 @@ def vote(
 
     See `_flood.cast_votes` for a vote. Only pixels that are not `held` and have a label change. `shares`
     (N, n_labels, or no rows) receives the votes of the last iteration; without one, 1 for the label there is.
+    `changes` receives the pixels that each of the iterations without shares changes, and their new labels.
     """
     n = len(labels)
     wanted = len(shares) > 0
@@ -204,12 +202,124 @@ def vote(
         n_changed = cast(n_active, shares[:0])
         if n_changed == 0:
             break
+        if changes is not None:
+            changes.append((active[:n_changed].copy(), labels[active[:n_changed]]))
         n_active = queue(active, n_changed, following)
         active, following = following, active
     if wanted:
         own = functools.partial(_flood.own_shares, labels, shares)
         _workers.run_ranges(own, n, workers, _workers.LINEAR)
         cast(look() if iterations else 0, shares)
+
+
+class Votes:
+    """The votes over windows of one image, which follow labels as they change.
+
+    See `vote` for the arguments. The first call casts votes along all borders of labels. Later ones cast
+    those alone that other labels, and other pixels that are held, may change, and the result is the same.
+    Calls at the same time are allowed: one of them goes on from the last, the others from the start.
+    """
+
+    def __init__(
+        self, features: Array, zones: Array, steps: Array, neighbours: Array, scale: float, iterations: int
+    ):
+        self._features, self._zones, self._steps, self._neighbours = features, zones, steps, neighbours
+        self._scale, self._iterations = scale, iterations
+        self._last: list[_Voted] = []
+
+    def cast(self, labels: Array, names: list[Any], seeds: Array, workers: int) -> None:
+        """Change labels (N), where seeds (N) above 0 are held; `names` as for `Floods.labels`."""
+        held = (seeds > 0).view(np.uint8)
+        try:
+            last = self._last.pop()  # see `Floods.labels`
+        except IndexError:
+            settled = labels.copy()
+            changes: list[tuple[Array, Array]] = []
+            vote(
+                self._features, labels, self._zones, held, self._steps, self._neighbours, self._scale,
+                self._iterations, np.empty((0, 0), np.float32), workers, changes,
+            )  # fmt: skip
+        else:
+            settled = labels.copy()
+            changes = self._follow(last, labels, names, held, workers)
+        self._last[:] = [_Voted(names, settled, held, changes)]
+
+    def _follow(
+        self, last: _Voted, labels: Array, names: list[Any], held: Array, workers: int
+    ) -> list[tuple[Array, Array]]:
+        before, changes_before = last.labels, last.changes
+        if names != last.names:
+            renumbered = _renumbered(last.names, names)
+            before = renumbered[before]
+            changes_before = [(pixels, renumbered[to]) for pixels, to in changes_before]
+        n = len(labels)
+        near = np.intersect1d(self._steps, self._neighbours)
+        differing, listed, voters = (np.empty(n, np.int32) for _ in range(3))
+        chosen, changed = np.empty_like(voters), np.empty_like(voters)
+        queued = np.zeros(n, np.uint8)
+        other_held = np.flatnonzero(held != last.held).astype(np.int32)
+
+        def collect(function: Callable[..., int], *arguments: Any, stop: int, pixels: float, n: int) -> int:
+            for bounds in _workers.ranges(stop, 1, pixels):
+                _workers.check_stop()
+                n = function(*arguments, *bounds, n)
+            return n
+
+        n_differing = collect(
+            _flood.find_differences, before, labels, differing, stop=n, pixels=_workers.LINEAR, n=0
+        )
+        changes: list[tuple[Array, Array]] = []
+        nothing = np.empty(0, np.int32), np.empty(0, np.int32)
+        for number in range(self._iterations):
+            pixels, to = changes_before[number] if number < len(changes_before) else nothing
+            n_listed = _flood.queue_pixels(labels, other_held, queued, listed, 0)
+            n_listed = collect(
+                _flood.queue_differences, before, labels, near, self._steps, differing, queued, listed,
+                stop=n_differing, pixels=_LOOK * len(self._steps), n=n_listed,
+            )  # fmt: skip
+            n_voters = collect(
+                _flood.find_voters, labels, held, listed, voters, stop=n_listed, pixels=_workers.LINEAR, n=0
+            )
+            task = functools.partial(
+                _flood.cast_votes, self._features, labels, self._zones, self._steps, self._scale, voters,
+                chosen, np.empty((0, 0), np.float32),
+            )  # fmt: skip
+            _workers.run_ranges(task, n_voters, workers, _BALLOT * len(self._steps))
+            n_changed = collect(
+                _flood.change_as_before, before, labels, queued, pixels, to, changed,
+                stop=len(pixels), pixels=_workers.LINEAR, n=0,
+            )  # fmt: skip
+            n_changed = collect(
+                _flood.change_voters, labels, voters, chosen, changed,
+                stop=n_voters, pixels=_workers.LINEAR, n=n_changed,
+            )  # fmt: skip
+            changes.append((changed[:n_changed].copy(), labels[changed[:n_changed]]))
+            differ = functools.partial(_flood.differences_among, before, labels, queued)
+            n_differing = collect(
+                differ, False, differing, differing, stop=n_differing, pixels=_workers.LINEAR, n=0
+            )
+            n_differing = collect(
+                differ, True, listed, differing, stop=n_listed, pixels=_workers.LINEAR, n=n_differing
+            )
+        return changes
+
+
+class _Voted(NamedTuple):
+    """What votes start from, and what each of them changes: pixels, and their labels."""
+
+    names: list[Any]
+    labels: Array
+    held: Array
+    changes: list[tuple[Array, Array]]
+
+
+def _renumbered(last: list[Any], names: list[Any]) -> NDArray[np.int32]:
+    """Return the numbers of labels that had others: of 0, of each label by its last number, and of -1.
+
+    A label that has gone is one that no pixel has.
+    """
+    number_of = {name: number for number, name in enumerate(names, 1)}
+    return np.array([0, *(number_of.get(name, len(names) + 1) for name in last), -1], np.int32)
 
 
 def tally(
