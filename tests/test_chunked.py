@@ -285,6 +285,18 @@ def test_pixels_of_more_than_2_to_the_31():
     assert lower.on_border(ids).tolist() == [True] * 3 + [False] * 3
 
 
+def test_the_last_chunk_of_more_than_2_to_the_31_pixels():
+    """Its own tasks alone are run: the other three chunks would not fit in memory."""
+    side = 1 << 17
+    chunks = ((side - 5, 5),) * 2
+    tree = aproarray.mst(da.zeros((side, side), chunks=chunks, dtype=np.uint8))
+    graph = tree.__dask_graph__()
+    key = (f"{tree.name}-line", 0, 0, 1, 1)
+    line = dask.get(dask.optimization.cull(dict(graph), [key])[0], key)
+    assert line.ids.min() > 1 << 33
+    assert set(line.ids % side) <= set(range(side - 5, side))
+
+
 def with_nan(array, place):
     array = array.astype(np.float64)
     array[place] = np.nan

@@ -436,7 +436,7 @@ def test_the_finest_forest_leads_in_volumes_and_for_small_objects_in_clean_image
     asked, settle = [], cpu.settle
 
     def listening(*arguments):
-        asked.append(arguments[5])
+        asked.append(arguments[3])
         return settle(*arguments)
 
     monkeypatch.setattr(cpu, "settle", listening)
