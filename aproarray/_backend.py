@@ -9,6 +9,7 @@ whether numbers are finite is a bool, or a scalar on the device, which need not 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
@@ -128,6 +129,46 @@ class Backend(Protocol):
         by_image: Array,
         by_zeta: Array,
         region: Array | None = None,
+    ) -> None: ...
+
+    # Labels: images (*shape, C) and masks (*shape)
+    def smooth(self, image: Array, steps: Sequence[tuple[int, float]], workers: int) -> Array: ...
+    def gradient(
+        self,
+        image: Array,
+        mask: Array | None,
+        spacing: Sequence[float] | None,
+        workers: int,
+        out: Array | None = None,
+    ) -> Array: ...
+    def square_steps(
+        self, image: Array, mask: Array | None, spacing: Sequence[float] | None, workers: int
+    ) -> list[tuple[float, int]]: ...
+    Floods: Any
+    """See `aproarray.cpu.Floods`."""
+    def settle(
+        self,
+        maps: Sequence[Array],
+        seeds: Array,
+        features: Array,
+        shape: tuple[int, ...],
+        spacing: tuple[float, ...] | None,
+        trust: tuple[float, float, float],
+        strength: float,
+        workers: int,
+    ) -> Array: ...
+    def vote(
+        self,
+        features: Array,
+        labels: Array,
+        zones: Array,
+        held: Array,
+        steps: Array,
+        neighbours: Array,
+        scale: float,
+        iterations: int,
+        shares: Array,
+        workers: int,
     ) -> None: ...
 
     # Related methods

@@ -137,8 +137,9 @@ def _function(name: str) -> Any:
 
 
 _FUNCTIONS = """
-    arange array_equal ascontiguousarray broadcast_arrays concatenate cumsum exp full isfinite log maximum
-    may_share_memory moveaxis ones partition ravel_multi_index sort sqrt unique where zeros
+    arange array_equal ascontiguousarray bincount broadcast_arrays broadcast_to cbrt clip concatenate
+    count_nonzero cumsum exp flatnonzero full isfinite log log1p maximum may_share_memory median minimum
+    moveaxis ones packbits partition ravel_multi_index rint sort sqrt stack take unique where zeros
 """
 for _name in _FUNCTIONS.split():
     globals()[_name] = _function(_name)
@@ -201,7 +202,7 @@ def _offsets(code: str) -> str:
         for place, parameter in enumerate(parameters.split(",")):
             kind = parameter.replace("const ", "", 1).strip().rpartition(" ")[0]
             members = structs.get(kind.partition("<")[0])
-            if members is not None:
+            if members is not None and "*" not in parameter:
                 found = "".join(f'"{name} " << offsetof(S, {name}) << " " << ' for name in members)
                 text += (
                     f'extern "C" const char *members_{kernel}_{place}() {{ using S = {kind}; '

@@ -20,7 +20,7 @@ from aproarray.cpu._global import (
     global_propagate,
     lines,
 )
-from aproarray.cpu._labels import Floods, settle, tally, vote
+from aproarray.cpu._labels import Floods, settle, settle_with, tally, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._smoothing import gradient, smooth, square_steps
@@ -74,6 +74,7 @@ __all__ = [
     "reweighed_trees",
     "rooted_trees",
     "settle",
+    "settle_with",
     "smooth",
     "sorted_edges",
     "sorted_weights",

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aproarray import _arrays
 from aproarray.cpu import _flood, _settle, _tally, _workers
 
-__all__ = ["Floods", "settle", "tally", "vote"]
+__all__ = ["Evidence", "Floods", "settle", "settle_with", "tally", "vote"]
 
 Array = NDArray[Any]
 
@@ -172,17 +173,105 @@ def settle(
 
     Distances are in pixels of an image of `shape`, or in units of `spacing`. Of many seeds, 32 are compared.
     """
+    units = (1.0,) * len(shape) if spacing is None else spacing
+    compare = functools.partial(_Evidence, features=features, shape=shape, units=units, workers=workers)
+    return settle_with(compare, np, maps, seeds, features, shape, units, trust, strength)
+
+
+class Evidence(Protocol):
+    """Pixels compared with some seeds of each label; see `_settle.Evidence`."""
+
+    def sample(
+        self, maps: Sequence[Array], seeds: Array, every: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """Return sums of distances and differences by labels, and their number, on the host."""
+
+    def choose(
+        self,
+        maps: Sequence[Array],
+        trust: tuple[float, float, float],
+        strength: float,
+        most: float,
+        per_distance: NDArray[np.float64],
+        per_difference: NDArray[np.float64],
+        pixels: Array,
+    ) -> Array:
+        """Return the labels, chosen anew for some pixels."""
+
+
+class _Evidence:
+    """The comparisons of the CPU."""
+
+    def __init__(
+        self,
+        begins: NDArray[np.int32],
+        places: NDArray[np.float64],
+        colours: NDArray[np.float64],
+        features: Array,
+        shape: tuple[int, ...],
+        units: tuple[float, ...],
+        workers: int,
+    ):
+        self._state = _settle.Evidence(begins, places, colours, features, shape, units)
+        self._workers = workers
+
+    def sample(
+        self, maps: Sequence[Array], seeds: Array, every: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        n_labels = len(every)
+        seen, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
+        distances, differences = np.zeros(n_labels), np.zeros(n_labels)
+        for bounds in _workers.ranges(len(seeds), 1, _workers.LINEAR):
+            _workers.check_stop()
+            self._state.sample(*maps, seeds, every, seen, distances, differences, counts, *bounds)
+        return distances, differences, counts
+
+    def choose(
+        self,
+        maps: Sequence[Array],
+        trust: tuple[float, float, float],
+        strength: float,
+        most: float,
+        per_distance: NDArray[np.float64],
+        per_difference: NDArray[np.float64],
+        pixels: Array,
+    ) -> NDArray[np.int32]:
+        labels: NDArray[np.int32] = maps[0].copy()
+        task = functools.partial(
+            self._state.choose, *maps, np.array(trust), strength, most, per_distance, per_difference, pixels,
+            labels,
+        )  # fmt: skip
+        _workers.run_ranges(task, len(pixels), self._workers, _COMPARISONS)
+        return labels
+
+
+def settle_with(
+    compare: Callable[..., Evidence],
+    xp: Any,
+    maps: Sequence[Array],
+    seeds: Array,
+    features: Array,
+    shape: tuple[int, ...],
+    units: tuple[float, ...],
+    trust: tuple[float, float, float],
+    strength: float,
+) -> Any:
+    """Do what `settle` does, over arrays of `xp`: ``compare(begins, places, colours)`` compares pixels.
+
+    What is known of the seeds, and of each label, is found on the host.
+    """
     first, second, third = maps
-    apart = np.flatnonzero((first != second) | (first != third))
+    apart = xp.flatnonzero((first != second) | (first != third))
     if len(apart) == 0:
         return first.copy()
-    units = (1.0,) * len(shape) if spacing is None else spacing
-    at = np.flatnonzero(seeds > 0)
-    at = at[np.argsort(seeds[at], kind="stable")]
-    n_seeds = np.bincount(seeds[at])
+    seeded = xp.flatnonzero(seeds > 0)
+    at, of_seeds = _arrays.on_host(seeded), _arrays.on_host(seeds[seeded])
+    by_label = np.argsort(of_seeds, kind="stable")
+    at, of_seeds = at[by_label], of_seeds[by_label]
+    n_seeds = np.bincount(of_seeds)
     n_labels = len(n_seeds)
     places = np.stack(np.unravel_index(at, shape), axis=-1) * np.array(units)
-    extents = _extents(places, seeds[at], n_seeds)
+    extents = _extents(places, of_seeds, n_seeds)
 
     n_compared = np.minimum(n_seeds, _COMPARED)
     lanes = _settle.SEEDS_AT_ONCE
@@ -197,23 +286,19 @@ def settle(
     def blocks(rows: Array) -> NDArray[np.float64]:
         return np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1), np.float64)
 
-    begins = (begins // lanes).astype(np.int32)
-    evidence = _settle.Evidence(
-        begins, blocks(places[chosen]), blocks(features[at[chosen]]), features, shape, units
-    )
+    def counted(labels: Array) -> NDArray[np.int64]:
+        counts: NDArray[np.int64] = _arrays.on_host(xp.bincount(labels, minlength=n_labels))
+        return counts
 
-    agreed = np.bincount(np.maximum(first, 0), minlength=n_labels)
-    agreed -= np.bincount(np.maximum(first[apart], 0), minlength=n_labels) + n_seeds
+    colours = _arrays.on_host(features[xp.asarray(at[chosen])])
+    evidence = compare((begins // lanes).astype(np.int32), blocks(places[chosen]), blocks(colours))
+    agreed = counted(xp.maximum(first, 0)) - counted(xp.maximum(first[apart], 0)) - n_seeds
     every = np.maximum(agreed // _SAMPLED, 1)
-    seen, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
-    distances, differences = np.zeros(n_labels), np.zeros(n_labels)
-    for bounds in _workers.ranges(len(seeds), 1, _workers.LINEAR):
-        _workers.check_stop()
-        evidence.sample(first, second, third, seeds, every, seen, distances, differences, counts, *bounds)
+    distances, differences, counts = evidence.sample(maps, seeds, every)
     usual, usual_difference = distances / np.maximum(counts, 1), differences / np.maximum(counts, 1)
     reach = (distances + _DOUBT * distances.sum() / max(counts.sum(), 1)) / (counts + _DOUBT)
 
-    brought = np.bincount(np.concatenate([one[apart] for one in maps]), minlength=n_labels)
+    brought = counted(xp.concatenate([one[apart] for one in maps]))
     weight = np.divide(extents, extents + reach, out=np.zeros(n_labels), where=extents > 0)
     strength *= float((weight * brought).sum() / brought.sum()) ** 3
     typical = float((usual_difference * brought).sum() / brought.sum())
@@ -221,22 +306,8 @@ def settle(
 
     farthest = math.hypot(*(extent * unit for extent, unit in zip(shape, units, strict=True)))
     differs = math.hypot(*(float(channel.max()) - float(channel.min()) for channel in features.T))
-    labels = first.copy()
-    task = functools.partial(
-        evidence.choose,
-        first,
-        second,
-        third,
-        np.array(trust),
-        strength,
-        strength * (math.log1p(farthest) + math.log1p(differs * float(per_difference.max()))),
-        1 / (1 + usual),
-        per_difference,
-        apart,
-        labels,
-    )
-    _workers.run_ranges(task, len(apart), workers, _COMPARISONS)
-    return labels
+    most = strength * (math.log1p(farthest) + math.log1p(differs * float(per_difference.max())))
+    return evidence.choose(maps, trust, strength, most, 1 / (1 + usual), per_difference, apart)
 
 
 def _extents(places: Array, labels: Array, counts: Array) -> NDArray[np.float64]:
