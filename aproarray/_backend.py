@@ -144,8 +144,11 @@ class Backend(Protocol):
     def square_steps(
         self, image: Array, mask: Array | None, spacing: Sequence[float] | None, workers: int
     ) -> list[tuple[float, int]]: ...
-    Floods: Any
-    """See `aproarray.cpu.Floods`."""
+
+    def Floods(  # noqa: N802 - a class
+        self, reliefs: Array, steps: Array, shape: tuple[int, ...], spacing: tuple[float, ...] | None
+    ) -> Any: ...
+
     def settle(
         self,
         maps: Sequence[Array],

@@ -253,9 +253,7 @@ class PreparedImage:
         self._window = _window(padded, _RADIUS, spacing)
         self._witnesses: _certainty.Witnesses | None = None  # until probabilities are asked for
 
-    def propagate(
-        self, seeds: Array, with_shares: bool, workers: int
-    ) -> tuple[Array, NDArray[np.float32]]:
+    def propagate(self, seeds: Array, with_shares: bool, workers: int) -> tuple[Array, NDArray[np.float32]]:
         """Put the labels of all pixels in place of the seeds.
 
         Return the distinct ones, on the host, and their shares.
@@ -310,10 +308,10 @@ class PreparedImage:
                 reliefs, inside = _arrays.on_host(self.reliefs), _arrays.on_host(takes_part)
                 self._witnesses = _certainty.Witnesses(reliefs, inside, self._spacing, _RADIUS, workers)
             probabilities = _arrays.on_host(shares)
-            given = map(_arrays.on_host, (by_relief, flat, zones))
             self._witnesses.probabilities(
-                _arrays.on_host(padded), values.tolist(), *given, probabilities, workers
-            )
+                _arrays.on_host(padded), values.tolist(), _arrays.on_host(by_relief), _arrays.on_host(flat),
+                _arrays.on_host(zones), probabilities, workers,
+            )  # fmt: skip
             shares = xp.asarray(probabilities)
         chosen = flat.reshape(self._padded_shape)[self._inner]
         own = xp.concatenate([xp.zeros(1, seeds.dtype), distinct])
@@ -625,9 +623,7 @@ def propagate_labels(
     return propagator.propagate(labels, return_full_prob=return_full_prob, workers=workers)
 
 
-def _without_void(
-    mask: ArrayLike | None, seeds: Array, spatial_ndim: int, xp: Any
-) -> ArrayLike | None:
+def _without_void(mask: ArrayLike | None, seeds: Array, spatial_ndim: int, xp: Any) -> ArrayLike | None:
     """Return the mask without the pixels of labels below 0. A mask that does not fit comes back as it is."""
     if seeds.dtype.kind not in "if" or not (seeds < 0).any():
         return mask
@@ -834,9 +830,7 @@ def _images(
         spatial_ndim = max(pixels.ndim - (channel_axis is not None and pixels.ndim > 2), 1)
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     layout = _validate.image_layout(pixels.shape, spatial_ndim, channel_axis, batches)
-    takes_part = _validate.mask(
-        mask, layout.leading, layout.spatial, f"an image of shape {pixels.shape}", xp
-    )
+    takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {pixels.shape}", xp)
     flat = layout.flatten(pixels)
     _validate.finite(flat, "image", takes_part, _validate.BY_MASK)
     n_images, masks = math.prod(layout.leading), None
@@ -904,9 +898,7 @@ def _plain_image(edges: ArrayLike | None, shape: tuple[int, ...] | None = None) 
     if edges is None:
         raise TypeError("image must be an array, got None: only edges can take its place")
     xp = _dispatch.backend(edges=edges).xp
-    plain: Array = xp.ones(
-        _validate.as_array(edges, "edges", xp).shape if shape is None else shape, np.uint8
-    )
+    plain: Array = xp.ones(_validate.as_array(edges, "edges", xp).shape if shape is None else shape, np.uint8)
     return plain
 
 
@@ -1071,6 +1063,7 @@ def refine(
     if images.masks is None:
         _validate.finite(flat, "scores")
     shape = (*images.leading, *images.spatial, layout.n_channels)
+    results: Array
     if 0 in shape:
         results = xp.empty(shape, flat.dtype)
     else:

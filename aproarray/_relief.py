@@ -23,7 +23,6 @@ from aproarray._backend import Backend
 Array = NDArray[Any]
 
 
-
 def _backend_of(array: Array) -> Backend:
     return _dispatch.backend(image=array)
 
@@ -55,7 +54,7 @@ def _pieces(array: Array) -> list[slice]:
     return [slice(first, first + step) for first in range(0, n, step)]
 
 
-def _quotient(array: Array, by: Array, where: Array, otherwise: Array) -> Array:
+def _quotient(array: Array, by: Any, where: Array, otherwise: Array) -> Array:
     """Return array / by where that is asked for; `otherwise` elsewhere, which may be written to."""
     xp = _backend_of(array).xp
     if xp is np:
@@ -68,7 +67,7 @@ def rgb_to_lab(rgb: Array) -> NDArray[np.float32]:
     """Return CIE L*a*b* of sRGB values, (..., 3), as float32: beyond [0, 1] by the same formulas."""
     xp = _backend_of(rgb).xp
     rgb = xp.asarray(rgb, np.float32)
-    lab = xp.empty(rgb.shape, np.float32)
+    lab: NDArray[np.float32] = xp.empty(rgb.shape, np.float32)
     source, target, to_xyz = rgb.reshape(-1, 3), lab.reshape(-1, 3), xp.asarray(_RGB_TO_XYZ.T)
     for piece in _pieces(source):
         part = source[piece]
@@ -273,7 +272,8 @@ def _last_before_gap(distances: NDArray[np.float64]) -> int:
 def _differences(larger: Array, smaller: Array) -> NDArray[np.float64]:
     """Return differences that are not negative as float64, C order, exact until they are rounded."""
     if larger.dtype.kind in "iu" and larger.dtype.itemsize == 8:  # modulo 2^64, where no difference is lost
-        return (_wide(larger, np.uint64) - _wide(smaller, np.uint64)).astype(np.float64)
+        whole: NDArray[np.uint64] = _wide(larger, np.uint64) - _wide(smaller, np.uint64)
+        return whole.astype(np.float64)
     difference: NDArray[np.float64] = _wide(larger, np.float64) - _wide(smaller, np.float64)
     return difference
 
@@ -445,7 +445,7 @@ def scales(
     middle = smoothed(features, _STEPS[1], mask, spacing, workers)
     coarsest = smoothed(middle, _STEPS[2], mask, spacing, workers)
     backend = _backend_of(features)
-    gradients = backend.xp.zeros((3, *features.shape[:-1]), np.float32)
+    gradients: Array = backend.xp.zeros((3, *features.shape[:-1]), np.float32)
     for number, scale in enumerate((middle, features, coarsest)):
         backend.gradient(scale, mask, spacing, workers, out=gradients[number])
     return gradients
@@ -552,10 +552,8 @@ def smoothed_features(
     xp = _backend_of(features).xp
     inside = features if mask is None else xp.where(mask[..., None], features, features.dtype.type(0))
     largest = max(float(inside.max()), -float(inside.min()), 0.0) if inside.size else 0.0
-    if largest > 0:
-        shares = (inside / largest).astype(np.float32)
-    else:
-        shares = xp.zeros(features.shape, np.float32)
+    zero = xp.zeros(features.shape, np.float32)
+    shares = (inside / largest).astype(np.float32) if largest > 0 else zero
     return smoothed(shares, _STEPS[0], mask, spacing, workers)
 
 

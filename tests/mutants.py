@@ -38,6 +38,8 @@ _TESTS = {
     "local_gradients_tiles": "window",
     "local_gradients": "window",
     "tree_filter": "filter",
+    "rooted": "breadth",
+    "flood": "floods",
 }
 
 
@@ -74,6 +76,7 @@ def _fails(folder: Path, tests: str | None, seed: int) -> str | None:
         "-p",
         "no:cacheprovider",
         "tests/test_gpu_emulated.py",
+        "tests/test_gpu_labels.py",
     ]
     environment = os.environ | {"EMULATION_SEED": str(1_000_000 * seed)}
     try:

@@ -175,7 +175,8 @@ def settle(
     """
     units = (1.0,) * len(shape) if spacing is None else spacing
     compare = functools.partial(_Evidence, features=features, shape=shape, units=units, workers=workers)
-    return settle_with(compare, np, maps, seeds, features, shape, units, trust, strength)
+    labels: NDArray[np.int32] = settle_with(compare, np, maps, seeds, features, shape, units, trust, strength)
+    return labels
 
 
 class Evidence(Protocol):
@@ -221,9 +222,12 @@ class _Evidence:
         n_labels = len(every)
         seen, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
         distances, differences = np.zeros(n_labels), np.zeros(n_labels)
+        first, second, third = maps
         for bounds in _workers.ranges(len(seeds), 1, _workers.LINEAR):
             _workers.check_stop()
-            self._state.sample(*maps, seeds, every, seen, distances, differences, counts, *bounds)
+            self._state.sample(
+                first, second, third, seeds, every, seen, distances, differences, counts, *bounds
+            )
         return distances, differences, counts
 
     def choose(
@@ -236,9 +240,10 @@ class _Evidence:
         per_difference: NDArray[np.float64],
         pixels: Array,
     ) -> NDArray[np.int32]:
-        labels: NDArray[np.int32] = maps[0].copy()
+        first, second, third = maps
+        labels: NDArray[np.int32] = first.copy()
         task = functools.partial(
-            self._state.choose, *maps, np.array(trust), strength, most, per_distance, per_difference, pixels,
+            self._state.choose, first, second, third, np.array(trust), strength, most, per_distance, per_difference, pixels,
             labels,
         )  # fmt: skip
         _workers.run_ranges(task, len(pixels), self._workers, _COMPARISONS)

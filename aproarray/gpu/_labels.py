@@ -1,7 +1,8 @@
 """Labels from seeds on the device: floods, which of their labels to take, votes.
 
-The functions are those of `aproarray.cpu._labels`. Kernels are in kernels/flood.cu, settle.cu, votes.cu. Floods
-with a spacing run on the host: of equal edges the nearest seed's goes first there, which no relaxation tells.
+The functions are those of `aproarray.cpu._labels`. Kernels are in kernels/flood.cu, settle.cu, votes.cu.
+Floods with a spacing run on the host: of equal edges the nearest seed's goes first there, which no relaxation
+tells.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ _SIDE = 32
 
 
 class Floods:
-    """The floods of one image's reliefs (M, N); see `aproarray.cpu.Floods`. Each call floods from all seeds."""
+    """The floods of one image's reliefs (M, N); see `aproarray.cpu.Floods`.
 
-    def __init__(
-        self, reliefs: Any, steps: Any, shape: tuple[int, ...], spacing: tuple[float, ...] | None
-    ):
+    Each call floods from all seeds.
+    """
+
+    def __init__(self, reliefs: Any, steps: Any, shape: tuple[int, ...], spacing: tuple[float, ...] | None):
         self._on_host = None
         if spacing is not None:
             self._on_host = on_host.Floods(reliefs.get(), steps, shape, spacing)
@@ -58,8 +60,7 @@ class Floods:
     def labels(self, seeds: Any, names: list[Any], workers: int) -> Iterator[list[Any]]:
         """Give labels (N) by each relief, of seeds (N): above 0, 0, or -1 where a pixel takes no part."""
         if self._on_host is not None:
-            threads = max(workers, on_host.available_workers())
-            with self._on_host.labels(seeds.get(), names, threads) as maps:
+            with self._on_host.labels(seeds.get(), names, workers) as maps:
                 yield [cupy.asarray(labels) for labels in maps]
             return
         n_maps, n = self._reliefs.shape
@@ -68,8 +69,8 @@ class Floods:
         kernel("flood", "begin_ways")(n_maps * n, seeds, *counts, ways)
         awake, moved = cupy.zeros(2 * self._n_tiles, np.uint8), cupy.zeros(self._n_tiles, np.uint8)
         kernel("flood", "find_ways")(
-            self._n_tiles * _compile.BLOCK, self._reliefs, seeds, self._lightest_bits, self._grid, self._beside,
-            Struct(_WAVES, ways, following, awake, moved, cupy.zeros(3, np.uint32)),
+            self._n_tiles * _compile.BLOCK, self._reliefs, seeds, self._lightest_bits, self._grid,
+            self._beside, Struct(_WAVES, ways, following, awake, moved, cupy.zeros(3, np.uint32)),
         )  # fmt: skip
         labels = cupy.empty((n_maps, n), np.int32)
         kernel("flood", "label_by_ways")(labels.size, seeds, *counts, ways, labels)
@@ -96,7 +97,13 @@ class _Evidence:
         strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
         arrays = (cupy.asarray(array) for array in (begins, places, colours))
         self._struct = Struct(
-            _EVIDENCE, *arrays, features, len(shape), features.shape[1], (*strides, *unused), (*units, *unused)
+            _EVIDENCE,
+            *arrays,
+            features,
+            len(shape),
+            features.shape[1],
+            (*strides, *unused),
+            (*units, *unused),
         )
 
     def sample(self, maps: Any, seeds: Any, every: Any) -> tuple[Any, Any, Any]:
