@@ -139,7 +139,7 @@ def _function(name: str) -> Any:
 _FUNCTIONS = """
     arange array_equal ascontiguousarray bincount broadcast_arrays broadcast_to cbrt clip concatenate
     count_nonzero cumsum exp flatnonzero full isfinite log log1p maximum may_share_memory median minimum
-    moveaxis ones packbits partition ravel_multi_index rint sort sqrt stack take unique where zeros
+    moveaxis ones packbits partition ravel_multi_index rint roll sort sqrt stack take unique where zeros
 """
 for _name in _FUNCTIONS.split():
     globals()[_name] = _function(_name)
@@ -154,6 +154,10 @@ def empty(shape: Any, dtype: Any = float) -> ndarray:
     result = np.empty(shape, dtype)
     result.view(np.uint8).fill(0xFF) if result.ndim and result.flags.c_contiguous else None
     return ndarray(result)
+
+
+def copyto(target: ndarray, source: ndarray) -> None:
+    target[...] = source
 
 
 def empty_like(array: ndarray) -> ndarray:

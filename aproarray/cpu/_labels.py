@@ -243,8 +243,8 @@ class _Evidence:
         first, second, third = maps
         labels: NDArray[np.int32] = first.copy()
         task = functools.partial(
-            self._state.choose, first, second, third, np.array(trust), strength, most, per_distance, per_difference, pixels,
-            labels,
+            self._state.choose, first, second, third, np.array(trust), strength, most, per_distance,
+            per_difference, pixels, labels,
         )  # fmt: skip
         _workers.run_ranges(task, len(pixels), self._workers, _COMPARISONS)
         return labels
