@@ -50,6 +50,7 @@ KERNEL pair_tiles(
                 const u32 t = (term + s) / depth, c = (term + s) % depth;
                 const REAL *const its_y = iterates + t * step_size + first + c * n_pixels;
                 const REAL *const its_a = adjoints + (iterations - 1 - t) * step_size + first + c * n_pixels;
+#pragma unroll 1
                 for (u32 i = threadIdx.x; i < HALO_Y * HALO_X; i += BLOCK) {
                     const u32 hy = i / HALO_X, hx = i % HALO_X;
                     const int qx = px + (int)hx - RADIUS, qy = py + (int)hy;
