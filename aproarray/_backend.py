@@ -3,8 +3,9 @@
 Sizes: B trees over N nodes, I items of N pixels and C channels, G images of Ci channels, F sets of features.
 Arrays are of the backend's own library (`xp`), contiguous unless they hold values or results. ``tree_index``
 (I) and ``image_index`` (I) name the tree or image of each item, and are NumPy arrays. ``lines`` are what the
-backend's own `lines` returns: all that propagation needs of B trees. `edges` are as opaque. A flag that says
-whether numbers are finite is a bool, or a scalar on the device, which need not be waited for.
+backend's own `lines` returns: all that propagation needs of B trees. `recent_lines` returns the same, of
+trees that do not keep it, and may remember the last ones. `edges` are as opaque. A flag that says whether
+numbers are finite is a bool, or a scalar on the device, which need not be waited for.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Backend(Protocol):
 
     # Global propagation
     def lines(self, order: Array, gaps: Array, workers: int) -> Any: ...
+    def recent_lines(self, order: Array, gaps: Array, workers: int) -> Any: ...
     def global_propagate(
         self,
         values: Array,
@@ -160,19 +162,9 @@ class Backend(Protocol):
         strength: float,
         workers: int,
     ) -> Array: ...
-    def vote(
-        self,
-        features: Array,
-        labels: Array,
-        zones: Array,
-        held: Array,
-        steps: Array,
-        neighbours: Array,
-        scale: float,
-        iterations: int,
-        shares: Array,
-        workers: int,
-    ) -> None: ...
+    def Votes(  # noqa: N802 - a class
+        self, features: Array, zones: Array, steps: Array, neighbours: Array, scale: float, iterations: int
+    ) -> Any: ...
 
     # Related methods
     def rooted_trees(self, order: Array, gap_edges: Array, workers: int) -> RootedTrees: ...

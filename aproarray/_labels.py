@@ -34,6 +34,7 @@ _RADIUS = 2  # of the window that votes: 5 x 5
 _VOTES = (5, 1)  # of images, and of volumes
 _VOTES_BESIDE_EDGES = (1, 0)  # Labels would run along walls, whose pixels are alike.
 _TRUST = (1.5, 1.3, 1.3)  # in the forests at the middle scale, the finest, the coarsest; see `cpu.settle`
+_TRUST_THE_FINEST = (1.0, 2.0, 0.9)  # in volumes, whose objects are small, and where the image is blurred
 _STRENGTH = 12.0
 _ZETA_STEPS = 3.0  # zeta of a vote, in root mean square steps between neighbours
 _REFINE_STEPS = 1.5  # the same for scores
@@ -227,10 +228,17 @@ class PreparedImage:
         self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
         is_volume = sum(extent > 1 for extent in self._shape) > 2
         self._votes = _VOTES[is_volume]
-        reliefs = _relief.reliefs(features, takes_part, outliers, spacing, workers, usual)
+        gradients = _relief.scales(features, takes_part, spacing, workers)
+        if statistics is None:
+            blurred = _relief.is_blurred(*_relief.square_sums(gradients, takes_part, outliers))
+        else:
+            blurred = statistics.blurred
+        self.trust = _TRUST_THE_FINEST if is_volume or blurred else _TRUST
+        reliefs = _relief.over_what_is_usual(gradients, takes_part, outliers, spacing, workers, usual)
         followed = None if image.edges is None else _relief.with_edges(reliefs, image.edges, takes_part)
         if followed is not None:
             reliefs = followed
+            self.trust = _TRUST
             self._votes = _VOTES_BESIDE_EDGES[is_volume]
         if not step > 0 and (spacing is not None or image.edges is not None):
             # On a plain image every neighbour has the same vote, whatever the scale. They would round off
@@ -271,58 +279,75 @@ class PreparedImage:
         inner[() if takes_part is None else takes_part] = 0
         inner[seeded] = numbers + 1
         flat = padded.reshape(-1)
-        held = (flat > 0).view(np.uint8)
-        zones = xp.empty(0, np.int32)
-        if (
-            takes_part is not None and not takes_part.all()
-        ):  # a window may reach across walls that labels must not cross
-            zones = xp.zeros(self._padded_shape, np.int32)
-            graph = mst(xp.zeros(self._shape, np.uint8), mask=takes_part, spatial_ndim=len(self._shape))
-            zones[self._inner] = graph.cut(0)
-            zones = zones.reshape(-1)
-        with self._floods.labels(flat, values.tolist(), workers) as maps:
+        names = values.tolist()
+        with self._floods.labels(flat, names, workers) as maps:
             if len(maps) == 1:
                 flat = maps[0].copy()
             else:
                 flat = backend.settle(
-                    maps, flat, self._features, self._padded_shape, self._spacing, _TRUST, _STRENGTH, workers
+                    maps,
+                    flat,
+                    self._features,
+                    self._padded_shape,
+                    self._spacing,
+                    self.trust,
+                    _STRENGTH,
+                    workers,
                 )
             by_relief = xp.stack(maps) if with_shares else xp.empty((0, 0), np.int32)
-        # Those of a label lie side by side, as they are returned.
-        shares = xp.zeros((len(values), flat.size if with_shares else 0), np.float32).T
-        backend.vote(
-            self._features,
-            flat,
-            zones,
-            held,
-            self._window,
-            self._neighbours,
-            self._scale,
-            self._votes,
-            shares,
-            workers,
-        )
+        shares = xp.empty((0, *self._shape), np.float32)
         if with_shares:
-            # Witnesses are on the host, for both backends.
-            if self._witnesses is None:
-                reliefs, inside = _arrays.on_host(self.reliefs), _arrays.on_host(takes_part)
-                self._witnesses = _certainty.Witnesses(reliefs, inside, self._spacing, _RADIUS, workers)
-            probabilities = _arrays.on_host(shares)
-            self._witnesses.probabilities(
-                _arrays.on_host(padded), values.tolist(), _arrays.on_host(by_relief), _arrays.on_host(flat),
-                _arrays.on_host(zones), probabilities, workers,
-            )  # fmt: skip
-            shares = xp.asarray(probabilities)
+            shares = self._shares(padded, names, by_relief, flat, workers)
+        else:
+            self._ballots.cast(flat, names, padded.reshape(-1), workers)
         chosen = flat.reshape(self._padded_shape)[self._inner]
         own = xp.concatenate([xp.zeros(1, seeds.dtype), distinct])
         if takes_part is None:
             seeds[...] = own[chosen]
         else:
             seeds[takes_part] = own[chosen[takes_part]]
-        if with_shares:
-            by_label = shares.T.reshape(len(values), *self._padded_shape)
-            shares = xp.ascontiguousarray(by_label[(slice(None), *self._inner)])
         return values, shares
+
+    def _shares(
+        self, seeds: Array, names: list[Any], maps: Array, labels: Array, workers: int
+    ) -> NDArray[np.float32]:
+        """Let labels (N) vote, and return their probabilities (labels, *spatial)."""
+        on_host, xp = _arrays.on_host, self._backend.xp
+        # Those of a label lie side by side, as they are returned.
+        shares = on_host(self._ballots.shares(labels, len(names), seeds.reshape(-1), workers))
+        # Witnesses are on the host, for both backends.
+        if self._witnesses is None:
+            self._witnesses = _certainty.Witnesses(
+                on_host(self.reliefs), on_host(self._mask), self._spacing, _RADIUS, workers
+            )
+        self._witnesses.probabilities(
+            on_host(seeds), names, on_host(maps), on_host(labels), on_host(self._zones), shares.T, workers
+        )
+        by_label = shares.reshape(len(names), *self._padded_shape)[(slice(None), *self._inner)]
+        found: NDArray[np.float32] = xp.asarray(np.ascontiguousarray(by_label))
+        return found
+
+    @functools.cached_property
+    def _zones(self) -> NDArray[np.int32]:
+        """The connected parts of the mask (N), or no entries where all pixels take part.
+
+        A window may reach across walls that labels must not cross.
+        """
+        xp = self._backend.xp
+        zones: NDArray[np.int32]
+        if self._mask is None or self._mask.all():
+            zones = xp.empty(0, np.int32)
+            return zones
+        zones = xp.zeros(self._padded_shape, np.int32)
+        graph = mst(xp.zeros(self._shape, np.uint8), mask=self._mask, spatial_ndim=len(self._shape))
+        zones[self._inner] = graph.cut(0)
+        return zones.reshape(-1)
+
+    @functools.cached_property
+    def _ballots(self) -> Any:
+        return self._backend.Votes(
+            self._features, self._zones, self._window, self._neighbours, self._scale, self._votes
+        )
 
     @property
     def reliefs(self) -> Array:

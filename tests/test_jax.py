@@ -372,42 +372,6 @@ def test_batches_make_one_call(monkeypatch):
     assert calls == [(3, 42, 2), (6, 42, 2)]
 
 
-def test_lines_are_found_once_for_the_gaps_of_a_tree(dtype, monkeypatch):
-    from aproarray.jax import _host
-
-    found = []
-    image, values, _ = arrays(dtype, 6)
-    trees = [ours.mst(one) for one in image]
-    expected = [
-        aproarray.global_propagate(v, aproarray.mst(one), zeta=0.3)
-        for v, one in zip(values, image, strict=True)
-    ]
-    whole = _host.backend.lines
-    monkeypatch.setattr(_host.backend, "lines", lambda *x: found.append(x[1].shape) or whole(*x))
-    monkeypatch.setattr(_host, "_recent", _host._RecentLines())
-
-    def right(which):
-        for at in which:
-            result = ours.global_propagate(values[at], trees[at], zeta=0.3)
-            np.testing.assert_array_equal(result, expected[at])
-        return len(found)
-
-    assert right([0, 0, 1, 0, 1]) == 2
-    jax.grad(lambda v: ours.global_propagate(v, trees[0], zeta=0.3)[0, 0, 0])(values[0])
-    assert right([2, 3, 1, 0]) == 4  # the gradient needed none
-    assert right([4, 5, 3, 2]) == 6
-    assert right([0, 1]) == 8  # the first ones are no longer there
-    gaps = trees[0].gaps.at[-1].mul(100)
-    changed = trees[0]._replace(gaps=gaps)
-    by_reference = aproarray.SpanningTree.from_edges(trees[0].gap_edges, gaps, n_nodes=42)
-    np.testing.assert_allclose(
-        np.asarray(ours.global_propagate(values[0], changed, zeta=0.3)).reshape(42, 2),
-        aproarray.global_propagate(values[0].reshape(42, 2), by_reference, zeta=0.3),
-        rtol=1e-5,
-    )
-    assert len(found) == 10  # one by the reference
-
-
 @pytest.mark.skipif(not PAGE.is_file(), reason="needs a checkout: the docs are not installed")
 def test_python_of_the_page_runs():
     pytest.importorskip("optax", reason="optax is not installed")

@@ -1,5 +1,8 @@
 """From marks to masks: the two kernels against their definitions, and what callers rely on."""
 
+import importlib
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 
 import aproarray
 from aproarray import LabelPropagator, SpanningTree, _edges, _relief, cpu, propagate_labels, reference
+from aproarray.cpu import _processor, _sweep
 
 
 def neighbours(shape):
@@ -232,6 +236,24 @@ def test_labels_where_forests_disagree_by_definition(seed, ndim, spaced):
         assert np.array_equal(*got)
         expected = settled(maps, labels, features, spacing or (1,) * ndim, (1.5, 1.3, 1.2), strength)
         assert np.array_equal(got[0].reshape(shape), expected)
+
+
+@pytest.mark.skipif(not _sweep.has_avx2(), reason="this processor has no AVX2")
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_vector_code_settles_the_same_labels(channels, ndim, monkeypatch):
+    rng = np.random.default_rng(channels)
+    shape = (40, 50, 3)[:ndim]
+    seeds = np.zeros(math.prod(shape), np.int32)
+    seeds[rng.integers(0, seeds.size, 150)] = rng.integers(1, 6, 150)
+    maps = [np.where(seeds, seeds, rng.integers(1, 6, seeds.size)).astype(np.int32) for _ in range(3)]
+    features = rng.random((seeds.size, channels), np.float32)
+    results = []
+    for name in ("_settle", "_settle_avx2"):
+        monkeypatch.setattr(_processor, "settling", importlib.import_module(f"aproarray.cpu.{name}"))
+        results.append(cpu.settle(maps, seeds, features, shape, None, (1.5, 1.3, 1.3), 12.0, 1))
+    assert np.array_equal(*results)
+    assert (results[0] != maps[0]).any()
 
 
 def test_no_scribble_reaches_over_what_another_is_drawn_all_over():
@@ -528,8 +550,8 @@ def test_stroke_after_stroke_beside_a_void(void_scene, monkeypatch):
     voids = [np.zeros_like(void), void, void, other, void, np.zeros_like(void)]
     expected = [propagate_labels(image, np.where(one, -1, seeds), mask=mask) for one in voids]
     prepared = []
-    reliefs = _relief.reliefs
-    monkeypatch.setattr(_relief, "reliefs", lambda *args: prepared.append(1) or reliefs(*args))
+    scales = _relief.scales
+    monkeypatch.setattr(_relief, "scales", lambda *args: prepared.append(1) or scales(*args))
     data = image.copy()
     propagator = LabelPropagator(data, mask=mask)
     data[...] = 0  # the caller's array may change between strokes

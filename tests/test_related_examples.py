@@ -1,6 +1,7 @@
 """The examples of the related methods run, on what they make up and on files."""
 
 import importlib
+import json
 
 import numpy as np
 import pytest
@@ -45,6 +46,29 @@ def test_clip_guided_path_on_files(clip_guided, tmp_path, capsys):
     assert "made up" not in capsys.readouterr().out
     with pytest.raises(SystemExit):
         clip_guided.main([*files, figure])
+
+
+def test_clip_guided_path_over_a_folder(clip_guided, tmp_path, capsys):
+    scenes = importlib.import_module("scenes")
+    for split, seed in (("train", 0), ("test", 1)):
+        made = scenes.generate(4, 48, seed)
+        for kind in ("image", "label"):
+            (tmp_path / split / kind).mkdir(parents=True)
+        for number, (picture, mask) in enumerate(zip(scenes.pictures(made), made.masks.numpy(), strict=True)):
+            io.imsave(tmp_path / split / "image" / f"{number}.png", (255 * picture).astype(np.uint8))
+            io.imsave(
+                tmp_path / split / "label" / f"{number}.png", mask.astype(np.uint8), check_contrast=False
+            )
+    results = tmp_path / "results.json"
+    arguments = ["--data", str(tmp_path), "--images", "3", "--steps", "4", "--results", str(results)]
+    compared = clip_guided.main(arguments)
+    assert list(compared) == ["the model's scores", "+ KS", "+ KS + PD", "+ APro", "+ APro + PD"]
+    assert all(0 < value < 1 for value in compared.values())
+    printed = capsys.readouterr().out
+    assert "4 test images. A network trained with 3 images stands in for the model" in printed
+    assert printed.count("| ") == 2 * 6
+    assert json.loads(results.read_text())["mean_iou"] == compared
+    assert clip_guided.main(arguments) == compared
 
 
 @pytest.mark.parametrize("name", ["train_segment_embeddings", "transfer_similarity"])

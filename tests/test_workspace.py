@@ -168,13 +168,14 @@ def test_a_forked_process_works_while_another_thread_looks_at_what_is_kept():
     script = """
 import os, sys, warnings
 import numpy as np, aproarray
-from aproarray.cpu import _workspace
+from aproarray.cpu import _recent, _workspace, recent_lines
 warnings.simplefilter("ignore")  # of threads, which Python sees from 3.12 on
 image = np.random.default_rng(0).random((50, 60))
 expected = aproarray.mst(image).order
-with _workspace._lock:  # as another thread might hold it
+with _workspace._lock, _recent.recent._lock:  # as another thread might hold them
     child = os.fork()
 if child == 0:
+    recent_lines(image, image, 1)
     aproarray.release_memory()
     os._exit(0 if np.array_equal(aproarray.mst(image).order, expected) else 1)
 assert os.waitpid(child, 0)[1] == 0

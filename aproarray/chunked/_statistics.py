@@ -81,13 +81,14 @@ class Known(NamedTuple):
     """Whether `range_` is that of the numbers without outliers."""
     step: float = 0.0
     usual: np.float32 = np.float32(0)
+    blurred: bool = False
     heaviest: tuple[float, ...] = ()
     """Twice the largest number of each relief."""
 
     @property
     def statistics(self) -> _relief.Statistics:
         """As the functions in memory take them."""
-        return _relief.Statistics(self.constant_end, self.range_, self.step, self.usual)
+        return _relief.Statistics(self.constant_end, self.range_, self.step, self.usual, self.blurred)
 
     def mask(self, takes_part: Array | None) -> Array | None:
         """Return a chunk's mask."""
@@ -350,7 +351,7 @@ def _sums(
     pixels: Array, takes_part: Array | None, before: Known, inner: Any, chunk: str, convert2lab: bool | None
 ) -> tuple[float, ...]:
     """Return sums and numbers of steps between neighbours and of usual gradients, of pixels far from outliers
-    and of all."""
+    and of all; and the sums of squares of gradients."""
     mask = before.mask(takes_part)
     features, outliers = before.features(pixels, takes_part, convert2lab)
     found: list[tuple[float, ...]] = []
@@ -368,6 +369,8 @@ def _sums(
             steps.append(cpu.square_steps(features[place], own, None, 1)[axis])
         own = None if beside_means is None else beside_means[inner]
         found += [_added(steps), _relief.usual_sum(around, own, own)]
+    own = None if counted is None else counted[inner]
+    found.append(_relief.square_sums(gradients[(slice(None), *inner)], own, None))
     return tuple(number for pair in found for number in pair)
 
 
@@ -378,7 +381,11 @@ def _with_means(total: tuple[float, ...], before: Known) -> Known:
     step = _relief.root_mean(*far_steps)
     if not step > 0:
         step = _relief.root_mean(*all_steps)
-    return before._replace(step=step, usual=_relief.mean_of(*(far_means if far_means[1] else all_means)))
+    return before._replace(
+        step=step,
+        usual=_relief.mean_of(*(far_means if far_means[1] else all_means)),
+        blurred=_relief.is_blurred(*total[8:]),
+    )
 
 
 def _largest(

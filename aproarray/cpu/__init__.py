@@ -19,8 +19,9 @@ from aproarray.cpu._global import (
     global_gap_gradients,
     global_propagate,
     lines,
+    recent_lines,
 )
-from aproarray.cpu._labels import Floods, settle, settle_with, tally, vote
+from aproarray.cpu._labels import Floods, Votes, compared_seeds, every_of, leads_of, settle, tally, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._smoothing import gradient, smooth, square_steps
@@ -45,9 +46,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Floods",
+    "Votes",
     "affinities",
     "are_trees",
     "available_workers",
+    "compared_seeds",
     "contracted",
     "distances_from",
     "edge_distances",
@@ -55,6 +58,7 @@ __all__ = [
     "edge_list_tree",
     "edge_weights",
     "edges",
+    "every_of",
     "expand_line",
     "feature_gradients",
     "flood_from",
@@ -64,17 +68,18 @@ __all__ = [
     "gradient",
     "grid_trees",
     "largest_between",
+    "leads_of",
     "lines",
     "linkage",
     "local_gradients",
     "local_propagate",
     "pairwise_affinities",
     "pamr",
+    "recent_lines",
     "reduce_line",
     "reweighed_trees",
     "rooted_trees",
     "settle",
-    "settle_with",
     "smooth",
     "sorted_edges",
     "sorted_weights",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aproarray.cpu import _global_gradients, _processor, _workers
+from aproarray.cpu._recent import recent
 from aproarray.cpu._workspace import Workspace
 
 Array = NDArray[Any]
@@ -34,14 +35,28 @@ class Lines(NamedTuple):
 def lines(order: Array, gaps: Array, workers: int) -> Lines:
     """Return the lines of trees (B, N) and (B, N-1) for the functions below; 1 byte per pixel is new."""
     moves = np.empty(gaps.shape, np.uint8)
-    find = [
-        functools.partial(
-            _workers.run_apart, _processor.sweeps.line_moves, gaps[b], moves[b], pixels=gaps.shape[1]
-        )
-        for b in range(len(gaps))
-    ]
-    _workers.run(find, workers)
+    _workers.run([functools.partial(_find_moves, gaps[b], moves[b]) for b in range(len(gaps))], workers)
     return Lines(order, gaps, moves)
+
+
+def recent_lines(order: Array, gaps: Array, workers: int) -> Lines:
+    """Return what `lines` does, of trees that do not keep it: it is kept here for the last calls' trees."""
+    moves = np.empty(gaps.shape, np.uint8)
+
+    def find(b: int) -> None:
+        kept = recent.find(gaps[b])
+        if kept is not None:
+            moves[b] = kept
+            return
+        _find_moves(gaps[b], moves[b])
+        recent.keep(gaps[b], moves[b])
+
+    _workers.run([functools.partial(find, b) for b in range(len(gaps))], workers)
+    return Lines(order, gaps, moves)
+
+
+def _find_moves(gaps: Array, moves: Array) -> None:
+    _workers.run_apart(_processor.sweeps.line_moves, gaps, moves, pixels=len(gaps))
 
 
 # Columns that become rows, at most, where the channels of a pixel are not side by side. More buffers than

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray import _arrays
-from aproarray.cpu import _flood, _settle, _tally, _workers
+from aproarray.cpu import _flood, _processor, _tally, _workers
 
-__all__ = ["Evidence", "Floods", "settle", "settle_with", "tally", "vote"]
+__all__ = [
+    "Floods",
+    "Votes",
+    "compared_seeds",
+    "every_of",
+    "leads_of",
+    "settle",
+    "tally",
+    "vote",
+]
 
 Array = NDArray[Any]
 
@@ -66,11 +73,7 @@ class Floods:
             floods = _workers.run(tasks, threads)
         else:
             if names != last_names:
-                number_of = {name: number for number, name in enumerate(names, 1)}
-                # A label that has gone is one that no seed has.
-                renumbered = np.array(
-                    [0, *(number_of.get(name, len(names) + 1) for name in last_names), -1], np.int32
-                )
+                renumbered = _renumbered(last_names, names)
                 for labels in (last, *(flooded.labels for flooded in floods)):
                     labels[:] = renumbered[labels]
             changed = np.flatnonzero(seeds != last).astype(np.int32)
@@ -172,147 +175,119 @@ def settle(
     say how far it reaches, and a point says nothing of that.
 
     Distances are in pixels of an image of `shape`, or in units of `spacing`. Of many seeds, 32 are compared.
+    Products are compared rather than sums of logarithms, in float32.
     """
+    first, second, third = maps
+    n = len(first)
+    # No label is larger than the largest seed's, which all floods bring.
+    n_labels = int(seeds.max(initial=0)) + 1
+    apart, at = np.empty(n, np.int32), np.empty(n, np.int32)
+    agreed, brought = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
+    n_apart = n_seeds = 0
+    for bounds in _workers.ranges(n, 1, _workers.LINEAR):
+        _workers.check_stop()
+        n_apart, n_seeds = _processor.settling.survey(
+            first, second, third, seeds, apart, at, agreed, brought, *bounds, n_apart, n_seeds
+        )
+    if n_apart == 0:
+        return first.copy()
     units = (1.0,) * len(shape) if spacing is None else spacing
-    compare = functools.partial(_Evidence, features=features, shape=shape, units=units, workers=workers)
-    labels: NDArray[np.int32] = settle_with(compare, np, maps, seeds, features, shape, units, trust, strength)
+    at = at[:n_seeds]
+    compared = compared_seeds(at, seeds[at], n_labels, shape, units)
+    evidence = _processor.settling.Evidence(
+        compared.begins, compared.blocks(features[compared.pixels]), features, shape, units
+    )
+    every = every_of(agreed)
+    until, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
+    distances, differences = np.zeros(n_labels), np.zeros(n_labels)
+    for bounds in _workers.ranges(n, 1, _workers.LINEAR):
+        _workers.check_stop()
+        evidence.sample(first, second, third, seeds, every, until, distances, differences, counts, *bounds)
+    leads = leads_of(distances, differences, counts, brought, compared.extents, trust, strength)
+    labels = first.copy()
+    task = functools.partial(evidence.choose, first, second, third, *leads, apart, labels)
+    _workers.run_ranges(task, n_apart, workers, _COMPARISONS)
     return labels
 
 
-class Evidence(Protocol):
-    """Pixels compared with some seeds of each label; see `_settle.Evidence`."""
+class ComparedSeeds(NamedTuple):
+    """The seeds of each label that pixels are compared with, in blocks."""
 
-    def sample(
-        self, maps: Sequence[Array], seeds: Array, every: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-        """Return sums of distances and differences by labels, and their number, on the host."""
+    begins: NDArray[np.int32]
+    """The first block of each label."""
+    pixels: NDArray[np.int64]
+    """Of all blocks' seeds."""
+    places: NDArray[np.float64]
+    """Of these, (seeds, ndim), in units."""
+    extents: NDArray[np.float64]
+    """Of the seeds of each label, compared or not: their root mean square distance to their centre."""
 
-    def choose(
-        self,
-        maps: Sequence[Array],
-        trust: tuple[float, float, float],
-        strength: float,
-        most: float,
-        per_distance: NDArray[np.float64],
-        per_difference: NDArray[np.float64],
-        pixels: Array,
-    ) -> Array:
-        """Return the labels, chosen anew for some pixels."""
+    def blocks(self, colours: Array) -> NDArray[np.float32]:
+        """Return places and colours (seeds, C) as `_settle.Evidence` takes them."""
+        rows, lanes = np.concatenate([self.places, colours], axis=1), _processor.settling.SEEDS_AT_ONCE
+        return np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1), np.float32)
 
 
-class _Evidence:
-    """The comparisons of the CPU."""
-
-    def __init__(
-        self,
-        begins: NDArray[np.int32],
-        places: NDArray[np.float64],
-        colours: NDArray[np.float64],
-        features: Array,
-        shape: tuple[int, ...],
-        units: tuple[float, ...],
-        workers: int,
-    ):
-        self._state = _settle.Evidence(begins, places, colours, features, shape, units)
-        self._workers = workers
-
-    def sample(
-        self, maps: Sequence[Array], seeds: Array, every: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-        n_labels = len(every)
-        seen, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
-        distances, differences = np.zeros(n_labels), np.zeros(n_labels)
-        first, second, third = maps
-        for bounds in _workers.ranges(len(seeds), 1, _workers.LINEAR):
-            _workers.check_stop()
-            self._state.sample(
-                first, second, third, seeds, every, seen, distances, differences, counts, *bounds
-            )
-        return distances, differences, counts
-
-    def choose(
-        self,
-        maps: Sequence[Array],
-        trust: tuple[float, float, float],
-        strength: float,
-        most: float,
-        per_distance: NDArray[np.float64],
-        per_difference: NDArray[np.float64],
-        pixels: Array,
-    ) -> NDArray[np.int32]:
-        first, second, third = maps
-        labels: NDArray[np.int32] = first.copy()
-        task = functools.partial(
-            self._state.choose, first, second, third, np.array(trust), strength, most, per_distance,
-            per_difference, pixels, labels,
-        )  # fmt: skip
-        _workers.run_ranges(task, len(pixels), self._workers, _COMPARISONS)
-        return labels
-
-
-def settle_with(
-    compare: Callable[..., Evidence],
-    xp: Any,
-    maps: Sequence[Array],
-    seeds: Array,
-    features: Array,
-    shape: tuple[int, ...],
-    units: tuple[float, ...],
-    trust: tuple[float, float, float],
-    strength: float,
-) -> Any:
-    """Do what `settle` does, over arrays of `xp`: ``compare(begins, places, colours)`` compares pixels.
-
-    What is known of the seeds, and of each label, is found on the host.
-    """
-    first, second, third = maps
-    apart = xp.flatnonzero((first != second) | (first != third))
-    if len(apart) == 0:
-        return first.copy()
-    seeded = xp.flatnonzero(seeds > 0)
-    at, of_seeds = _arrays.on_host(seeded), _arrays.on_host(seeds[seeded])
-    by_label = np.argsort(of_seeds, kind="stable")
-    at, of_seeds = at[by_label], of_seeds[by_label]
-    n_seeds = np.bincount(of_seeds)
-    n_labels = len(n_seeds)
+def compared_seeds(
+    at: Array, labels: Array, n_labels: int, shape: tuple[int, ...], units: tuple[float, ...]
+) -> ComparedSeeds:
+    """Choose among the seeds at some pixels, in their order, those that pixels are compared with."""
+    by_label = np.argsort(labels, kind="stable")
+    at, labels = at[by_label], labels[by_label]
+    of_label = np.bincount(labels, minlength=n_labels)
     places = np.stack(np.unravel_index(at, shape), axis=-1) * np.array(units)
-    extents = _extents(places, of_seeds, n_seeds)
-
-    n_compared = np.minimum(n_seeds, _COMPARED)
-    lanes = _settle.SEEDS_AT_ONCE
+    n_compared = np.minimum(of_label, _COMPARED)
+    lanes = _processor.settling.SEEDS_AT_ONCE
     n_filled = -(-n_compared // lanes) * lanes  # the last block of a label repeats its last seed
     begins = np.concatenate([[0], np.cumsum(n_filled)])
     number = np.arange(begins[-1]) - np.repeat(begins[:-1], n_filled)
     of_each = np.repeat(n_compared, n_filled)
     number = np.minimum(number, of_each - 1)
-    seeds_before = np.repeat(np.cumsum(n_seeds) - n_seeds, n_filled)
-    chosen = seeds_before + number * np.repeat(n_seeds, n_filled) // of_each
+    seeds_before = np.repeat(np.cumsum(of_label) - of_label, n_filled)
+    chosen = seeds_before + number * np.repeat(of_label, n_filled) // of_each
+    return ComparedSeeds(
+        (begins // lanes).astype(np.int32), at[chosen], places[chosen], _extents(places, labels, of_label)
+    )
 
-    def blocks(rows: Array) -> NDArray[np.float64]:
-        return np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1), np.float64)
 
-    def counted(labels: Array) -> NDArray[np.int64]:
-        counts: NDArray[np.int64] = _arrays.on_host(xp.bincount(labels, minlength=n_labels))
-        return counts
+def every_of(agreed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many pixels of each label are left alone for each one that is sampled."""
+    return np.maximum(agreed // _SAMPLED, 1)
 
-    colours = _arrays.on_host(features[xp.asarray(at[chosen])])
-    evidence = compare((begins // lanes).astype(np.int32), blocks(places[chosen]), blocks(colours))
-    agreed = counted(xp.maximum(first, 0)) - counted(xp.maximum(first[apart], 0)) - n_seeds
-    every = np.maximum(agreed // _SAMPLED, 1)
-    distances, differences, counts = evidence.sample(maps, seeds, every)
+
+def leads_of(
+    distances: NDArray[np.float64],
+    differences: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    brought: NDArray[np.int64],
+    extents: NDArray[np.float64],
+    trust: tuple[float, float, float],
+    strength: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Return what `_settle.Evidence.choose` weighs labels by, from sums over the pixels that were sampled."""
     usual, usual_difference = distances / np.maximum(counts, 1), differences / np.maximum(counts, 1)
     reach = (distances + _DOUBT * distances.sum() / max(counts.sum(), 1)) / (counts + _DOUBT)
-
-    brought = counted(xp.concatenate([one[apart] for one in maps]))
+    n_labels = len(counts)
     weight = np.divide(extents, extents + reach, out=np.zeros(n_labels), where=extents > 0)
     strength *= float((weight * brought).sum() / brought.sum()) ** 3
     typical = float((usual_difference * brought).sum() / brought.sum())
-    per_difference = 1 / (_LEAST * typical + usual_difference) if typical > 0 else np.zeros(n_labels)
+    per_distance, per_difference = np.zeros(n_labels, np.float32), np.zeros(n_labels, np.float32)
+    if strength > 0:
+        per_distance[:] = 1 / (1 + usual)
+        if typical > 0:
+            per_difference[:] = 1 / (_LEAST * typical + usual_difference)
+    own = np.array(trust)
+    lead_of_two, lead_of_first = (
+        _exponential(lead, strength) for lead in (own.sum() - 2 * own, own[0] - own)
+    )
+    return lead_of_two, lead_of_first, per_distance, per_difference
 
-    farthest = math.hypot(*(extent * unit for extent, unit in zip(shape, units, strict=True)))
-    differs = math.hypot(*(float(channel.max()) - float(channel.min()) for channel in features.T))
-    most = strength * (math.log1p(farthest) + math.log1p(differs * float(per_difference.max())))
-    return evidence.choose(maps, trust, strength, most, 1 / (1 + usual), per_difference, apart)
+
+def _exponential(leads: Array, strength: float) -> NDArray[np.float32]:
+    """Return exp(lead / strength), in the limit where strength is 0."""
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
+        exponents = np.where(leads == 0, 0.0, leads / np.float64(strength))
+        return np.exp(exponents).astype(np.float32)
 
 
 def _extents(places: Array, labels: Array, counts: Array) -> NDArray[np.float64]:
@@ -335,6 +310,7 @@ def vote(
     iterations: int,
     shares: Array,
     workers: int,
+    changes: list[tuple[Array, Array]] | None = None,
 ) -> None:
     """Give pixels the label of the largest vote over their window, `iterations` times, all at once.
 
@@ -342,6 +318,7 @@ def vote(
 
     See `_flood.cast_votes` for a vote. Only pixels that are not `held` and have a label change. `shares`
     (N, n_labels, or no rows) receives the votes of the last iteration; without one, 1 for the label there is.
+    `changes` receives the pixels that each of the iterations without shares changes, and their new labels.
     """
     n = len(labels)
     wanted = len(shares) > 0
@@ -390,12 +367,133 @@ def vote(
         n_changed = cast(n_active, shares[:0])
         if n_changed == 0:
             break
+        if changes is not None:
+            changes.append((active[:n_changed].copy(), labels[active[:n_changed]]))
         n_active = queue(active, n_changed, following)
         active, following = following, active
     if wanted:
         own = functools.partial(_flood.own_shares, labels, shares)
         _workers.run_ranges(own, n, workers, _workers.LINEAR)
         cast(look() if iterations else 0, shares)
+
+
+class Votes:
+    """The votes over windows of one image, which follow labels as they change.
+
+    See `vote` for the arguments. The first call casts votes along all borders of labels. Later ones cast
+    those alone that other labels, and other pixels that are held, may change, and the result is the same.
+    Calls at the same time are allowed: one of them goes on from the last, the others from the start.
+    """
+
+    def __init__(
+        self, features: Array, zones: Array, steps: Array, neighbours: Array, scale: float, iterations: int
+    ):
+        self._features, self._zones, self._steps, self._neighbours = features, zones, steps, neighbours
+        self._scale, self._iterations = scale, iterations
+        self._last: list[_Voted] = []
+
+    def cast(self, labels: Array, names: list[Any], seeds: Array, workers: int) -> None:
+        """Change labels (N), where seeds (N) above 0 are held; `names` as for `Floods.labels`."""
+        held = (seeds > 0).view(np.uint8)
+        try:
+            last = self._last.pop()  # see `Floods.labels`
+        except IndexError:
+            settled = labels.copy()
+            changes: list[tuple[Array, Array]] = []
+            vote(
+                self._features, labels, self._zones, held, self._steps, self._neighbours, self._scale,
+                self._iterations, np.empty((0, 0), np.float32), workers, changes,
+            )  # fmt: skip
+        else:
+            settled = labels.copy()
+            changes = self._follow(last, labels, names, held, workers)
+        self._last[:] = [_Voted(names, settled, held, changes)]
+
+    def shares(self, labels: Array, n_labels: int, seeds: Array, workers: int) -> NDArray[np.float32]:
+        """Change labels (N) likewise, and return their shares of the last votes (n_labels, N)."""
+        shares = np.zeros((n_labels, labels.size), np.float32)
+        vote(
+            self._features, labels, self._zones, (seeds > 0).view(np.uint8), self._steps, self._neighbours,
+            self._scale, self._iterations, shares.T, workers,
+        )  # fmt: skip
+        return shares
+
+    def _follow(
+        self, last: _Voted, labels: Array, names: list[Any], held: Array, workers: int
+    ) -> list[tuple[Array, Array]]:
+        before, changes_before = last.labels, last.changes
+        if names != last.names:
+            renumbered = _renumbered(last.names, names)
+            before = renumbered[before]
+            changes_before = [(pixels, renumbered[to]) for pixels, to in changes_before]
+        n = len(labels)
+        near = np.intersect1d(self._steps, self._neighbours)
+        differing, listed, voters = (np.empty(n, np.int32) for _ in range(3))
+        chosen, changed = np.empty_like(voters), np.empty_like(voters)
+        queued = np.zeros(n, np.uint8)
+        other_held = np.flatnonzero(held != last.held).astype(np.int32)
+
+        def collect(function: Callable[..., int], *arguments: Any, stop: int, pixels: float, n: int) -> int:
+            for bounds in _workers.ranges(stop, 1, pixels):
+                _workers.check_stop()
+                n = function(*arguments, *bounds, n)
+            return n
+
+        n_differing = collect(
+            _flood.find_differences, before, labels, differing, stop=n, pixels=_workers.LINEAR, n=0
+        )
+        changes: list[tuple[Array, Array]] = []
+        nothing = np.empty(0, np.int32), np.empty(0, np.int32)
+        for number in range(self._iterations):
+            pixels, to = changes_before[number] if number < len(changes_before) else nothing
+            n_listed = _flood.queue_pixels(labels, other_held, queued, listed, 0)
+            n_listed = collect(
+                _flood.queue_differences, before, labels, near, self._steps, differing, queued, listed,
+                stop=n_differing, pixels=_LOOK * len(self._steps), n=n_listed,
+            )  # fmt: skip
+            n_voters = collect(
+                _flood.find_voters, labels, held, listed, voters, stop=n_listed, pixels=_workers.LINEAR, n=0
+            )
+            task = functools.partial(
+                _flood.cast_votes, self._features, labels, self._zones, self._steps, self._scale, voters,
+                chosen, np.empty((0, 0), np.float32),
+            )  # fmt: skip
+            _workers.run_ranges(task, n_voters, workers, _BALLOT * len(self._steps))
+            n_changed = collect(
+                _flood.change_as_before, before, labels, queued, pixels, to, changed,
+                stop=len(pixels), pixels=_workers.LINEAR, n=0,
+            )  # fmt: skip
+            n_changed = collect(
+                _flood.change_voters, labels, voters, chosen, changed,
+                stop=n_voters, pixels=_workers.LINEAR, n=n_changed,
+            )  # fmt: skip
+            changes.append((changed[:n_changed].copy(), labels[changed[:n_changed]]))
+            differ = functools.partial(_flood.differences_among, before, labels, queued)
+            n_differing = collect(
+                differ, False, differing, differing, stop=n_differing, pixels=_workers.LINEAR, n=0
+            )
+            n_differing = collect(
+                differ, True, listed, differing, stop=n_listed, pixels=_workers.LINEAR, n=n_differing
+            )
+        return changes
+
+
+class _Voted(NamedTuple):
+    """What votes start from, and what each of them changes: pixels, and their labels."""
+
+    names: list[Any]
+    labels: Array
+    held: Array
+    changes: list[tuple[Array, Array]]
+
+
+def _renumbered(last: list[Any], names: list[Any]) -> NDArray[np.int32]:
+    """Return the numbers of labels that had others: of 0, of each label by its last number, and of -1.
+
+    A label that has gone is one that no pixel has.
+    """
+    number_of = {name: number for number, name in enumerate(names, 1)}
+    return np.array([0, *(number_of.get(name, len(names) + 1) for name in last), -1], np.int32)
 
 
 def tally(

@@ -6,15 +6,24 @@ Array = NDArray[Any]
 
 SEEDS_AT_ONCE: int
 
+def survey(
+    first_map: Array,
+    second_map: Array,
+    third_map: Array,
+    seeds: Array,
+    apart: Array,
+    places: Array,
+    agreed: Array,
+    brought: Array,
+    first: int,
+    last: int,
+    n_apart: int,
+    n_places: int,
+) -> tuple[int, int]: ...
+
 class Evidence:
     def __init__(
-        self,
-        begins: Array,
-        places: Array,
-        colours: Array,
-        features: Array,
-        shape: tuple[int, ...],
-        spacing: tuple[float, ...],
+        self, begins: Array, seeds: Array, features: Array, shape: tuple[int, ...], spacing: tuple[float, ...]
     ) -> None: ...
     def sample(
         self,
@@ -23,7 +32,7 @@ class Evidence:
         third_map: Array,
         seeds: Array,
         every: Array,
-        seen: Array,
+        until: Array,
         distances: Array,
         differences: Array,
         counts: Array,
@@ -35,9 +44,8 @@ class Evidence:
         first_map: Array,
         second_map: Array,
         third_map: Array,
-        trust: Array,
-        strength: float,
-        most: float,
+        lead_of_two: Array,
+        lead_of_first: Array,
         per_distance: Array,
         per_difference: Array,
         pixels: Array,

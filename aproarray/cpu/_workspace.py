@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from aproarray.cpu._recent import recent
+
 # Bytes that a thread keeps, at most: trees of a megapixel take 40 MB.
 LARGEST = 1 << 26
 # Arrays begin at cache lines.
@@ -94,7 +96,8 @@ def release_memory() -> None:
     """Give back the memory that CPU threads keep between calls.
 
     Each thread that calls this library keeps up to 64 MB of working memory for its next call, until it ends.
-    Calls in progress keep theirs. Any thread may call this at any time. It changes no result.
+    Calls in progress keep theirs. The process keeps up to 64 MB for the last trees of torch and JAX that were
+    propagated over. Any thread may call this at any time. It changes no result.
 
     Examples
     --------
@@ -105,3 +108,4 @@ def release_memory() -> None:
         kept = list(_all)
     for one in kept:
         one.idle.clear()
+    recent.forget()

@@ -10,8 +10,8 @@ import cupy as xp
 
 from aproarray.gpu._global import affinities, global_propagate
 from aproarray.gpu._global_gradients import feature_gradients, global_gap_gradients
-from aproarray.gpu._labels import Floods, settle, vote
-from aproarray.gpu._line import lines
+from aproarray.gpu._labels import Floods, Votes, settle
+from aproarray.gpu._line import lines, recent_lines
 from aproarray.gpu._local import local_propagate
 from aproarray.gpu._local_gradients import local_gradients
 from aproarray.gpu._minimax import distances_from, largest_between
@@ -33,6 +33,7 @@ from aproarray.gpu._workers import available_workers
 
 __all__ = [
     "Floods",
+    "Votes",
     "affinities",
     "are_trees",
     "available_workers",
@@ -52,6 +53,7 @@ __all__ = [
     "local_propagate",
     "pairwise_affinities",
     "pamr",
+    "recent_lines",
     "reweighed_trees",
     "rooted_trees",
     "settle",
@@ -61,7 +63,6 @@ __all__ = [
     "square_steps",
     "tree_filter",
     "tree_filter_gradients",
-    "vote",
     "xp",
     "zones",
 ]

@@ -8,7 +8,6 @@ tells.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -78,66 +77,12 @@ class Floods:
 
 
 _EVIDENCE = struct_of(
-    begins=np.uintp, places=np.uintp, colours=np.uintp, features=np.uintp, n_axes=np.uint32,
-    channels=np.uint32, strides=(np.uint64, (_edges.MAX_NDIM,)), spacing=(np.float64, (_edges.MAX_NDIM,)),
+    begins=np.uintp, seeds=np.uintp, features=np.uintp, n_axes=np.uint32, channels=np.uint32,
+    strides=(np.uint32, (_edges.MAX_NDIM,)), spacing=(np.float32, (_edges.MAX_NDIM,)),
 )  # fmt: skip
-_SCORES = struct_of(
-    trust=(np.float64, (3,)), strength=np.float64, most=np.float64, per_distance=np.uintp,
-    per_difference=np.uintp,
-)  # fmt: skip
-
-
-class _Evidence:
-    """The comparisons of the device; see `aproarray.cpu._labels.Evidence`."""
-
-    def __init__(
-        self, begins: Any, places: Any, colours: Any, features: Any, shape: tuple[int, ...], units: Any
-    ):
-        unused = (1,) * (_edges.MAX_NDIM - len(shape))
-        strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-        arrays = (cupy.asarray(array) for array in (begins, places, colours))
-        self._struct = Struct(
-            _EVIDENCE,
-            *arrays,
-            features,
-            len(shape),
-            features.shape[1],
-            (*strides, *unused),
-            (*units, *unused),
-        )
-
-    def sample(self, maps: Any, seeds: Any, every: Any) -> tuple[Any, Any, Any]:
-        first, second, third = maps
-        agreed = (first > 0) & (first == second) & (first == third) & (seeds <= 0)
-        pixels = cupy.flatnonzero(agreed).astype(np.uint32)
-        labels = first[pixels].astype(np.uint32)
-        pixels = sort(labels, len(every).bit_length(), pixels)
-        counts = cupy.bincount(labels, minlength=len(every))
-        before = (cupy.cumsum(counts) - counts)[labels]
-        sampled = (cupy.arange(len(pixels)) - before) % cupy.asarray(every)[labels] == 0
-        pixels, labels = pixels[sampled], labels[sampled].get()
-        distances, differences = (cupy.empty(len(pixels), np.float64) for _ in range(2))
-        kernel("settle", "measure")(
-            len(pixels), self._struct, pixels, first, np.uint32(len(pixels)), distances, differences
-        )
-        n_labels = len(every)
-        return (
-            np.bincount(labels, distances.get(), n_labels),
-            np.bincount(labels, differences.get(), n_labels),
-            np.bincount(labels, minlength=n_labels),
-        )
-
-    def choose(
-        self, maps: Any, trust: Any, strength: float, most: float, per_distance: Any, per_difference: Any,
-        pixels: Any,
-    ) -> Any:  # fmt: skip
-        labels = maps[0].copy()
-        scores = Struct(_SCORES, trust, strength, most, *map(cupy.asarray, (per_distance, per_difference)))
-        kernel("settle", "choose")(
-            len(pixels), self._struct, scores, cupy.concatenate(list(maps)), np.uint32(len(labels)),
-            pixels.astype(np.int64), np.uint32(len(pixels)), labels,
-        )  # fmt: skip
-        return labels
+_LEADS = struct_of(
+    of_two=(np.float32, (3,)), of_first=(np.float32, (3,)), per_distance=np.uintp, per_difference=np.uintp
+)
 
 
 def settle(
@@ -150,11 +95,62 @@ def settle(
     strength: float,
     workers: int,
 ) -> Any:
-    """Return one label for each pixel, of the three that maps give it; see `aproarray.cpu.settle`."""
+    """Return one label for each pixel, of the three that maps give it; see `aproarray.cpu.settle`.
+
+    What is known of seeds, and of each label, is found on the host.
+    """
     del workers
+    first, second, third = maps
+    is_seed = seeds > 0
+    differ = ((first != second) | (first != third)) & ~is_seed
+    apart = cupy.flatnonzero(differ).astype(np.uint32)
+    if len(apart) == 0:
+        return first.copy()
     units = (1.0,) * len(shape) if spacing is None else spacing
-    compare = functools.partial(_Evidence, features=features, shape=shape, units=units)
-    return on_host.settle_with(compare, cupy, maps, seeds, features, shape, units, trust, strength)
+    n_labels = int(seeds.max()) + 1
+
+    def counted(labels: Any) -> Any:
+        return cupy.bincount(labels, minlength=n_labels).get()
+
+    at = cupy.flatnonzero(is_seed)
+    compared = on_host.compared_seeds(at.get(), seeds[at].get(), n_labels, shape, units)
+    unused = (1,) * (_edges.MAX_NDIM - len(shape))
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    blocks = compared.blocks(features[cupy.asarray(compared.pixels)].get())
+    evidence = Struct(
+        _EVIDENCE, cupy.asarray(compared.begins), cupy.asarray(blocks), features, len(shape),
+        features.shape[1], (*strides, *unused), (*units, *unused),
+    )  # fmt: skip
+    agreed = cupy.flatnonzero((first > 0) & ~is_seed & ~differ).astype(np.uint32)
+    sums = _sampled(evidence, agreed, first, n_labels)
+    brought = sum(counted(labels[apart]) for labels in maps)
+    leads = on_host.leads_of(*sums, brought, compared.extents, trust, strength)
+    labels = first.copy()
+    kernel("settle", "choose")(
+        len(apart), evidence, Struct(_LEADS, *leads[:2], *map(cupy.asarray, leads[2:])),
+        cupy.concatenate(list(maps)), np.uint32(len(labels)), apart, np.uint32(len(apart)), labels,
+    )  # fmt: skip
+    return labels
+
+
+def _sampled(evidence: Struct, pixels: Any, labels: Any, n_labels: int) -> tuple[Any, Any, Any]:
+    """Return sums of distances and differences by labels over some of the pixels, and their number."""
+    keys = labels[pixels].astype(np.uint32)
+    pixels = sort(keys, n_labels.bit_length(), pixels)
+    counts = cupy.bincount(keys, minlength=n_labels)
+    every = on_host.every_of(counts.get())
+    number = cupy.arange(len(pixels)) - (cupy.cumsum(counts) - counts)[keys]
+    chosen = number % cupy.asarray(every)[keys] == 0
+    pixels, of_labels = pixels[chosen], keys[chosen].get()
+    distances, differences = (cupy.empty(len(pixels), np.float32) for _ in range(2))
+    kernel("settle", "measure")(
+        len(pixels), evidence, pixels, labels, np.uint32(len(pixels)), distances, differences
+    )
+    return (
+        np.bincount(of_labels, distances.get(), n_labels),
+        np.bincount(of_labels, differences.get(), n_labels),
+        np.bincount(of_labels, minlength=n_labels),
+    )
 
 
 _BALLOTS = struct_of(
@@ -163,37 +159,45 @@ _BALLOTS = struct_of(
 )  # fmt: skip
 
 
-def vote(
-    features: Any,
-    labels: Any,
-    zones: Any,
-    held: Any,
-    steps: Any,
-    neighbours: Any,
-    scale: float,
-    iterations: int,
-    shares: Any,
-    workers: int,
-) -> None:
-    """Give pixels the label of the largest vote over their window; see `aproarray.cpu.vote`.
+class Votes:
+    """The votes over windows of one image; see `aproarray.cpu.Votes`. Each call casts all of them.
 
-    `shares` is the transpose of a contiguous array (n_labels, N). This waits for the device after each vote.
+    This waits for the device after each vote.
     """
-    del neighbours, workers
-    n, wanted = len(labels), len(shares) > 0
-    ways = cupy.asarray(np.asarray(steps, np.int32))
-    chosen, rows = cupy.empty(n, np.int32), shares.T if wanted else NULL
-    for turn in range(iterations):
+
+    def __init__(self, features: Any, zones: Any, steps: Any, neighbours: Any, scale: float, iterations: int):
+        del neighbours  # whose labels tell the CPU where borders are
+        self._features, self._zones, self._scale, self._iterations = features, zones, scale, iterations
+        self._steps = cupy.asarray(np.asarray(steps, np.int32))
+
+    def cast(self, labels: Any, names: list[Any], seeds: Any, workers: int) -> None:
+        """Change labels (N), where seeds (N) above 0 are held."""
+        del names, workers
+        held = (seeds > 0).view(np.uint8)
+        for _ in range(self._iterations):
+            if not self._vote(labels, held, NULL):
+                break
+
+    def shares(self, labels: Any, n_labels: int, seeds: Any, workers: int) -> Any:
+        """Change labels (N) likewise, and return their shares of the last votes (n_labels, N)."""
+        del workers
+        held, shares = (seeds > 0).view(np.uint8), cupy.zeros((n_labels, len(labels)), np.float32)
+        for _ in range(self._iterations - 1):
+            if not self._vote(labels, held, NULL):
+                break
+        kernel("votes", "own_shares")(len(labels), labels, np.uint32(len(labels)), shares)
+        if self._iterations:
+            self._vote(labels, held, shares)
+        return shares
+
+    def _vote(self, labels: Any, held: Any, shares: Any) -> bool:
+        """Vote once, and return whether a label has changed."""
+        n, changed = len(labels), cupy.zeros((), np.uint32)
         ballots = Struct(
-            _BALLOTS, features, labels, zones if zones.size else NULL, held, ways, len(steps),
-            features.shape[1], scale,
+            _BALLOTS, self._features, labels, self._zones if self._zones.size else NULL, held, self._steps,
+            len(self._steps), self._features.shape[1], self._scale,
         )  # fmt: skip
-        changed, last = cupy.zeros((), np.uint32), wanted and turn == iterations - 1
-        if last:
-            kernel("votes", "own_shares")(n, labels, np.uint32(n), rows)
-        kernel("votes", "cast_votes")(n, ballots, np.uint32(n), chosen, rows if last else NULL, changed)
+        chosen = cupy.empty(n, np.int32)
+        kernel("votes", "cast_votes")(n, ballots, np.uint32(n), chosen, shares, changed)
         labels[...] = chosen
-        if not wanted and not int(changed):
-            break
-    if wanted and not iterations:
-        kernel("votes", "own_shares")(n, labels, np.uint32(n), rows)
+        return bool(changed)

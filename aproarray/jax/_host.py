@@ -8,7 +8,6 @@ items share are therefore there once, and go to the backend as one batch. A grad
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,10 +20,6 @@ from aproarray.cpu import _check
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
-
-# Trees of calls whose moves are kept, and the bytes of each at most.
-_KEPT = 4
-_MOST_BYTES = 1 << 23
 
 
 def _owners(ndims: Sequence[int], *arrays: Array | None) -> tuple[Shape, list[Any]]:
@@ -142,45 +137,13 @@ def _reweighed(over: _OverTrees) -> _OverTrees:
     return over._replace(**trees._asdict())
 
 
-class _RecentLines:
-    """What sweeps do over the lines of the last calls' trees; a line is known by all of its gaps.
-
-    A `SpanningTree` keeps them itself. A tree of JAX is arrays alone, of which anybody may change some.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: list[Any] = []
-
-    def lines(self, order: Array, gaps: Array) -> Any:
-        """Return the backend's lines of trees (B, N) and (B, N-1)."""
-        for kept in reversed(self._kept):  # a list that nobody changes: another one takes its place
-            if _equal(kept.gaps, gaps):
-                return kept._replace(order=order, gaps=gaps)
-        found = backend.lines(order, gaps, backend.available_workers())
-        if gaps.nbytes <= _MOST_BYTES:
-            kept = found._replace(order=order[:0], gaps=gaps.copy())  # XLA's memory is of this call alone
-            with self._lock:
-                self._kept = [*self._kept[-_KEPT + 1 :], kept]
-        return found
-
-
-def _equal(one: Array, other: Array) -> bool:
-    """Return whether arrays (B, N) are alike in all; most that are not are so at the beginning."""
-    alike = one.shape == other.shape and one.dtype == other.dtype
-    return alike and np.array_equal(one[:, :64], other[:, :64]) and np.array_equal(one, other)
-
-
-_recent = _RecentLines()
-
-
 def global_propagate(
     values: Array, tree: Sequence[Array], features: Array | None, zeta: Any, for_gradients: bool, out: Array
 ) -> tuple[Array, ...]:
     """Return the result (N, C) and, for gradients, z (N) along the line and a tree that features weigh."""
     over = _reweighed(_over_trees(values, tree, features, zeta, with_edges=features is not None))
     workers = backend.available_workers()
-    lines = _recent.lines(over.order, over.gaps)
+    lines = backend.recent_lines(over.order, over.gaps, workers)
 
     def propagate(scale: float, items: Any, out: Array, sums: Array | None = None) -> None:
         of_trees = None if sums is None else np.empty(over.order.shape, values.dtype)
@@ -223,7 +186,7 @@ def global_gradients(
     workers = backend.available_workers()
 
     def by_values(scale: float, items: Any, out: Array) -> None:
-        lines, index = _recent.lines(order[items], gaps[items]), np.arange(len(out))
+        lines, index = backend.recent_lines(order[items], gaps[items], workers), np.arange(len(out))
         backend.global_propagate(grad[items], out, lines, index, scale, workers, sums[items], True)
 
     def by_gaps(scale: float, items: Any, out: Array) -> None:

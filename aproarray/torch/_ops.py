@@ -303,7 +303,7 @@ def global_propagate(
     result, normalizers = _new_like(values), torch.empty_like(order, dtype=values.dtype)
     _known_order(order, values.shape[2])
     with _backend(values) as (backend, workers):
-        lines = backend.lines(_array(order), _array(gaps), workers)
+        lines = backend.recent_lines(_array(order), _array(gaps), workers)
         backend.global_propagate(
             _pixels_first(values), _pixels_first(result), lines, _index(tree_index), _checked(zeta), workers,
             _array(normalizers),
@@ -325,7 +325,7 @@ def global_transposed(
     """Return K (grad / z): dL/dvalues from dL/dresult."""
     result = _new_like(grad)
     with _backend(grad) as (backend, workers):
-        lines = backend.lines(_array(order), _array(gaps), workers)
+        lines = backend.recent_lines(_array(order), _array(gaps), workers)
         backend.global_propagate(
             _pixels_first(grad), _pixels_first(result), lines, _index(tree_index), _checked(zeta), workers,
             _array(normalizers), True,

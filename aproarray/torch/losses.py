@@ -166,7 +166,7 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int =
         )
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise TypeError(f"labels must be integers, got {labels.dtype}")
-    ignore_index = _validate.integer(ignore_index, "ignore_index")
+    ignore_index = _validate.label(ignore_index, "ignore_index")
     labels = _ops.checked_labels(labels, logits.shape[1], ignore_index)
     total = F.cross_entropy(_tensors.wide(logits), labels, ignore_index=ignore_index, reduction="sum")
     return total / (labels != ignore_index).sum().clamp(min=1)
