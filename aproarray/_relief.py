@@ -503,15 +503,16 @@ def _far_from(outliers: NDArray[np.bool_], mask: NDArray[np.bool_] | None) -> ND
     return far
 
 
-# Of the finest gradient and the middle one, root mean squares. At a sharp edge it is 1.5, as gradients are the
-# steeper the less they are smoothed: by Gaussians of 0.7 and 1.6 pixels here. Noise and texture make it more.
+# Of the finest gradient and the middle one, root mean squares. At a sharp edge it is 1.5, as gradients are
+# the steeper the less they are smoothed: by Gaussians of 0.7 and 1.6 pixels here. Noise and texture make it
+# more.
 _SHARP = 1.45
 
 
 def square_sums(
     gradients: Array, mask: NDArray[np.bool_] | None, outliers: NDArray[np.bool_] | None
 ) -> tuple[float, float]:
-    """Return the sums of squares of gradients (3, ...), far from outliers: the middle ones, and the finest."""
+    """Return the sums of squares of gradients (3, ...) far from outliers: the middle ones, and the finest."""
     counted = mask if outliers is None else _far_from(outliers, mask)
     middle, finest = (gradients[k] if counted is None else gradients[k][counted] for k in (0, 1))
     return float((middle * middle).sum(dtype=np.float64)), float((finest * finest).sum(dtype=np.float64))

@@ -37,8 +37,9 @@ _TESTS = {
     "local_tiles": "local or window",
     "local_gradients_tiles": "window",
     "local_gradients": "window",
-    "tree_filter": "filter",
-    "rooted": "breadth",
+    "tree_filter": "filter or breadth",
+    "rooted": "breadth or no_forest",
+    "grid_edges": "trees_are_the_cpus",
     "flood": "floods",
 }
 
