@@ -99,7 +99,7 @@ def _method(name: str) -> Any:
 
 
 _METHODS = """
-    all any argmax astype copy fill item max mean min ravel reshape squeeze sum tolist transpose view
+    all any argmax astype copy fill item max mean min ravel reshape squeeze sum take tolist transpose view
 """
 for _name in _METHODS.split():
     setattr(ndarray, _name, _method(_name))
@@ -139,7 +139,7 @@ def _function(name: str) -> Any:
 _FUNCTIONS = """
     arange array_equal ascontiguousarray bincount broadcast_arrays broadcast_to cbrt clip concatenate
     count_nonzero cumsum exp flatnonzero full isfinite log log1p maximum may_share_memory median minimum
-    moveaxis ones packbits partition ravel_multi_index rint roll sort sqrt stack take unique where zeros
+    moveaxis nonzero ones packbits partition ravel_multi_index rint roll sort sqrt stack take unique where zeros
 """
 for _name in _FUNCTIONS.split():
     globals()[_name] = _function(_name)

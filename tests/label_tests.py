@@ -1,7 +1,7 @@
 """Tests of labels and refined scores over device arrays, for the emulation and for devices.
 
 Floods, smoothed colours and reliefs are the CPU's bit for bit. Colours of CIELAB, logarithms and exponentials
-are rounded in other ways on a device, so that a few labels may differ: see docs/gpu.md. The fixture `there` is
+are rounded in other ways on a device, so that a few labels may differ: docs/gpu.md. The fixture `there` is
 a `There`.
 """
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as xp
 
+from aproarray.cpu._evidence import Pixels, Seeds, Survey, Weights, lowest_of, ratios, settle
 from aproarray.cpu._forests import contracted, edge_levels, flood_from, flood_graph_from
 from aproarray.cpu._global import (
     affinities,
@@ -21,7 +22,7 @@ from aproarray.cpu._global import (
     lines,
     recent_lines,
 )
-from aproarray.cpu._labels import Floods, Votes, compared_seeds, every_of, leads_of, settle, tally, vote
+from aproarray.cpu._labels import Floods, Votes, tally, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._smoothing import gradient, smooth, square_steps
@@ -46,11 +47,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Floods",
+    "Pixels",
+    "Seeds",
+    "Survey",
     "Votes",
+    "Weights",
     "affinities",
     "are_trees",
     "available_workers",
-    "compared_seeds",
     "contracted",
     "distances_from",
     "edge_distances",
@@ -58,7 +62,6 @@ __all__ = [
     "edge_list_tree",
     "edge_weights",
     "edges",
-    "every_of",
     "expand_line",
     "feature_gradients",
     "flood_from",
@@ -68,13 +71,14 @@ __all__ = [
     "gradient",
     "grid_trees",
     "largest_between",
-    "leads_of",
     "lines",
     "linkage",
     "local_gradients",
     "local_propagate",
+    "lowest_of",
     "pairwise_affinities",
     "pamr",
+    "ratios",
     "recent_lines",
     "reduce_line",
     "reweighed_trees",

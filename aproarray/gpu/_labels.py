@@ -20,7 +20,6 @@ from aproarray import cpu as on_host
 from aproarray.gpu import _compile
 from aproarray.gpu._arguments import NULL, struct_of, struct_of_pointers
 from aproarray.gpu._compile import Struct, kernel
-from aproarray.gpu._sort import sort
 
 _WAY = struct_of(level=np.uint32, count=np.uint32, gate=np.int32)
 _GRID = struct_of(
@@ -76,9 +75,11 @@ class Floods:
         yield [labels[m] for m in range(n_maps)]
 
 
+_OF_AXES = _edges.MAX_NDIM
 _EVIDENCE = struct_of(
     begins=np.uintp, seeds=np.uintp, features=np.uintp, n_axes=np.uint32, channels=np.uint32,
-    strides=(np.uint32, (_edges.MAX_NDIM,)), spacing=(np.float32, (_edges.MAX_NDIM,)),
+    strides=(np.uint32, (_OF_AXES,)), origin=(np.int64, (_OF_AXES,)), spacing=(np.float32, (_OF_AXES,)),
+    ratios=(np.uint32, (_OF_AXES,)),
 )  # fmt: skip
 _LEADS = struct_of(
     of_two=(np.float32, (3,)), of_first=(np.float32, (3,)), per_distance=np.uintp, per_difference=np.uintp
@@ -88,9 +89,7 @@ _LEADS = struct_of(
 def settle(
     maps: Sequence[Any],
     seeds: Any,
-    features: Any,
-    shape: tuple[int, ...],
-    spacing: tuple[float, ...] | None,
+    pixels: on_host.Pixels,
     trust: tuple[float, float, float],
     strength: float,
     workers: int,
@@ -101,55 +100,57 @@ def settle(
     """
     del workers
     first, second, third = maps
-    is_seed = seeds > 0
-    differ = ((first != second) | (first != third)) & ~is_seed
-    apart = cupy.flatnonzero(differ).astype(np.uint32)
+    apart = cupy.flatnonzero((first != second) | (first != third)).astype(np.uint32)
     if len(apart) == 0:
         return first.copy()
-    units = (1.0,) * len(shape) if spacing is None else spacing
-    n_labels = int(seeds.max()) + 1
-
-    def counted(labels: Any) -> Any:
-        return cupy.bincount(labels, minlength=n_labels).get()
-
-    at = cupy.flatnonzero(is_seed)
-    compared = on_host.compared_seeds(at.get(), seeds[at].get(), n_labels, shape, units)
-    unused = (1,) * (_edges.MAX_NDIM - len(shape))
-    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    blocks = compared.blocks(features[cupy.asarray(compared.pixels)].get())
+    n_labels, at = int(seeds.max()) + 1, cupy.flatnonzero(seeds > 0)
+    table = on_host.Seeds.at(at.get(), seeds[at].get(), pixels, n_labels)
+    begins, blocks = table.blocks()
+    shape, ndim = pixels.shape, len(pixels.shape)
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(ndim)]
+    of_axes = (strides, pixels.origin, pixels.units, on_host.ratios(ndim))
     evidence = Struct(
-        _EVIDENCE, cupy.asarray(compared.begins), cupy.asarray(blocks), features, len(shape),
-        features.shape[1], (*strides, *unused), (*units, *unused),
+        _EVIDENCE, cupy.asarray(begins), cupy.asarray(blocks), pixels.features, ndim,
+        pixels.features.shape[1], *((*numbers, *(1,) * (_OF_AXES - ndim)) for numbers in of_axes),
     )  # fmt: skip
-    agreed = cupy.flatnonzero((first > 0) & ~is_seed & ~differ).astype(np.uint32)
-    sums = _sampled(evidence, agreed, first, n_labels)
-    brought = sum(counted(labels[apart]) for labels in maps)
-    leads = on_host.leads_of(*sums, brought, compared.extents, trust, strength)
+    together = cupy.concatenate(list(maps))
+    survey = _survey(evidence, together, seeds, n_labels)
+    brought = sum(cupy.bincount(labels[apart], minlength=n_labels).get() for labels in maps)
+    weights = on_host.Weights.of(table, survey._replace(brought=brought), trust, strength)
     labels = first.copy()
     kernel("settle", "choose")(
-        len(apart), evidence, Struct(_LEADS, *leads[:2], *map(cupy.asarray, leads[2:])),
-        cupy.concatenate(list(maps)), np.uint32(len(labels)), apart, np.uint32(len(apart)), labels,
+        len(apart), evidence, Struct(_LEADS, *weights[:2], *map(cupy.asarray, weights[2:])), together,
+        np.uint32(len(labels)), apart, np.uint32(len(apart)), labels,
     )  # fmt: skip
     return labels
 
 
-def _sampled(evidence: Struct, pixels: Any, labels: Any, n_labels: int) -> tuple[Any, Any, Any]:
-    """Return sums of distances and differences by labels over some of the pixels, and their number."""
-    keys = labels[pixels].astype(np.uint32)
-    pixels = sort(keys, n_labels.bit_length(), pixels)
-    counts = cupy.bincount(keys, minlength=n_labels)
-    every = on_host.every_of(counts.get())
-    number = cupy.arange(len(pixels)) - (cupy.cumsum(counts) - counts)[keys]
-    chosen = number % cupy.asarray(every)[keys] == 0
-    pixels, of_labels = pixels[chosen], keys[chosen].get()
+def _survey(evidence: Struct, maps: Any, seeds: Any, n_labels: int) -> on_host.Survey:
+    """Return the survey of an image, but for the labels that are brought where maps (3 N) disagree."""
+    n = len(seeds)
+    found = on_host.Survey.empty(n_labels)
+    n_ranks = found.counts.shape[1]
+    counts, marks = cupy.zeros(found.counts.shape, np.uint32), cupy.empty(n, np.uint8)
+    look = kernel("settle", "survey")
+    look(n, evidence, maps, seeds, np.uint32(n), NULL, counts, NULL)
+    lowest = on_host.lowest_of(counts.get().astype(np.int64))
+    look(n, evidence, maps, seeds, np.uint32(n), cupy.asarray(lowest), NULL, marks)
+    pixels = cupy.flatnonzero(marks).astype(np.uint32)
     distances, differences = (cupy.empty(len(pixels), np.float32) for _ in range(2))
+    ranks = cupy.empty(len(pixels), np.uint32)
     kernel("settle", "measure")(
-        len(pixels), evidence, pixels, labels, np.uint32(len(pixels)), distances, differences
+        len(pixels), evidence, pixels, maps, np.uint32(len(pixels)), distances, differences, ranks
     )
-    return (
-        np.bincount(of_labels, distances.get(), n_labels),
-        np.bincount(of_labels, differences.get(), n_labels),
-        np.bincount(of_labels, minlength=n_labels),
+    cells = maps[pixels].get() * n_ranks + ranks.get().astype(np.intp)
+
+    def table(weights: Any) -> Any:
+        return np.bincount(cells, weights, n_labels * n_ranks).reshape(n_labels, n_ranks)
+
+    return found._replace(
+        lowest=lowest,
+        counts=table(None).astype(np.int64),
+        distances=table(distances.get()),
+        differences=table(differences.get()),
     )
 
 

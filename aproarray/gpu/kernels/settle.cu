@@ -3,6 +3,7 @@
 #include "common.cuh"
 
 #define LANES 8
+#define RANKS 32
 
 struct Evidence {
     const int *begins;  // blocks of each label's seeds
@@ -10,7 +11,9 @@ struct Evidence {
     const float *features;  // (n, channels)
     u32 n_axes, channels;
     u32 strides[8];
+    long long origin[8];  // of the array in the image
     float spacing[8];
+    u32 ratios[8];
     // How far the nearest seed of a label is, and how much the most alike one differs.
     __device__ void nearest(u32 pixel, int label, float *distance, float *difference) const {
         float near = 3e38f, alike = near;
@@ -20,7 +23,7 @@ struct Evidence {
                 float square = 0;
                 u32 rest = pixel;
                 for (u32 axis = 0; axis < n_axes; axis++) {
-                    const float place = exact_multiply((float)(rest / strides[axis]), spacing[axis]);
+                    const float place = exact_multiply((float)(rest / strides[axis] + origin[axis]), spacing[axis]);
                     rest %= strides[axis];
                     const float step = exact_subtract(place, places[axis * LANES + lane]);
                     square = exact_add(square, exact_multiply(step, step));
@@ -38,13 +41,45 @@ struct Evidence {
         *distance = exact_root(near);
         *difference = exact_root(alike);
     }
+    // The leading zeros of a pixel's key, of which the last rank has the others, too.
+    __device__ u32 rank(u32 pixel) const {
+        u32 key = 0;
+        for (u32 axis = 0; axis < n_axes; axis++) {
+            key += (u32)(pixel / strides[axis] + origin[axis]) * ratios[axis];
+            pixel %= strides[axis];
+        }
+        u32 zeros = 0;
+        while (zeros < RANKS - 1 && !(key >> (31 - zeros))) zeros++;
+        return zeros;
+    }
 };
+
+// How many pixels there are of each label, on which all maps agree, and of each rank: counts (labels, RANKS), from 0 on.
+// With `lowest` (labels) instead, marks those that are of such a rank or higher.
+KERNEL survey(
+    const Evidence evidence, const int *maps, const int *seeds, u32 n, const int *lowest, u32 *counts, u8 *marks
+) {
+    FOR_EACH(i, n) {
+        const int label = maps[i];
+        const bool agreed =
+            label > 0 && seeds[i] <= 0 && label == maps[n + i] && label == maps[2 * (u64)n + i];
+        if (lowest) {
+            marks[i] = agreed && (int)evidence.rank((u32)i) >= lowest[label];
+        } else if (agreed) {
+            atomicAdd(&counts[(u64)label * RANKS + evidence.rank((u32)i)], 1u);
+        }
+    }
+}
 
 // Distances and differences of pixels to the seeds of their labels.
 KERNEL measure(
-    const Evidence evidence, const u32 *pixels, const int *labels, u32 n, float *distances, float *differences
+    const Evidence evidence, const u32 *pixels, const int *labels, u32 n, float *distances, float *differences,
+    u32 *ranks
 ) {
-    FOR_EACH(i, n) evidence.nearest(pixels[i], labels[pixels[i]], distances + i, differences + i);
+    FOR_EACH(i, n) {
+        evidence.nearest(pixels[i], labels[pixels[i]], distances + i, differences + i);
+        ranks[i] = evidence.rank(pixels[i]);
+    }
 }
 
 struct Leads {
