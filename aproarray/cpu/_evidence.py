@@ -235,7 +235,8 @@ class Survey(NamedTuple):
 def lowest_of(counts: NDArray[np.int64]) -> NDArray[np.int32]:
     """Return the leading zeros from which on few enough pixels count, of how many there are (L, 32)."""
     too_many = counts[:, ::-1].cumsum(1)[:, ::-1] > SAMPLED
-    return np.minimum(too_many.sum(1), KEY_RANKS - 1).astype(np.int32)
+    lowest: NDArray[np.int32] = np.minimum(too_many.sum(1), KEY_RANKS - 1).astype(np.int32)
+    return lowest
 
 
 class Weights(NamedTuple):
