@@ -316,10 +316,11 @@ def test_nothing_is_kept_of_the_image_between_its_readings():
     assert len(calls) == 2 * 7  # numbers, outliers, sums, reliefs, two passes, votes
 
 
-def test_numbers_that_cannot_be_told_from_outliers():
+@pytest.mark.parametrize("chunks", [150, 300])
+def test_numbers_that_cannot_be_told_from_outliers(chunks):
     image = np.random.default_rng(0).exponential(size=(300, 300))
     seeds = seeds_for(image.shape, 0)
-    result = aproarray.propagate_labels(da.from_array(image, chunks=150), seeds)
+    result = aproarray.propagate_labels(da.from_array(image, chunks=chunks), seeds)
     with pytest.raises(ValueError, match="more than 65536 distinct numbers"):
         result.compute()
 
@@ -356,3 +357,34 @@ def test_schedulers_give_the_same_labels(scheduler):
     result = aproarray.propagate_labels(da.from_array(image, chunks=(60, 60, 3)), seeds)
     computed = result.compute(scheduler=scheduler, num_workers=2)
     np.testing.assert_array_equal(computed, aproarray.propagate_labels(image, seeds))
+
+
+def test_statistics_of_many_chunks_are_added_up_in_groups():
+    image, seeds = picture((18 * 60, 5), 2), seeds_for((18 * 60, 5), 2)
+    result = aproarray.propagate_labels(da.from_array(image, chunks=(60, 5, 3)), seeds)
+    np.testing.assert_array_equal(result.compute(), aproarray.propagate_labels(image, seeds))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_an_image_without_pixels_that_take_part_keeps_its_labels(dtype):
+    image, seeds = picture((70, 120), 0).astype(dtype), seeds_for((70, 120), 0)
+    mask = np.zeros((70, 120), bool)
+    with pytest.warns(UserWarning, match="no seed"):
+        expected = aproarray.propagate_labels(image, seeds, mask=mask)
+    result = aproarray.propagate_labels(da.from_array(image, chunks=(70, 60, 3)), seeds, mask=mask)
+    np.testing.assert_array_equal(result.compute(), expected)
+    np.testing.assert_array_equal(expected, seeds)
+
+
+def test_images_without_pixels_have_no_labels():
+    empty = da.zeros((0, 50, 3), np.uint8, chunks=30)
+    result = aproarray.propagate_labels(empty, np.zeros((0, 50), np.int32))
+    assert result.shape == result.compute().shape == (0, 50)
+    assert result.dtype == np.int32
+
+
+def test_a_channel_of_its_own_scale_is_no_outlier():
+    image, seeds = picture((120, 130), 4)[..., :2].astype("u2"), seeds_for((120, 130), 4)
+    image[..., 1] = np.where(image[..., 0] > 160, 60_000, 0)  # more than one pixel in ten
+    result = aproarray.propagate_labels(da.from_array(image, chunks=(60, 65, 2)), seeds)
+    np.testing.assert_array_equal(result.compute(), aproarray.propagate_labels(image, seeds))

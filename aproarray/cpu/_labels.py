@@ -145,7 +145,7 @@ def vote(
     iterations: int,
     shares: Array,
     workers: int,
-    changes: list[tuple[Array, Array]] | None = None,
+    changed: Array | None = None,
 ) -> None:
     """Give pixels the label of the largest vote over their window, `iterations` times, all at once.
 
@@ -153,7 +153,7 @@ def vote(
 
     See `_flood.cast_votes` for a vote. Only pixels that are not `held` and have a label change. `shares`
     (N, n_labels, or no rows) receives the votes of the last iteration; without one, 1 for the label there is.
-    `changes` receives the pixels that each of the iterations without shares changes, and their new labels.
+    With `changed`, pixels vote in the first iteration if their window holds one of these.
     """
     n = len(labels)
     wanted = len(shares) > 0
@@ -197,13 +197,12 @@ def vote(
         return n_changed
 
     rounds = iterations - wanted
-    n_active = look() if rounds > 0 else 0
+    if rounds > 0:
+        n_active = look() if changed is None else queue(changed, len(changed), active)
     for _ in range(rounds):
         n_changed = cast(n_active, shares[:0])
         if n_changed == 0:
             break
-        if changes is not None:
-            changes.append((active[:n_changed].copy(), labels[active[:n_changed]]))
         n_active = queue(active, n_changed, following)
         active, following = following, active
     if wanted:
@@ -215,8 +214,9 @@ def vote(
 class Votes:
     """The votes over windows of one image, which follow labels as they change.
 
-    See `vote` for the arguments. The first call casts votes along all borders of labels. Later ones cast
-    those alone that other labels, and other pixels that are held, may change, and the result is the same.
+    See `vote` for the arguments. In the first call, pixels along all borders of labels vote once. In later
+    ones, those alone do that other labels, or other pixels that are held, may change. The result is the same.
+    From then on, pixels vote whose window has changed.
     Calls at the same time are allowed: one of them goes on from the last, the others from the start.
     """
 
@@ -229,88 +229,94 @@ class Votes:
 
     def cast(self, labels: Array, names: list[Any], seeds: Array, workers: int) -> None:
         """Change labels (N), where seeds (N) above 0 are held; `names` as for `Floods.labels`."""
+        if self._iterations == 0:
+            return
         held = (seeds > 0).view(np.uint8)
+        settled = labels.copy()
         try:
             last = self._last.pop()  # see `Floods.labels`
         except IndexError:
-            settled = labels.copy()
-            changes: list[tuple[Array, Array]] = []
-            vote(
-                self._features, labels, self._zones, held, self._steps, self._neighbours, self._scale,
-                self._iterations, np.empty((0, 0), np.float32), workers, changes,
-            )  # fmt: skip
+            self._vote(labels, held, 1, None, workers)
+            changed = _differences(settled, labels)
         else:
-            settled = labels.copy()
-            changes = self._follow(last, labels, names, held, workers)
-        self._last[:] = [_Voted(names, settled, held, changes)]
+            changed = self._follow(last, labels, names, held, workers)
+        changed_to = labels[changed]
+        self._vote(labels, held, self._iterations - 1, changed, workers)
+        self._last[:] = [_Voted(names, settled, held, changed, changed_to)]
+
+    def _vote(self, labels: Array, held: Array, iterations: int, changed: Array | None, workers: int) -> None:
+        vote(
+            self._features, labels, self._zones, held, self._steps, self._neighbours, self._scale,
+            iterations, np.empty((0, 0), np.float32), workers, changed,
+        )  # fmt: skip
 
     def _follow(
         self, last: _Voted, labels: Array, names: list[Any], held: Array, workers: int
-    ) -> list[tuple[Array, Array]]:
-        before, changes_before = last.labels, last.changes
+    ) -> NDArray[np.int32]:
+        """Let pixels vote once; return those that change."""
+        before, changed_to = last.labels, last.changed_to
         if names != last.names:
             renumbered = _renumbered(last.names, names)
-            before = renumbered[before]
-            changes_before = [(pixels, renumbered[to]) for pixels, to in changes_before]
+            before, changed_to = renumbered[before], renumbered[changed_to]
         n = len(labels)
-        near = np.intersect1d(self._steps, self._neighbours)
-        differing, listed, voters = (np.empty(n, np.int32) for _ in range(3))
-        chosen, changed = np.empty_like(voters), np.empty_like(voters)
+        differing = _differences(before, labels)
+        listed, voters = np.empty(n, np.int32), np.empty(n, np.int32)
         queued = np.zeros(n, np.uint8)
-        other_held = np.flatnonzero(held != last.held).astype(np.int32)
-
-        def collect(function: Callable[..., int], *arguments: Any, stop: int, pixels: float, n: int) -> int:
-            for bounds in _workers.ranges(stop, 1, pixels):
-                _workers.check_stop()
-                n = function(*arguments, *bounds, n)
-            return n
-
-        n_differing = collect(
-            _flood.find_differences, before, labels, differing, stop=n, pixels=_workers.LINEAR, n=0
+        n_listed = _flood.queue_pixels(
+            labels, np.flatnonzero(held != last.held).astype(np.int32), queued, listed, 0
         )
-        changes: list[tuple[Array, Array]] = []
-        nothing = np.empty(0, np.int32), np.empty(0, np.int32)
-        for number in range(self._iterations):
-            pixels, to = changes_before[number] if number < len(changes_before) else nothing
-            n_listed = _flood.queue_pixels(labels, other_held, queued, listed, 0)
-            n_listed = collect(
-                _flood.queue_differences, before, labels, near, self._steps, differing, queued, listed,
-                stop=n_differing, pixels=_LOOK * len(self._steps), n=n_listed,
-            )  # fmt: skip
-            n_voters = collect(
-                _flood.find_voters, labels, held, listed, voters, stop=n_listed, pixels=_workers.LINEAR, n=0
-            )
-            task = functools.partial(
-                _flood.cast_votes, self._features, labels, self._zones, self._steps, self._scale, voters,
-                chosen, np.empty((0, 0), np.float32),
-            )  # fmt: skip
-            _workers.run_ranges(task, n_voters, workers, _BALLOT * len(self._steps))
-            n_changed = collect(
-                _flood.change_as_before, before, labels, queued, pixels, to, changed,
-                stop=len(pixels), pixels=_workers.LINEAR, n=0,
-            )  # fmt: skip
-            n_changed = collect(
-                _flood.change_voters, labels, voters, chosen, changed,
-                stop=n_voters, pixels=_workers.LINEAR, n=n_changed,
-            )  # fmt: skip
-            changes.append((changed[:n_changed].copy(), labels[changed[:n_changed]]))
-            differ = functools.partial(_flood.differences_among, before, labels, queued)
-            n_differing = collect(
-                differ, False, differing, differing, stop=n_differing, pixels=_workers.LINEAR, n=0
-            )
-            n_differing = collect(
-                differ, True, listed, differing, stop=n_listed, pixels=_workers.LINEAR, n=n_differing
-            )
-        return changes
+        near = np.intersect1d(self._steps, self._neighbours)
+        n_listed = _collected(
+            functools.partial(
+                _flood.queue_differences, before, labels, near, self._steps, differing, queued, listed
+            ),
+            len(differing), _LOOK * len(self._steps), n_listed,
+        )  # fmt: skip
+        n_voters = _collected(
+            functools.partial(_flood.find_voters, labels, held, listed, voters), n_listed, _workers.LINEAR
+        )
+        chosen, changed = np.empty(n_voters, np.int32), np.empty(n, np.int32)
+        task = functools.partial(
+            _flood.cast_votes, self._features, labels, self._zones, self._steps, self._scale, voters,
+            chosen, np.empty((0, 0), np.float32),
+        )  # fmt: skip
+        _workers.run_ranges(task, n_voters, workers, _BALLOT * len(self._steps))
+        n_changed = _collected(
+            functools.partial(
+                _flood.change_as_before, labels, queued, last.changed, changed_to, changed
+            ),
+            len(changed_to), _workers.LINEAR,
+        )  # fmt: skip
+        n_changed = _collected(
+            functools.partial(_flood.change_voters, labels, voters, chosen, changed),
+            n_voters, _workers.LINEAR, n_changed,
+        )  # fmt: skip
+        return changed[:n_changed].copy()
+
+
+def _collected(function: Callable[[int, int, int], int], stop: int, pixels: float, count: int = 0) -> int:
+    """Call function(first, last, count) for ranges that make up [0, stop), and return the last count."""
+    for first, last in _workers.ranges(stop, 1, pixels):
+        _workers.check_stop()
+        count = function(first, last, count)
+    return count
+
+
+def _differences(before: Array, labels: Array) -> NDArray[np.int32]:
+    """Return the pixels that have another label than before."""
+    pixels = np.empty(len(labels), np.int32)
+    find = functools.partial(_flood.find_differences, before, labels, pixels)
+    return pixels[: _collected(find, len(labels), _workers.LINEAR)].copy()
 
 
 class _Voted(NamedTuple):
-    """What votes start from, and what each of them changes: pixels, and their labels."""
+    """What votes start from, and the pixels that the first one changes, with their labels."""
 
     names: list[Any]
     labels: Array
     held: Array
-    changes: list[tuple[Array, Array]]
+    changed: Array
+    changed_to: Array
 
 
 def _renumbered(last: list[Any], names: list[Any]) -> NDArray[np.int32]:
