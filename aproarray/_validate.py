@@ -144,6 +144,11 @@ def integer(value: Any, name: str, minimum: float = -math.inf, maximum: float = 
     return result
 
 
+def label(value: Any, name: str) -> int:
+    """Return `value` as an int that an int64 array can hold."""
+    return integer(value, name, np.iinfo(np.int64).min, np.iinfo(np.int64).max)
+
+
 def odd(value: Any, name: str) -> int:
     """Return `value` as an odd int of at least 1."""
     result = integer(value, name, 1)

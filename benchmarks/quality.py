@@ -76,9 +76,9 @@ def with_changes(method: Method, *changes: tuple[Any, str, Any], **options: Any)
 
 def combined(combine: Callable[[Array], Array]) -> tuple[Any, str, Any]:
     """Return a change: the same relief three times, made of the three."""
-    original = _relief.reliefs
+    original = _relief.over_what_is_usual
     return (
-        _relief, "reliefs", lambda *arguments: np.repeat(combine(original(*arguments))[None], 3, axis=0),
+        _relief, "over_what_is_usual", lambda *arguments: np.repeat(combine(original(*arguments))[None], 3, axis=0),
     )  # fmt: skip
 
 
@@ -89,14 +89,14 @@ OF_SEEDS: dict[str, Method] = {
     "one relief: the coarsest": with_changes(propagated, combined(lambda r: r[2])),
     "one relief: their sum": with_changes(propagated, combined(lambda r: r.sum(0))),
     "gradients as they are": with_changes(
-        propagated, (_relief, "_over_what_is_usual", lambda gradients, *_: gradients)
+        propagated, (_relief, "over_what_is_usual", lambda gradients, *_: gradients)
     ),
     "usual: over 8 pixels": with_changes(propagated, (_relief, "_AROUND", (2, 4, 8, 8))),
     "usual: over 26 pixels": with_changes(propagated, (_relief, "_AROUND", (4, 8, 16, 32))),
     "RGB": with_changes(propagated, convert2lab=False),
-    "two scales that agree, else the middle one": with_changes(propagated, (_labels, "_STRENGTH", 0.0)),
-    "strength halved": with_changes(propagated, (_labels, "_STRENGTH", 6.0)),
-    "strength doubled": with_changes(propagated, (_labels, "_STRENGTH", 24.0)),
+    "two scales that agree, else the middle one": with_changes(propagated, (_labels, "STRENGTH", 0.0)),
+    "strength halved": with_changes(propagated, (_labels, "STRENGTH", 6.0)),
+    "strength doubled": with_changes(propagated, (_labels, "STRENGTH", 24.0)),
     "no votes": with_changes(propagated, (_labels, "_VOTES", (0, 0))),
     "1 vote": with_changes(propagated, (_labels, "_VOTES", (1, 1))),
     "20 votes": with_changes(propagated, (_labels, "_VOTES", (20, 20))),

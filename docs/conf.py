@@ -54,7 +54,7 @@ sphinx_gallery_conf = {
     "examples_dirs": ["gallery", "../examples"],
     "gallery_dirs": ["auto_gallery", "auto_programs"],
     "within_subsection_order": "draw_gallery.Place",
-    "ignore_pattern": r"scenes\.py|__init__\.py",
+    "ignore_pattern": r"(results|scenes)\.py|__init__\.py",
     "doc_module": ("aproarray",),
     "backreferences_dir": "api/backreferences",
     "log_level": {"backreference_missing": "debug"},

@@ -11,6 +11,11 @@ With any model that has saved (h, w, classes) probabilities and (h, w, features)
     python examples/clip_guided.py --image photo.jpg --scores scores.npy --keys keys.npy
 
 Without one, ``python examples/clip_guided.py`` makes both from a bundled photograph, and says so.
+
+``python examples/clip_guided.py --data FOLDER`` compares the steps over the test images of a folder, laid out
+as for ``train_weak_segmentation.py``, in the order of the paper's Table A1. A small network stands in for the
+language-image model: it is trained with few images, and its scores and features are averaged over patches.
+The table shows the order of the steps, not how well they would do on a model's scores.
 """
 
 # sphinx_gallery_thumbnail_path = "images/clip_guided.png"
@@ -19,7 +24,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +104,89 @@ def stages(image: Array, scores: Array, keys: Array) -> dict[str, Array]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Array]:
+def stand_in(options: argparse.Namespace) -> Iterator[tuple[Array, Array, Array, Array]]:
+    """Yield image, scores, keys and truth of test images, of a network trained with few of a folder's images.
+
+    Scores are its probabilities, keys the features that it classifies, both averaged over patches.
+    """
+    import torch
+    from scenes import VOID, Network, fit, load, pictures, select
+
+    from aproarray.torch import partial_cross_entropy
+
+    scenes = load(options.data, "train", options.shrink, options.ignore)
+    torch.manual_seed(options.seed)
+    # As far from one another as they can be: neighbours in a list are often alike.
+    few = select(scenes, torch.linspace(0, len(scenes.masks) - 1, options.images).round().long()).mirrored()
+    network = Network(int(scenes.masks[scenes.masks != VOID].max()) + 1, 16)
+
+    def loss_of(index: torch.Tensor, done: float) -> torch.Tensor:
+        scores = network(few.images[index])
+        return partial_cross_entropy(scores, few.masks[index], ignore_index=VOID)
+
+    fit(network, loss_of, len(few.images), options.steps, f"stand-in trained with {options.images} images")
+    network.eval()
+    features: list[torch.Tensor] = []
+    network.classify.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
+    held_out = load(options.data, "test", options.shrink, options.ignore)
+    rows, columns = (extent // PATCH * PATCH for extent in held_out.masks.shape[1:])
+    for image, normalised, mask in zip(
+        pictures(held_out), held_out.images[:, :, :rows, :columns], held_out.masks, strict=True
+    ):
+        with torch.no_grad():
+            scores = network(normalised[None]).softmax(1)
+        patches = [
+            np.moveaxis(torch.nn.functional.avg_pool2d(values, PATCH)[0].numpy(), 0, -1)
+            for values in (scores, features.pop())
+        ]
+        yield image[:rows, :columns], *patches, mask[:rows, :columns].numpy()
+
+
+def published(image: Array, scores: Array, keys: Array) -> dict[str, Array]:
+    """Return the scores of every pixel, in the order of the paper's Table A1."""
+    denoised = prompt_denoising(scores)
+
+    def upsampled(values: Array) -> Array:
+        return np.asarray(
+            transform.resize(values, (*image.shape[:2], values.shape[-1]), order=1, mode="edge")
+        )
+
+    return {
+        "the model's scores": upsampled(scores),
+        "+ KS": upsampled(key_smoothing(scores, keys)),
+        "+ KS + PD": upsampled(key_smoothing(denoised, keys)),
+        "+ APro": aproarray.refine(image, scores),
+        "+ APro + PD": aproarray.refine(image, denoised),
+    }
+
+
+def compare(options: argparse.Namespace) -> dict[str, float]:
+    """Print and return the mean IoU of every step over a folder's test images, and write it as JSON."""
+    predicted: dict[str, list[Array]] = {}
+    truths = []
+    start = time.perf_counter()
+    for image, scores, keys, truth in stand_in(options):
+        truths.append(truth)
+        for name, values in published(image, scores, keys).items():
+            predicted.setdefault(name, []).append(values.argmax(-1))
+    truth = np.stack(truths)
+    results = {name: mean_iou(np.stack(classes), truth) for name, classes in predicted.items()}
+    print(
+        f"\nMean IoU in percent, {len(truths)} test images. A network trained with {options.images} images "
+        f"stands in for the model ({options.steps} steps, seed {options.seed}):\n\n"
+        "| scores | mean IoU |\n|---|---:|"
+    )
+    for name, value in results.items():
+        print(f"| {name} | {100 * value:.1f} |")
+    if options.results:
+        settings = {name: getattr(options, name) for name in ("images", "steps", "seed", "shrink")}
+        seconds = round(time.perf_counter() - start)
+        made = {"data": options.data.name, **settings, "mean_iou": results, "seconds": seconds}
+        options.results.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Array] | dict[str, float]:
     """Refine the scores, draw every step, and save the labels."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--image", type=Path)
@@ -105,7 +194,23 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Array]:
     parser.add_argument("--keys", type=Path, help="(h, w, features) keys of the same patches, .npy")
     parser.add_argument("--figure", type=Path, default=Path("clip_guided.png"))
     parser.add_argument("--labels", type=Path, help="where to save the labels (.npy)")
+    folder = parser.add_argument_group("the comparison over a folder")
+    folder.add_argument(
+        "--data", type=Path, help="images and labels: train/image, train/label, test/image, ..."
+    )
+    folder.add_argument("--shrink", type=int, default=1, help="average images over N x N pixels (default 1)")
+    folder.add_argument(
+        "--ignore", type=int, default=255, help="label of pixels without a class (default 255)"
+    )
+    folder.add_argument(
+        "--images", type=int, default=24, help="that the stand-in is trained with (default 24)"
+    )
+    folder.add_argument("--steps", type=int, default=150, help="of its training, 8 images each (default 150)")
+    folder.add_argument("--seed", type=int, default=0, help="of the stand-in (default 0)")
+    folder.add_argument("--results", type=Path, help="where to write the comparison (.json)")
     options = parser.parse_args(argv)
+    if options.data:
+        return compare(options)
     files = (options.image, options.scores, options.keys)
     truth = None
     if all(files):

@@ -8,8 +8,6 @@ the masks.
 from __future__ import annotations
 
 import statistics
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +21,8 @@ from PIL import Image
 from scipy import ndimage
 from skimage import data, draw, measure, morphology, transform
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from tqdm import tqdm
 
 from aproarray.torch import Tree, mst
 
@@ -50,6 +50,20 @@ class Scenes(NamedTuple):
         tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(normalised, -1, 1), np.float32))
         return cls(tensor, torch.from_numpy(np.stack(masks).astype(np.int64)), mst(tensor))
 
+    def mirrored(self) -> Scenes:
+        """Return the scenes and their mirror images."""
+        images = self.images.flip(-1)
+        trees = zip(self.trees, mst(images), strict=True)
+        return Scenes(
+            torch.cat([self.images, images]),
+            torch.cat([self.masks, self.masks.flip(-1)]),
+            Tree(*(torch.cat(parts) for parts in trees)),
+        )
+
+    def to(self, device: torch.device) -> Scenes:
+        """Return the scenes on a device."""
+        return Scenes(self.images.to(device), self.masks.to(device), self.trees.to(device))
+
 
 class Annotations(NamedTuple):
     """What the network is told of scenes."""
@@ -62,6 +76,19 @@ class Annotations(NamedTuple):
     """The image of each box (K,)."""
     class_of: Tensor
     """The class of each box (K,)."""
+
+    def mirrored(self) -> Annotations:
+        """Return the annotations of the scenes and of their mirror images."""
+        return Annotations(
+            torch.cat([self.labels, self.labels.flip(-1)]),
+            torch.cat([self.boxes, self.boxes.flip(-1)]),
+            torch.cat([self.image_index, self.image_index + len(self.labels)]),
+            torch.cat([self.class_of, self.class_of]),
+        )
+
+    def to(self, device: torch.device) -> Annotations:
+        """Return the annotations on a device."""
+        return Annotations(*(part.to(device) for part in self))
 
 
 def photographs() -> list[Array]:
@@ -114,54 +141,66 @@ def generate(
     return Scenes.of(images, masks)
 
 
-def load(folder: Path, size: int) -> tuple[list[str], Scenes]:
-    """Read images and masks in the layout of Pascal VOC, scaled to size x size; return their names, too."""
-    paths = sorted((folder / "SegmentationClass").glob("*.png"))
+def load(folder: Path, split: str, shrink: int = 1, ignore: int = VOID) -> Scenes:
+    """Read the images SPLIT/image/NAME.jpg (or .png) of a folder, and their labels SPLIT/label/NAME.png.
+
+    Images are averaged over shrink x shrink pixels, and labels are those in the middle. `ignore` is the label
+    of pixels without a class.
+    """
+    paths = sorted((folder / split / "label").glob("*.png"))
     if not paths:
-        raise SystemExit(f"no masks in {folder / 'SegmentationClass'} (expected *.png)")
+        raise SystemExit(f"no labels in {folder / split / 'label'} (expected *.png)")
     images, masks = [], []
     for path in paths:
-        image = folder / "JPEGImages" / f"{path.stem}.jpg"
-        if not image.is_file():
-            raise SystemExit(f"mask {path.name} has no image {image}")
+        candidates = [folder / split / "image" / f"{path.stem}{ending}" for ending in (".jpg", ".png")]
+        image = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if image is None:
+            raise SystemExit(f"label {path.name} has no image {candidates[0]} or .png")
         try:
-            pixels = Image.open(image).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-            mask = np.asarray(Image.open(path).resize((size, size), Image.Resampling.NEAREST))
+            pixels = np.asarray(Image.open(image).convert("RGB")) / 255
+            mask = np.asarray(Image.open(path))
         except OSError as error:
             raise SystemExit(f"{image.name} or {path.name} cannot be read: {error}") from error
         if mask.ndim != 2:
             raise SystemExit(f"{path} has {mask.shape[2]} channels, but classes are one: grey or a palette")
-        images.append(np.asarray(pixels) / 255)
-        masks.append(mask)
-    return [path.stem for path in paths], Scenes.of(images, masks)
-
-
-def split(folder: Path, names: list[str], scenes: Scenes, seed: int) -> tuple[Scenes, Scenes]:
-    """Return the scenes to train with and those held out.
-
-    ImageSets/Segmentation/train.txt and val.txt say which, if they are there; else a fifth is held out.
-    """
-    lists = [folder / "ImageSets" / "Segmentation" / f"{name}.txt" for name in ("train", "val")]
-    if all(path.is_file() for path in lists):
-        places = {name: place for place, name in enumerate(names)}
-        named = [path.read_text(encoding="utf-8").split() for path in lists]
-        unknown = [name for name in (*named[0], *named[1]) if name not in places]
-        if unknown:
-            raise SystemExit(f"{lists[0].parent} names {len(unknown)} images without a mask: {unknown[0]}")
-        parts = [torch.tensor([places[name] for name in some], dtype=torch.int64) for some in named]
-    else:
-        order = torch.from_numpy(np.random.default_rng(seed).permutation(len(names)))
-        last = max(1, len(order) // 5)
-        parts = [order[last:], order[:last]]
-    train, held_out = (select(scenes, part) for part in parts)
-    if not len(train.masks) or (train.masks == VOID).all() or (held_out.masks == VOID).all():
-        raise SystemExit(f"{folder} has too few images, or no pixel with a class, to train and to hold out")
-    return train, held_out
+        if mask.shape != pixels.shape[:2]:
+            raise SystemExit(f"{path} is {mask.shape}, but its image is {pixels.shape[:2]}")
+        rows, columns = (extent // shrink * shrink for extent in mask.shape)
+        images.append(transform.downscale_local_mean(pixels[:rows, :columns], (shrink, shrink, 1)))
+        masks.append(mask[shrink // 2 : rows : shrink, shrink // 2 : columns : shrink])
+        if masks[0].shape != masks[-1].shape:
+            raise SystemExit(
+                f"{path} is {mask.shape}, but all images of {folder / split} must be of one size"
+            )
+    labels = np.stack(masks)
+    labels = np.where(labels == ignore, VOID, labels)
+    if (labels == VOID).all():
+        raise SystemExit(f"{folder / split} has no pixel with a class")
+    return Scenes.of(images, list(labels))
 
 
 def select(scenes: Scenes, index: Tensor) -> Scenes:
     """Return some of the scenes."""
     return Scenes(scenes.images[index], scenes.masks[index], Tree(*(part[index] for part in scenes.trees)))
+
+
+def tags_of(masks: Tensor, n_classes: int, least: float = 0.0) -> Tensor:
+    """Return which classes (B, n_classes) take more than a share of each image (B, H, W)."""
+    classes = F.one_hot(masks.where(masks != VOID, n_classes).flatten(1), n_classes + 1)
+    return classes.float().mean(1)[:, :-1] > least
+
+
+def crops(scenes: Scenes, size: int) -> tuple[Scenes, Tensor]:
+    """Cut scenes into squares that do not overlap; return them, and the scene that each is from."""
+    rows, columns = (extent // size for extent in scenes.masks.shape[1:])
+    if not rows * columns:
+        raise SystemExit(f"no crop of {size} fits into images of {tuple(scenes.masks.shape[1:])}")
+    cut = scenes.images[..., : rows * size, : columns * size].unflatten(-1, (columns, size))
+    images = cut.unflatten(-3, (rows, size)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2).contiguous()
+    cut = scenes.masks[..., : rows * size, : columns * size].unflatten(-1, (columns, size))
+    masks = cut.unflatten(-3, (rows, size)).permute(0, 1, 3, 2, 4).flatten(0, 2).contiguous()
+    of_scene = torch.arange(len(scenes.masks)).repeat_interleave(rows * columns)
+    return Scenes(images, masks, mst(images)), of_scene
 
 
 def instances(mask: Array) -> Iterator[tuple[int, Array]]:
@@ -174,15 +213,15 @@ def instances(mask: Array) -> Iterator[tuple[int, Array]]:
 
 
 def annotate(masks: Tensor, supervision: str, seed: int) -> Annotations:
-    """Draw boxes, points or scribbles for masks.
+    """Draw boxes, points or scribbles for masks, or tell all of them.
 
     Boxes leave what is outside of all of them as background. A point is somewhere in the middle half of
     its instance; a scribble is the skeleton there. The background gets them as well.
     """
     rng = np.random.default_rng(seed)
-    labels = np.full(masks.shape, VOID)
+    labels = masks.numpy().copy() if supervision == "all" else np.full(masks.shape, VOID)
     boxes, image_index, class_of = [], [], []
-    for number, mask in enumerate(masks.numpy()):
+    for number, mask in enumerate(() if supervision == "all" else masks.numpy()):
         if supervision == "boxes":
             labels[number][mask != VOID] = 0
         for class_, inside in instances(mask):
@@ -247,12 +286,12 @@ class Network(nn.Module):
         """Return class scores (B, n_classes, H, W)."""
         skipped = []
         for level, block in enumerate(self.down):
-            x = block(nn.functional.max_pool2d(x, 2) if level else x)
+            x = block(F.max_pool2d(x, 2) if level else x)
             skipped.append(x)
         skipped.pop()
         for block in self.up:
             above = skipped.pop()
-            x = block(torch.cat([nn.functional.interpolate(x, above.shape[2:], mode="bilinear"), above], 1))
+            x = block(torch.cat([F.interpolate(x, above.shape[2:], mode="bilinear"), above], 1))
         scores: Tensor = self.classify(x)
         return scores
 
@@ -266,19 +305,17 @@ def fit(
     """
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
-    start = time.perf_counter()
-    for step in range(steps):
+    for step in tqdm(range(steps), progress, unit="step", mininterval=1):
         value = loss(torch.randperm(count)[:8], step / steps)
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
         schedule.step()
-        filled = 24 * (step + 1) // steps
-        if filled > 24 * step // steps:
-            seconds = time.perf_counter() - start
-            print(
-                f"\r{progress:<50} [{'#' * filled:<24}] {seconds:4.0f} s", end="", file=sys.stderr, flush=True
-            )
+
+
+def pictures(scenes: Scenes) -> Array:
+    """Return the images (B, H, W, 3) in [0, 1] again."""
+    return np.clip(np.moveaxis(scenes.images.numpy(), 1, -1) * DEVIATION + MEAN, 0, 1)
 
 
 def percent(scores: Sequence[float]) -> str:
@@ -292,7 +329,7 @@ def draw_figure(scenes: Scenes, told: Tensor, predictions: dict[str, Tensor], ti
     drawn = torch.stack([scenes.masks, told, *predictions.values()])
     n_classes = int(drawn[drawn != VOID].max()) + 1
     colors = ListedColormap([*[*COLORS, *(f"C{i}" for i in range(n_classes))][:n_classes], "white"])
-    images = np.clip(np.moveaxis(scenes.images.numpy(), 1, -1) * DEVIATION + MEAN, 0, 1)
+    images = pictures(scenes)
     rows = min(4, len(scenes.images))
     columns = 3 + len(predictions)
     figure = Figure(figsize=(1.6 * columns, 1.65 * rows + 0.4), dpi=100, layout="constrained")

@@ -3,17 +3,19 @@
 Training a network with weak annotations
 ==========================================
 
-A small segmentation network learns from boxes, points or scribbles alone, with and without affinity
-propagation: the paper's Table 4 (unary loss, with GP, with LP, with both) and Table 7 (cascades of the two)
-at a size that a laptop trains.
+A small segmentation network learns from boxes, points or scribbles alone: with the unary loss, with
+affinity propagation (the paper's Table 4: GP, LP, both; Table 7: cascades), and with the losses that the
+paper compares with (Table 2). Full supervision is the ceiling.
 
 Images are composed of textures and photographs in generated shapes (see ``scenes.py``): what is where is
 known, for the mean IoU over held-out images.
 
 Run it with ``python examples/train_weak_segmentation.py --quick`` (minutes), without ``--quick`` for the
-whole table, and with ``--data FOLDER`` for images and masks in the layout of Pascal VOC:
-``JPEGImages/*.jpg`` and ``SegmentationClass/*.png``, 255 for pixels that do not count. The lists
-``ImageSets/Segmentation/train.txt`` and ``val.txt``, where they are there, say what is held out.
+whole table, and with ``--data FOLDER`` for images and labels ``SPLIT/image/NAME.jpg`` (or ``.png``) and
+``SPLIT/label/NAME.png``. The splits are ``train``, ``val`` for choices, and ``test``.
+
+Results go to a JSON file after each run. The same command goes on where it was stopped, and a higher
+``--seeds`` adds to what is there.
 """
 
 # sphinx_gallery_thumbnail_path = "images/weak_segmentation.png"
@@ -21,12 +23,19 @@ whole table, and with ``--data FOLDER`` for images and masks in the layout of Pa
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from results import Results
 from scenes import (
+    DEVIATION,
+    MEAN,
     SUPERVISIONS,
     VOID,
     Annotations,
@@ -40,81 +49,215 @@ from scenes import (
     load,
     percent,
     select,
-    split,
 )
 from torch import Tensor
 
 from aproarray.related import mean_iou
 from aproarray.torch import (
     AffinityPropagation,
-    GlobalPropagation,
-    LocalPropagation,
     apro_loss,
+    gated_crf_loss,
+    mean_field_loss,
     partial_cross_entropy,
     projection_loss,
+    tree_energy_loss,
 )
 
-# The published scales, for images normalised as ImageNet's.
-GLOBAL, LOCAL = GlobalPropagation(0.01, feature_zeta=0.07), LocalPropagation(0.15)
-# The weights of the terms of GP and LP, and how the two are combined.
+Mode = Literal["parallel", "global-local", "local-global"]
+# A term that is added to the unary loss: of probabilities (B, C, H, W) of classes, or (K, 1, H, W) of
+# instances with the image of each, in a region.
+Term = Callable[[Tensor, Scenes, Tensor, Tensor | None], Tensor]
+
+
+def propagation(shares: tuple[float, float]) -> Term:
+    """Return the term of GP and LP with these shares of the default weights of `apro_loss`."""
+
+    def term(probabilities: Tensor, scenes: Scenes, region: Tensor, image_index: Tensor | None) -> Tensor:
+        default = 0.3 if image_index is None else 1.0
+        return apro_loss(
+            probabilities, scenes.images, region, weights=(default * shares[0], default * shares[1]),
+            per_instance=image_index is not None, tree=scenes.trees, image_index=image_index,
+        )  # fmt: skip
+
+    return term
+
+
+def published(weights: tuple[float, float], mode: Mode = "parallel", constant_targets: bool = True) -> Term:
+    """Return the published term of GP and LP with these weights."""
+    propagation = AffinityPropagation(mode)
+
+    def term(probabilities: Tensor, scenes: Scenes, region: Tensor, image_index: Tensor | None) -> Tensor:
+        return apro_loss(
+            probabilities, scenes.images, region, propagation=propagation, weights=weights,
+            constant_targets=constant_targets, per_instance=image_index is not None, tree=scenes.trees,
+            image_index=image_index,
+        )  # fmt: skip
+
+    return term
+
+
+def tree_energy(probabilities: Tensor, scenes: Scenes, region: Tensor, image_index: Tensor | None) -> Tensor:
+    """Return the tree energy loss, with its published weight and its sigma for street scenes."""
+    if image_index is not None:
+        scenes = select(scenes, image_index)
+    return tree_energy_loss(probabilities, unit(scenes.images), region, sigma=0.002, tree=scenes.trees)
+
+
+def mean_field(probabilities: Tensor, scenes: Scenes, region: Tensor, image_index: Tensor | None) -> Tensor:
+    """Return the mean-field loss: each class, or instance, is a mask of its own."""
+    if image_index is None:
+        count, n_classes = probabilities.shape[:2]
+        image_index = torch.arange(count, device=region.device).repeat_interleave(n_classes)
+        region = region.repeat_interleave(n_classes, 0)
+        probabilities = probabilities.flatten(0, 1).unsqueeze(1)
+    return mean_field_loss(probabilities, scenes.images, region, iterations=10, image_index=image_index)
+
+
+def gated_crf(probabilities: Tensor, scenes: Scenes, region: Tensor, image_index: Tensor | None) -> Tensor:
+    """Return the gated CRF loss, with its published weight."""
+    images = scenes.images if image_index is None else scenes.images[image_index]
+    if image_index is not None:  # of one class and the rest
+        probabilities = torch.cat([probabilities, 1 - probabilities], 1)
+    return 0.1 * gated_crf_loss(probabilities, unit(images), region)
+
+
+class Method(NamedTuple):
+    """A term beside the unary loss. Its weight rises from 0 to its own between two points of the training."""
+
+    term: Term | None = None
+    rises: tuple[float, float] = (0.0, 0.5)
+
+    def trust(self, done: float) -> float:
+        """Return the share of the weight, when this much of the training is done."""
+        start, end = self.rises
+        return min(1.0, max(0.0, (done - start) / (end - start)))
+
+
+CEILING = "full supervision"
 METHODS = {
-    "unary": ((0.0, 0.0), "parallel"),
-    "+ GP": ((1.0, 0.0), "parallel"),
-    "+ LP": ((0.0, 1.0), "parallel"),
-    "+ GP and LP": ((1.0, 1.0), "parallel"),
-    "LP of GP": ((1.0, 1.0), "global-local"),
-    "GP of LP": ((1.0, 1.0), "local-global"),
+    "unary": Method(),
+    "+ GP": Method(propagation((1.0, 0.0))),
+    "+ LP": Method(propagation((0.0, 1.0))),
+    "+ GP and LP": Method(propagation((1.0, 1.0))),
+    "published GP and LP": Method(published((1.0, 1.0))),
+    "published LP of GP": Method(published((1.0, 1.0), "global-local")),
+    "published GP of LP": Method(published((1.0, 1.0), "local-global")),
+    "tree energy loss": Method(tree_energy),
+    "mean-field loss": Method(mean_field),
+    "gated CRF loss": Method(gated_crf),
+    CEILING: Method(),
+}
+# Rows that are trained if --methods names them: how the defaults were chosen.
+TRIALS = {
+    "published GP": Method(published((1.0, 0.0))),
+    "published LP": Method(published((0.0, 1.0))),
+    "published, weight 0.1": Method(published((0.1, 0.1))),
+    "published, weight 0.3": Method(published((0.3, 0.3))),
+    "published, in the last 30 %": Method(published((1.0, 1.0)), (0.7, 1.0)),
+    "targets with gradients, weight 1": Method(published((1.0, 1.0), constant_targets=False)),
+    "targets with gradients, weight 0.3": Method(published((0.3, 0.3), constant_targets=False)),
 }
 
 
-def loss(scores: Tensor, scenes: Scenes, told: Annotations, method: str, trust: float) -> Tensor:
-    """Return the loss of class scores: the unary term of the annotation, and `trust` times propagation's."""
-    weights, mode = METHODS[method]
+def unit(images: Tensor) -> Tensor:
+    """Return normalised images (B, 3, H, W) in [0, 1] again."""
+    mean, deviation = (torch.tensor(values, dtype=images.dtype, device=images.device)[:, None, None]
+                       for values in (MEAN, DEVIATION))  # fmt: skip
+    return images * deviation + mean
+
+
+def loss(scores: Tensor, scenes: Scenes, told: Annotations, method: Method, done: float) -> Tensor:
+    """Return the loss of class scores: the unary term of the annotation, and the method's."""
     probabilities = scores.softmax(1)
     total = partial_cross_entropy(scores, told.labels, ignore_index=VOID)
     region, image_index = (told.labels == VOID).unsqueeze(1), None
-    with_boxes = len(told.boxes) > 0
-    if with_boxes:
+    if len(told.boxes):
         probabilities = probabilities[told.image_index, told.class_of].unsqueeze(1)
         total = total + projection_loss(probabilities * told.boxes, told.boxes)
         region, image_index = told.boxes, told.image_index
-    if any(weights):
-        propagation = AffinityPropagation(mode, GLOBAL, LOCAL)  # type: ignore[arg-type]
-        total = total + trust * apro_loss(
-            probabilities, scenes.images, region, propagation=propagation, per_instance=with_boxes,
-            weights=weights, tree=scenes.trees, image_index=image_index,
-        )  # fmt: skip
+    trust = method.trust(done)  # a network's own predictions are not worth much at first
+    if method.term is not None and trust:
+        total = total + trust * method.term(probabilities, scenes, region, image_index)
     return total
 
 
-def train(
-    scenes: Scenes, told: Annotations, n_classes: int, method: str, seed: int, steps: int, progress: str
-) -> Network:
-    """Train a network, showing a progress bar."""
-    torch.manual_seed(seed)
-    network = Network(n_classes)
+class Training(NamedTuple):
+    """How networks are trained."""
 
-    def loss_of(index: Tensor, done: float) -> Tensor:
-        # What is propagated is the network's own prediction, which is not worth much at first.
-        trust = min(1.0, 2 * done)
-        batch = select(scenes, index)
-        return loss(network(batch.images), batch, batch_of(told, index), method, trust)
+    steps: int
+    width: int
+    device: torch.device
+    bfloat16: bool
 
-    fit(network, loss_of, len(scenes.images), steps, progress)
-    return network
+    def fit(
+        self, scenes: Scenes, told: Annotations, n_classes: int, method: Method, seed: int, progress: str
+    ) -> Network:
+        """Train a network, showing a progress bar."""
+        torch.manual_seed(seed)
+        network = Network(n_classes, self.width).to(self.device, memory_format=torch.channels_last)
+
+        def loss_of(index: Tensor, done: float) -> Tensor:
+            batch = select(scenes, index).to(self.device)
+            scores = self.scores(network, batch.images)
+            return loss(scores, batch, batch_of(told, index).to(self.device), method, done)
+
+        fit(network, loss_of, len(scenes.images), self.steps, progress)
+        return network
+
+    def scores(self, network: Network, images: Tensor) -> Tensor:
+        """Return class scores of images (B, 3, H, W), on the device, in float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            scores: Tensor = network(images.contiguous(memory_format=torch.channels_last))
+        return scores.float().contiguous()
+
+    @torch.no_grad()
+    def predict(self, network: Network, scenes: Scenes) -> Tensor:
+        """Return the class of every pixel (B, H, W)."""
+        network.eval()
+        parts = (self.scores(network, part.to(self.device)).argmax(1) for part in scenes.images.split(16))
+        return torch.cat([part.cpu() for part in parts])
 
 
-@torch.no_grad()
-def predict(network: Network, scenes: Scenes) -> Tensor:
-    """Return the class of every pixel (B, H, W)."""
-    return network.eval()(scenes.images).argmax(1)
+def measure(predicted: Tensor, truth: Tensor, n_classes: int) -> dict[str, Any]:
+    """Return the mean IoU, the pixel accuracy and the IoU of each class (None: it is nowhere)."""
+    counted = truth != VOID
+    of_classes = [mean_iou(predicted, truth, classes=[n], ignore_index=VOID) for n in range(n_classes)]
+    return {
+        "mean_iou": mean_iou(predicted, truth, ignore_index=VOID),
+        "accuracy": float((predicted == truth)[counted].float().mean()),
+        "iou": [None if math.isnan(value) else round(value, 4) for value in of_classes],
+    }
 
 
-def table(results: dict[tuple[str, str], list[float]], supervisions: Sequence[str]) -> str:
-    """Return the mean IoU in percent, mean and standard deviation over the seeds, as markdown."""
+def of_runs(results: Results, supervision: str, method: str, key: str) -> list[Any]:
+    """Return one number of all runs of a method."""
+    return [run[key] for run in results.runs if (run["supervision"], run["method"]) == (supervision, method)]
+
+
+def table(results: Results, methods: Sequence[str], supervisions: Sequence[str]) -> str:
+    """Return mean IoU, its share of full supervision, and pixel accuracy, in percent, as markdown."""
     lines = ["| loss | " + " | ".join(supervisions) + " |", "|---|" + "---:|" * len(supervisions)]
-    for method in METHODS:
-        cells = [percent(results[supervision, method]) for supervision in supervisions]
+    ceilings = of_runs(results, "all", CEILING, "mean_iou")
+    for method in methods:
+        cells = []
+        for supervision in supervisions:
+            key = "all" if method == CEILING else supervision
+            scores = of_runs(results, key, method, "mean_iou")
+            share = f" ({100 * np.mean(scores) / np.mean(ceilings):.0f} %)" if any(ceilings) else ""
+            cells.append(f"{percent(scores)}{share}, {percent(of_runs(results, key, method, 'accuracy'))}")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def class_table(results: Results, methods: Sequence[str], supervision: str, names: Sequence[str]) -> str:
+    """Return the IoU of each class in percent, mean of the seeds, as markdown."""
+    lines = [f"| {supervision} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    for method in methods:
+        runs = of_runs(results, "all" if method == CEILING else supervision, method, "iou")
+        cells = []
+        for values in zip(*runs, strict=True):
+            there = [value for value in values if value is not None]
+            cells.append(f"{100 * np.mean(there):.0f}" if there else "")
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -130,54 +273,112 @@ def arguments() -> argparse.ArgumentParser:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument("--quick", action="store_true", help="scribbles only, one seed, fewer steps")
-    parser.add_argument("--data", type=Path, help="a folder in the layout of Pascal VOC")
-    parser.add_argument("--size", type=count, default=64, help="pixels along an image's side (default 64)")
+    parser.add_argument("--data", type=Path, help="a folder of images and labels: SPLIT/image, SPLIT/label")
+    parser.add_argument(
+        "--shrink", type=count, default=1, help="average the folder's images over N x N pixels"
+    )
+    parser.add_argument(
+        "--ignore", type=int, default=VOID, help="label of pixels without a class (default 255)"
+    )
+    parser.add_argument(
+        "--names", nargs="+", help="names of the classes 0, 1, ...: also print the IoU of each"
+    )
+    parser.add_argument(
+        "--size", type=count, default=64, help="side of generated images in pixels (default 64)"
+    )
     parser.add_argument("--steps", type=count, default=200, help="training steps of a network (default 200)")
+    parser.add_argument(
+        "--width", type=count, default=12, help="channels of a network's first level (default 12)"
+    )
     parser.add_argument("--seeds", type=count, default=3, help="networks per cell of the table (default 3)")
-    parser.add_argument("--figure", type=Path, default=Path("weak_segmentation.png"))
+    parser.add_argument(
+        "--supervision", nargs="+", choices=SUPERVISIONS,
+        help="default: all three; points and scribbles with --data, as boxes need a background, class 0",
+    )  # fmt: skip
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS | TRIALS, help="rows of the table (default: all)"
+    )
+    parser.add_argument("--held-out", choices=("val", "test"), default="test", help="val for choices")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="cpu or cuda")
+    parser.add_argument("--bfloat16", action="store_true", help="compute networks in bfloat16")
+    parser.add_argument("--results", type=Path, help="JSON file of the runs: go on with it if it is there")
+    parser.add_argument(
+        "--figure", type=Path, help="draw what the last seed's networks say; trains them anew"
+    )
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> dict[tuple[str, str], list[float]]:
-    """Train all networks, print the table and save the figure."""
+def main(argv: Sequence[str] | None = None) -> Results:
+    """Train all networks, print the tables, and save results and figure."""
     parser = arguments()
     options = parser.parse_args(argv)
     if options.size < 16:
         parser.error(f"argument --size: must be at least 16, got {options.size}")
-    if not options.figure.absolute().parent.is_dir():
-        parser.error(f"argument --figure: {options.figure.absolute().parent} is not a folder")
-    steps, seeds, supervisions = options.steps, options.seeds, list(SUPERVISIONS)
+    for name in ("figure", "results"):
+        path = getattr(options, name)
+        if path and not path.absolute().parent.is_dir():
+            parser.error(f"argument --{name}: {path.absolute().parent} is not a folder")
+    steps, seeds = options.steps, options.seeds
+    supervisions = options.supervision or SUPERVISIONS[1 if options.data else 0 :]
     if options.quick:
         steps, seeds, supervisions = min(steps, 120), 1, ["scribbles"]
-    results: dict[tuple[str, str], list[float]] = {}
-    runs = len(supervisions) * len(METHODS) * seeds
+    methods = options.methods or list(METHODS)
+    runs = [
+        ("all" if method == CEILING else supervision, method)
+        for method in methods
+        for supervision in (supervisions[:1] if method == CEILING else supervisions)
+    ]
+    predictions: dict[str, Tensor] = {}
+    shared = {name: getattr(options, name) for name in ("held_out", "shrink", "width", "bfloat16")}
+    shared |= {"data": options.data.name if options.data else f"generated, {options.size}", "steps": steps}
+    results = Results(options.results, shared | {"device": options.device.type})
+    training = Training(steps, options.width, options.device, options.bfloat16)
+    parts = [] if options.data is None else [
+        load(options.data, split, options.shrink, options.ignore) for split in ("train", options.held_out)
+    ]  # fmt: skip
     for seed in range(seeds):
-        if options.data:
-            scenes, held_out = split(options.data, *load(options.data, options.size), seed)
-        else:
-            scenes, held_out = (generate(n, options.size, 2 * seed + k) for k, n in enumerate((160, 64)))
-        seen = torch.cat([scenes.masks.flatten(), held_out.masks.flatten()])
-        n_classes = int(seen[seen != VOID].max()) + 1
-        for supervision in supervisions:
+        if options.data is None:
+            apart = {"test": 1, "val": 10_001}[options.held_out]
+            parts = [generate(n, options.size, 2 * seed + k) for n, k in ((160, 0), (64, apart))]
+        scenes, held_out = parts
+        labels = torch.cat([scenes.masks.flatten(), held_out.masks.flatten()])
+        n_classes = int(labels[labels != VOID].max()) + 1
+        if options.names and len(options.names) != n_classes:
+            parser.error(f"argument --names: {len(options.names)} names for {n_classes} classes")
+        seen = scenes.mirrored() if options.data else scenes
+        for supervision, method in runs:
+            key: dict[str, str | int] = {"supervision": supervision, "method": method, "seed": seed}
+            drawn = options.figure and seed == seeds - 1 and supervision == supervisions[-1]
+            if results.get(key) and not drawn:
+                continue
             told = annotate(scenes.masks, supervision, seed)
-            predictions = {}
-            for method in METHODS:
-                done = sum(map(len, results.values()))
-                progress = f"{done + 1:>3}/{runs} {supervision}, {method}, seed {seed}"
-                network = train(scenes, told, n_classes, method, seed, steps, progress)
-                predictions[method] = predict(network, held_out)
-                score = mean_iou(predictions[method], held_out.masks, ignore_index=VOID)
-                results.setdefault((supervision, method), []).append(score)
-                print(f"  mIoU {100 * score:.1f}", file=sys.stderr)
+            told = told.mirrored() if options.data else told
+            start = time.perf_counter()
+            network = training.fit(
+                seen, told, n_classes, (METHODS | TRIALS)[method], seed, f"{supervision}, {method}, {seed}"
+            )
+            seconds = round(time.perf_counter() - start)
+            predicted = training.predict(network, held_out)
+            measured = measure(predicted, held_out.masks, n_classes)
+            results.add(key, measured | {"seconds": seconds})
+            print(
+                f"{supervision}, {method}, seed {seed}: mIoU {100 * measured['mean_iou']:.1f}",
+                file=sys.stderr,
+            )
+            predictions[method] = predicted
+    images = f"{len(held_out.masks)} images of {options.held_out}"
     print(
-        f"\nMean IoU in percent over {len(held_out.masks)} held-out images, {seeds} seed(s), {steps} steps:\n"
+        f"\nMean IoU (share of full supervision) and pixel accuracy in percent, {images}, {seeds} seed(s), "
+        f"{steps} steps:\n"
     )
-    print(table(results, supervisions))
-    figure = draw_figure(
-        held_out, annotate(held_out.masks, supervision, seed).labels, predictions, supervision
-    )
-    figure.savefig(options.figure)
-    print(f"\nsaved {options.figure}")
+    print(table(results, methods, supervisions))
+    for supervision in supervisions if options.names else ():
+        print(f"\n{class_table(results, methods, supervision, options.names)}")
+    if options.figure:
+        drawn = {method: predictions[method] for method in methods if method != CEILING}
+        told = annotate(held_out.masks, supervisions[-1], seed).labels
+        draw_figure(held_out, told, drawn, supervisions[-1]).savefig(options.figure)
+        print(f"\nsaved {options.figure}")
     return results
 
 

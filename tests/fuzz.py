@@ -26,8 +26,17 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))  # as under pytest
 from fuzz_cases import CASES
 
-NEEDS = {"chunks_of_dask": "dask", "tensors": "torch", "arrays_of_jax": "jax"}
-FOUND: list[tuple[str, int, str]] = []
+NEEDS = {
+    "chunks_of_dask": "dask",
+    "labels_and_scores_of_dask": "dask",
+    "tensors": "torch",
+    "arrays_of_jax": "jax",
+}
+FOUND: list[tuple[str, int, str]] = [
+    ("bad_arguments", 1935, "an ignore_index beyond int64 was an OverflowError"),
+    ("bad_arguments", 2977, "keypoints of next to no size: warnings of overflow"),
+    ("bad_arguments", 6247, "a random walk with an infinite gamma: NaN"),
+]
 """Case, seed and fault of what the fuzzer ever found.
 
 Where a case changes what it draws, its seeds say nothing any more: each fault has a test of its own, too.

@@ -337,12 +337,20 @@ def labels_from_seeds(rng: Generator) -> None:
     options: dict[str, Any] = {"channel_axis": -1, "mask": mask, "convert2lab": one_of(rng, None, False)}
     if rng.random() < 0.3:
         options["spacing"] = tuple(rng.uniform(0.5, 4, len(shape)))
+    options |= some_maps(rng, shape)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*no seed", UserWarning)
         labels = aproarray.propagate_labels(laid_out(rng, image), laid_out(rng, seeds), **options)
         shares = aproarray.propagate_labels(image, seeds, return_full_prob=True, workers=1, **options)
         kept = aproarray.LabelPropagator(image, spatial_ndim=len(shape), **{**options, "mask": inside})
         again = kept.propagate(np.where(inside, seeds, 0), workers=2)
+        pair = {name: np.stack([given, given]) for name, given in options.items() if name in MAPS}
+        batch = aproarray.propagate_labels(
+            np.stack([image, image]), np.stack([seeds * 0, seeds]), return_full_prob=True,
+            spatial_ndim=len(shape), **{**options, **pair},
+        )  # fmt: skip
+    same(batch[:, 1], shares)
+    assert not batch[:, 0].any()
     np.testing.assert_array_equal(again[inside], labels[inside])
     held = inside & (seeds > 0)
     np.testing.assert_array_equal(labels[held], seeds[held])
@@ -356,6 +364,79 @@ def labels_from_seeds(rng: Generator) -> None:
         np.testing.assert_allclose(shares.sum(0), reached, atol=1e-5)
         own = np.take_along_axis(shares, np.searchsorted(known, labels)[None] * reached, 0)[0]
         assert (own >= shares.max(0) - 1e-6)[reached].all()
+        assert (shares[:, held] == (known[:, None] == seeds[held])).all()
+        assert not shares[:, ~reached].any()
+
+
+MAPS = ("edges", "features")
+
+
+def some_maps(rng: Generator, shape: tuple[int, ...]) -> dict[str, Array]:
+    """Return edges, features, both or neither, often few levels."""
+    maps = {}
+    for name, channels in (("edges", ()), ("features", (int(rng.integers(1, 4)),))):
+        if rng.random() < 0.3:
+            maps[name] = laid_out(rng, some_numbers(rng, (*shape, *channels), one_of(rng, *DTYPES)))
+    return maps
+
+
+@case("LabelPropagator", "propagate_labels")
+def strokes_one_after_another(rng: Generator) -> None:
+    """What a propagator kept of its last call changes no label of the next one."""
+    picture = some_picture(rng, most=300)
+    image, shape, n_labels = picture.image, picture.shape, int(rng.integers(1, 5))
+    options: dict[str, Any] = {"mask": picture.mask, "convert2lab": False, **some_maps(rng, shape)}
+    if rng.random() < 0.2:
+        options["spacing"] = tuple(rng.uniform(0.5, 4, len(shape)))
+    propagator = aproarray.LabelPropagator(image, channel_axis=-1, spatial_ndim=len(shape), **options)
+    seeds = np.zeros(shape, one_of(rng, "u1", "i4", "i8"))
+    for _ in range(int(rng.integers(2, 7))):
+        before, kind = seeds, rng.integers(8)
+        seeds = before.copy()
+        if kind == 0:  # all of a label goes, or changes
+            seeds[seeds == rng.integers(1, n_labels + 1)] = rng.integers(0, n_labels + 1)
+        elif kind == 1 and seeds.dtype != np.uint8:  # pixels are left out, or take part again
+            seeds[rng.random(shape) < 0.1] = one_of(rng, -1, 0)
+        elif kind == 2:
+            seeds[rng.random(shape) < rng.choice([0.1, 1.0])] = 0
+        else:  # a stroke, in a box
+            low = [int(rng.integers(0, extent)) for extent in shape]
+            box = tuple(slice(k, k + int(rng.integers(1, 4))) for k in low)
+            seeds[box] = rng.integers(0, n_labels + 1)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*no seed", UserWarning)
+            labels = propagator.propagate(laid_out(rng, seeds), workers=int(rng.integers(1, 4)))
+            fresh = aproarray.propagate_labels(image, seeds, channel_axis=-1, **options)
+        np.testing.assert_array_equal(labels, fresh)
+
+
+@case("propagate_labels")
+def labels_of_edges_alone(rng: Generator) -> None:
+    """Each pixel has the label of one of the nearest seeds by minimax distance."""
+    picture = some_picture(rng)
+    shape, n = picture.shape, picture.n_nodes
+    height = rng.integers(0, int(one_of(rng, 1, 4, 1000)), shape).astype(one_of(rng, "i2", "u8", "f4", "f8"))
+    seeds = np.where(rng.random(shape) < 0.1, rng.integers(-1, 5, shape), 0)
+    inside = (seeds >= 0) & (True if picture.mask is None else picture.mask)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*no seed", UserWarning)
+        labels = aproarray.propagate_labels(
+            None, laid_out(rng, seeds), edges=laid_out(rng, height), mask=picture.mask
+        ).ravel()
+    pairs = reference.pixel_graph(shape, 1, inside)
+    weights = height.ravel()[pairs].astype(np.float64).sum(-1)
+    rows = reference.mst(pairs, weights, n)
+    distances = reference.minimax_distances(pairs[rows], weights[rows], n)
+    flat = seeds.ravel()
+    held = np.flatnonzero(inside.ravel() & (flat > 0))
+    for pixel in range(n):
+        to_seeds = distances[pixel, held]
+        if not inside.flat[pixel] or flat[pixel]:
+            assert labels[pixel] == flat[pixel]
+        elif not np.isfinite(to_seeds).any():
+            assert labels[pixel] == 0
+        else:
+            assert labels[pixel] in flat[held[to_seeds == to_seeds.min()]]
 
 
 def zero_graph(shape: tuple[int, ...], inside: Array) -> tuple[Array, Array]:
@@ -372,8 +453,11 @@ def maps_of_images(rng: Generator) -> None:
     options: dict[str, Any] = {"channel_axis": -1, "spatial_ndim": len(shape), "mask": mask}
     inside = np.ones(shape, bool) if mask is None else mask
     scores = rng.random((*shape, 3)).astype(one_of(rng, "f2", "f4", "f8"))
-    mode = one_of(rng, "local", "global", "global-local", "local-global", "parallel")
-    result = aproarray.refine(laid_out(rng, image), laid_out(rng, scores), mode=mode, iterations=4, **options)
+    mode = one_of(rng, None, "local", "global", "global-local", "local-global", "parallel")
+    seen_by_refine = options | {k: v for k, v in some_maps(rng, shape).items() if k == "edges"}
+    result = aproarray.refine(
+        laid_out(rng, image), laid_out(rng, scores), mode=mode, iterations=4, **seen_by_refine
+    )
     assert result.shape == scores.shape
     for c in range(3):  # means of scores
         values, means = scores[inside, c].astype(np.float64), result[inside, c]
@@ -381,9 +465,13 @@ def maps_of_images(rng: Generator) -> None:
             assert values.min() - 1e-5 <= means.min()
             assert means.max() <= values.max() + 1e-5
     constant = aproarray.refine(
-        image, np.full(shape, 0.25), mode=mode, iterations=4, class_axis=None, **options
+        image, np.full(shape, 0.25), mode=mode, iterations=4, class_axis=None, **seen_by_refine
     )
     np.testing.assert_allclose(constant, 0.25, rtol=1e-5)
+    alone = aproarray.refine(
+        image, scores[..., 1], mode=mode, iterations=4, class_axis=None, workers=2, **seen_by_refine
+    )
+    same(alone[inside], result[..., 1][inside])
     if inside.any():
         pixel = tuple(int(k) for k in rng.choice(np.argwhere(inside)))
         kind = one_of(rng, "global", "local")
@@ -528,6 +616,36 @@ def chunks_of_dask(rng: Generator) -> None:
     np.testing.assert_allclose(windows, expected, rtol=1e-4, atol=1e-6)
 
 
+@case("propagate_labels", "refine", "affinity_map")
+def labels_and_scores_of_dask(rng: Generator) -> None:
+    import dask
+    import dask.array as da
+
+    # Chunks overlap by 53 pixels, and smaller ones are put together.
+    shape = (int(rng.integers(100, 240)), int(rng.integers(1, 9)))[:: int(one_of(rng, 1, -1))]
+    image = some_numbers(rng, (*shape, int(rng.integers(1, 5))), one_of(rng, *SMALL))
+    mask = rng.random(shape) < rng.choice([0.9, 0.99]) if rng.random() < 0.4 else None
+    chunks = tuple(int(rng.integers(max(extent // 4, 1), extent + 1)) for extent in shape)
+    lazy = da.from_array(image, chunks=(*chunks, int(rng.integers(1, image.shape[-1] + 1))))
+    options: dict[str, Any] = {"channel_axis": -1, "mask": mask, "convert2lab": one_of(rng, None, False)}
+    seeds = np.where(rng.random(shape) < 0.02, rng.integers(1, 5, shape), 0).astype(one_of(rng, "u1", "i4"))
+    seeds.flat[rng.integers(seeds.size)] = 1
+    if seeds.dtype == np.int32:
+        seeds[rng.random(shape) < one_of(rng, 0, 0.02)] = -1
+    scores = rng.random((*shape, 2)).astype(one_of(rng, "f4", "f8"))
+    pixel = tuple(int(k) for k in np.argwhere(np.ones(shape, bool) if mask is None else mask)[0])
+    with warnings.catch_warnings(), dask.config.set(scheduler="synchronous"):
+        warnings.filterwarnings("ignore", ".*no seed", UserWarning)
+        labels = aproarray.propagate_labels(lazy, seeds, **options).compute()
+        refined = aproarray.refine(lazy, scores, iterations=3, **options).compute()
+        seen = aproarray.affinity_map(lazy, pixel, **options).compute()
+        expected = aproarray.propagate_labels(image, seeds, **options)
+    same(labels, expected)
+    same(refined, aproarray.refine(image, scores, iterations=3, **options))
+    in_memory = aproarray.affinity_map(image, pixel, **options)
+    np.testing.assert_allclose(seen, in_memory, rtol=1e-5, atol=1e-7)
+
+
 @case("torch.mst", "torch.global_propagate", "torch.tree_filter", "torch.local_propagate")
 def tensors(rng: Generator) -> None:
     import torch
@@ -542,8 +660,12 @@ def tensors(rng: Generator) -> None:
     values = torch.tensor(rng.normal(size=(1, 3, height, width)), requires_grad=True)
     weight = torch.tensor(rng.normal(size=values.shape))
     zeta = torch.tensor(float(rng.uniform(0.3, 3)), dtype=torch.float64, requires_grad=True)
-    tree = ours.mst(image)
+    mask = rng.random((height, width)) < 0.8 if rng.random() < 0.4 else None
+    inside = np.ones(n, bool) if mask is None else mask.ravel()
+    given = None if mask is None else torch.tensor(mask)[None]
+    tree = ours.mst(image, mask=given)
     edges = tree.gap_edges[0].numpy()
+    edges = edges[edges[:, 0] >= 0]
     columns = values.detach().numpy().reshape(3, n).T
     kind = one_of(rng, "global", "filter", "local")
     features.requires_grad_()
@@ -553,7 +675,7 @@ def tensors(rng: Generator) -> None:
             return ours.global_propagate(values, tree, zeta=zeta, features=features)
         if kind == "filter":
             return ours.tree_filter(values, tree, zeta=zeta, features=features)
-        return ours.local_propagate(values, features, zeta=zeta, kernel_size=3, iterations=2)
+        return ours.local_propagate(values, features, zeta=zeta, kernel_size=3, iterations=2, mask=given)
 
     flat, scale = features.detach().numpy().reshape(2, n).T, float(zeta.detach())
     weights = reference.edge_weights(flat, edges)
@@ -562,9 +684,12 @@ def tensors(rng: Generator) -> None:
     elif kind == "filter":
         expected = reference.tree_filter(edges, weights, columns, scale)
     else:
-        expected = reference.local_propagate(columns, flat.reshape(height, width, 2), scale, 3, 2)
+        expected = reference.local_propagate(columns, flat.reshape(height, width, 2), scale, 3, 2, mask)
     result = call(values, features, zeta)
-    np.testing.assert_allclose(result.detach().numpy().reshape(3, n).T, expected, rtol=1e-9, atol=1e-12)
+    found = result.detach().numpy().reshape(3, n).T
+    np.testing.assert_allclose(found[inside], expected[inside], rtol=1e-9, atol=1e-12)
+    if kind != "filter":  # which leaves pixels without edges alone with themselves, as the definition does
+        same(found[~inside], columns[~inside])
 
     # The derivative along a random direction of all inputs together.
     inputs = [values, features, zeta]
@@ -610,13 +735,13 @@ def junk(rng: Generator) -> Any:
     shape = tuple(int(k) for k in rng.integers(0, 5, rng.integers(0, 5)))
     return one_of(
         rng, None, "text", b"bytes", -1, 0, 1, 2, 1.5, -0.0, math.nan, math.inf, 2**70, -(2**63), True,
-        10**9, [], {}, (), [[1], [2, 3]], 1j, object(), len, slice(None), range(4), iter([1, 2]), (0.5, 2),
-        (1, 2, 3), (10**9,) * 3, np.float16(3), np.array(None), np.array("text"),
+        10**9, 1e-200, 5e-324, 1e200, [], {}, (), [[1], [2, 3]], 1j, object(), len, slice(None), range(4),
+        iter([1, 2]), (0.5, 2), (1, 2, 3), (10**9,) * 3, np.float16(3), np.array(None), np.array("text"),
         np.array([1, "a", None], object), np.zeros(3, "M8[s]"), np.zeros(2, [("a", int), ("b", float)]),
         np.random.default_rng(0), np.ma.masked_array([[1, 2], [3, 4]], [[0, 1], [0, 0]]), rng.random(shape),
         rng.random(shape) < 0.5, rng.normal(size=shape).astype("f4"), rng.integers(-3, 9, shape),
-        rng.random(shape) * 1e308, np.full(shape, np.nan), np.full(shape, -np.inf), rng.random(shape) + 1j,
-        rng.random(shape).astype(np.longdouble),
+        rng.random(shape) * 1e308, rng.random(shape) * 1e-310, np.full(shape, np.nan),
+        np.full(shape, -np.inf), rng.random(shape) + 1j, rng.random(shape).astype(np.longdouble),
     )  # fmt: skip
 
 
@@ -638,7 +763,10 @@ def calls(rng: Generator) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]
         "values": values, "image": image, "iterations": 2, "channel_axis": -1, "spatial_ndim": 2,
         "image_channel_axis": -1, "workers": 2, "out": np.empty((4, 5, 3)), "check_finite": True,
     }  # fmt: skip
-    labels = {"image": image, "channel_axis": -1, "mask": mask, "convert2lab": False, "spacing": (1.0, 2.0)}
+    labels = {
+        "image": image, "channel_axis": -1, "mask": mask, "convert2lab": False, "spacing": (1.0, 2.0),
+        "edges": values[..., 0], "features": values,
+    }  # fmt: skip
     pixels = {"channel_axis": -1, "spatial_ndim": 2, "check_finite": True}
     boxes = {"boxes": [[0, 0, 2, 2]], "box_classes": [1], "box_images": [0]}
     return {
@@ -680,6 +808,7 @@ def calls(rng: Generator) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]
                 "channel_axis": -1,
                 "spatial_ndim": 2,
                 "mask": mask,
+                "edges": values[..., 0],
                 "convert2lab": False,
                 "workers": 1,
             },

@@ -1,10 +1,10 @@
 """Run the tests with checks of every memory access of compiled code: ``python -m tests.sanitize``.
 
 Builds the Cython modules in a copy of the repository with gcc's address and undefined-behaviour sanitizers,
-and runs the tests of the CPU there. Arguments go to pytest. Numba's kernels are not looked into, but memory
-that they write outside of an array of NumPy's may be noticed. Takes a quarter of an hour on two cores, on
-Linux with gcc. Prints what the sanitizers have to say, and a count. Exits with 1 if they say anything or a
-test fails.
+and runs the tests of the CPU there. Other arguments go to pytest. Numba's kernels are not looked into, but
+memory that they write outside of an array of NumPy's may be noticed. Takes a quarter of an hour on two cores,
+on Linux with gcc. Needs ``pip install '.[test,compile]'``. Prints what the sanitizers have to say, and a
+count. Exits with 1 if they say anything or a test fails. With ``--folder``, later runs need no build.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.instrumented import built_with
+from tests.instrumented import arguments, built_with
 
 FLAGS = "-O0 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize=float-divide-by-zero"
 # No compiled code of ours runs in the first ones, and the last one measures memory.
@@ -41,12 +41,13 @@ def environment(reports: Path) -> dict[str, str]:
 
 def main() -> int:
     """Build, run the tests, print the reports; return the exit code."""
-    with built_with(FLAGS) as folder:
+    kept, of_pytest = arguments(__doc__)
+    with built_with(FLAGS, kept) as folder:
         reports = folder / "reports"
-        reports.mkdir()
+        reports.mkdir(exist_ok=True)
         ignored = [f"--ignore-glob=*/{pattern}" for pattern in SKIPPED]
-        arguments = sys.argv[1:] or ["tests", *ignored]
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+        arguments_or_all = of_pytest or ["tests", *ignored]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments_or_all]
         tests = subprocess.run(command, cwd=folder, env=environment(reports)).returncode
         found = sorted(reports.iterdir())
         for report in found:

@@ -42,6 +42,7 @@ CONSTANTS = {
     "global": [{"REAL": real, "GAP": gap} for real, gap in [("float", "float"), ("double", "float")]],
     "global_gradients": [{"REAL": real, "GAP": "float"} for real in REALS],
     "feature_gradients": [{"REAL": real} for real in REALS],
+    "rooted": [{}],
     "tree_filter": [{"REAL": real} for real in REALS],
     "tree_filter_gradients": [{"REAL": real} for real in REALS],
     "neighbours": [{"REAL": real, "NDIM": ndim} for real, ndim in [("float", 2), ("double", 3)]],

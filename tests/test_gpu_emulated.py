@@ -7,6 +7,7 @@ draws few examples: more are for devices, see test_gpu.py.
 import contextlib
 import math
 import pickle
+import re
 import shutil
 import sys
 
@@ -133,6 +134,49 @@ def test_gradients_are_those_of_finite_differences(gpu, features, tree_index):
     np.testing.assert_allclose(
         (transposed.get() * units).sum(), (propagate(units, trees.gaps)[0].get() * grad).sum(), rtol=1e-10
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "levels"), [((9, 14), 3), ((1, 200), 1), ((130, 1), 9), ((3, 4, 5), 2), ((1, 1), 1)]
+)
+def test_trees_are_laid_out_breadth_first_as_on_the_cpu(gpu, shape, levels, monkeypatch):
+    n = math.prod(shape)
+    # Trees take turns.
+    monkeypatch.setattr(sys.modules["aproarray.gpu._arguments"], "MOST_EDGES", 4 * n + 1)
+    rng = np.random.default_rng(n)
+    images, masks = rng.integers(levels, size=(3, n, 1)).astype(np.float32), rng.random((3, n)) < 0.9
+    trees, _ = cpu.grid_trees(images, shape, 1, masks, 1)
+    ours = gpu.rooted_trees(to_device(trees.order), to_device(trees.gap_edges), 1)
+    for one, other in zip(ours, cpu.rooted_trees(trees.order, trees.gap_edges, 1), strict=True):
+        np.testing.assert_array_equal(one.get(), other)
+    none = gpu.rooted_trees(to_device(trees.order[:0]), to_device(trees.gap_edges[:0]), 1)
+    assert [array.shape for array in none] == [(0, n)] * 3 + [(0,)]
+
+
+def test_what_is_no_forest_is_refused_as_on_the_cpu(gpu):
+    rng, refused = np.random.default_rng(0), 0
+    for trial in range(300):
+        n = int(rng.integers(1, 9))
+        order = rng.permutation(n).astype(np.int32)
+        edges = np.stack([[rng.integers(u) for u in range(1, n)], np.arange(1, n)], 1).astype(np.int32)
+        edges = order[edges].reshape(-1, 2)
+        edges[rng.random(n - 1) < 0.2] = -1
+        for _ in range(trial % 3):
+            array = (order, edges)[int(rng.integers(2))]
+            if array.size:
+                array[tuple(rng.integers(extent) for extent in array.shape)] = rng.integers(-2, n + 2)
+        try:
+            theirs = cpu.rooted_trees(order[None], edges[None], 1)
+        except ValueError as error:
+            refused += 1
+            with pytest.raises(ValueError, match=re.escape(str(error))):
+                gpu.rooted_trees(to_device(order[None]), to_device(edges[None]), 1)
+        else:
+            for one, other in zip(
+                gpu.rooted_trees(to_device(order[None]), to_device(edges[None]), 1), theirs, strict=True
+            ):
+                np.testing.assert_array_equal(one.get(), other)
+    assert 50 < refused < 200
 
 
 @pytest.mark.parametrize("normalised", [False, True])

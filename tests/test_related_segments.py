@@ -386,6 +386,9 @@ def test_keypoints_to_regions():
         assert result[pixel] == (labels[best] if g[best] >= 0.6 else -1 if g[best] >= 0.2 else 0)
     assert set(result.ravel()) == {0, -1, 2, 4, 9}
     assert not keypoints_to_regions([], [], 1.0, (3, 4)).any()
+    for size in (1e-300, 5e-324):  # of a point alone
+        only = keypoints_to_regions([[1, 2], [0.5, 0]], [7, 8], size, (3, 4))
+        assert only[1, 2] == 7 == only.sum()
 
 
 def test_mean_iou():
@@ -425,6 +428,16 @@ def nan(array):
         (ValueError, "keys must be finite", lambda: key_smoothing(SCORES, nan(FEATURES))),
         (TypeError, "scores must hold", lambda: key_smoothing(SCORES + 0j, FEATURES)),
         (ValueError, "take the softmax", lambda: prompt_denoising(FEATURES)),
+        (
+            ValueError,
+            "sums of scores overflow float64",
+            lambda: prompt_denoising(np.full((1, 2, 3), 1e308)),
+        ),
+        (
+            ValueError,
+            "sums of scores overflow float64",
+            lambda: key_smoothing(np.full((1, 20, 3), 1e308), np.ones((1, 20, 2)), threshold=np.inf),
+        ),
         (ValueError, "expected tags or boxes", lambda: cam_to_scores(CAMS[0], tags=[True] * 3, boxes=BOXES)),
         (ValueError, "box_classes needs boxes", lambda: cam_to_scores(CAMS, box_classes=CLASSES)),
         (ValueError, "boxes need box_classes", lambda: cam_to_scores(CAMS, boxes=BOXES)),
@@ -468,6 +481,18 @@ def nan(array):
         (ValueError, "gamma must be above 0", lambda: random_walk_propagate(SCORES, FEATURES, gamma=0)),
         (
             ValueError,
+            "gamma=inf and beta=20.0 are too large: exponents overflow float64",
+            lambda: random_walk_propagate(SCORES, FEATURES, gamma=math.inf),
+        ),
+        (
+            ValueError,
+            "gamma=1e-300 and beta=1e[+]38 are too large: exponents overflow float32",
+            lambda: random_walk_propagate(
+                SCORES.astype("f4"), FEATURES.astype("f4"), gamma=1e-300, beta=1e38
+            ),
+        ),
+        (
+            ValueError,
             "normalization must be one of 'rows', 'columns', got 'both'",
             lambda: random_walk_propagate(SCORES, FEATURES, normalization="both"),
         ),
@@ -504,6 +529,16 @@ def nan(array):
             lambda: keypoints_to_regions([[0, 0]], [1], 1, SHAPE, background=0.6),
         ),
         (ValueError, "shape must be a tuple", lambda: keypoints_to_regions([[0, 0]], [1], 1, 7)),
+        (
+            ValueError,
+            "ignore_index must be between -9223372036854775808 and",
+            lambda: keypoints_to_regions([[0, 0]], [1], 1, SHAPE, ignore_index=2**63),
+        ),
+        (
+            ValueError,
+            "ignore_index must be between",
+            lambda: mean_iou([1], [1], ignore_index=-(2**63) - 1),
+        ),
         (TypeError, "predicted must hold integers", lambda: mean_iou([0.5], [1])),
         (ValueError, r"truth must have shape \(1,\), got \(2,\)", lambda: mean_iou([1], [1, 2])),
     ],

@@ -84,3 +84,35 @@ def queue_windows(
 ) -> int: ...
 def find_borders(labels: Array, steps: Array, pixels: Array, first: int, last: int) -> int: ...
 def own_shares(labels: Array, shares: Array, first: int, last: int) -> None: ...
+def find_differences(
+    before: Array, labels: Array, pixels: Array, first: int, last: int, count: int
+) -> int: ...
+def queue_differences(
+    before: Array,
+    labels: Array,
+    near: Array,
+    steps: Array,
+    differing: Array,
+    queued: Array,
+    listed: Array,
+    first: int,
+    last: int,
+    n_listed: int,
+) -> int: ...
+def queue_pixels(labels: Array, pixels: Array, queued: Array, listed: Array, n_listed: int) -> int: ...
+def find_voters(
+    labels: Array, held: Array, listed: Array, voters: Array, first: int, last: int, count: int
+) -> int: ...
+def change_as_before(
+    labels: Array,
+    queued: Array,
+    pixels: Array,
+    changed_to: Array,
+    changed: Array,
+    first: int,
+    last: int,
+    n_changed: int,
+) -> int: ...
+def change_voters(
+    labels: Array, voters: Array, chosen: Array, changed: Array, first: int, last: int, n_changed: int
+) -> int: ...

@@ -11,7 +11,7 @@ import numpy as np
 from libc.math cimport M_LOG2E, exp
 from libc.stdint cimport int16_t, int32_t, int64_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from aproarray.cpu._levels cimport (
     DONE, N_LISTS, N_TOP_WORDS, N_WORDS, UNREACHED, apro_lowest_bit, bits_of_lightest, list_of,
@@ -1162,3 +1162,123 @@ def own_shares(const int32_t[::1] labels, float[:, :] shares, Py_ssize_t first, 
         for i in range(first, last):
             if labels[i] > 0:
                 shares[i, labels[i] - 1] = 1
+
+
+def find_differences(
+    const int32_t[::1] before, const int32_t[::1] labels, int32_t[::1] pixels, Py_ssize_t first,
+    Py_ssize_t last, Py_ssize_t count,
+):
+    """List those of pixels [first, last) that have another label than before, beside `count` that are listed.
+
+    Return how many there are.
+    """
+    cdef Py_ssize_t i, start = first
+    with nogil:
+        while start < last:
+            if memcmp(&before[start], &labels[start], min(BLOCK, last - start) * sizeof(int32_t)):
+                for i in range(start, min(start + BLOCK, last)):
+                    pixels[count] = <int32_t> i
+                    count += before[i] != labels[i]
+            start += BLOCK
+    return count
+
+
+cdef inline void queue_pixel(
+    const int32_t *labels, Py_ssize_t pixel, unsigned char *queued, int32_t *listed, Py_ssize_t *n_listed
+) noexcept nogil:
+    if labels[pixel] >= 0 and not queued[pixel]:
+        queued[pixel] = 1
+        listed[n_listed[0]] = <int32_t> pixel
+        n_listed[0] += 1
+
+
+def queue_differences(
+    const int32_t[::1] before, const int32_t[::1] labels, const Py_ssize_t[::1] near,
+    const Py_ssize_t[::1] steps, const int32_t[::1] differing, unsigned char[::1] queued,
+    int32_t[::1] listed, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_listed,
+):
+    """Queue the pixels whose votes may differ from those before, as differing[first:last] have other labels.
+
+    They are those whose window, before or now, holds more than one label and a pixel that differs. Windows
+    are boxes. One like that therefore holds a pixel that differs and has, before or now, a neighbour with
+    another label, by a step that is `near`. They are written to `listed`, where n_listed are already. Return
+    how many there are now.
+    """
+    cdef Py_ssize_t i, s, n_near = near.shape[0], pixel
+    cdef int32_t found
+    with nogil:
+        for i in range(first, last):
+            pixel = differing[i]
+            found = 0
+            for s in range(n_near):
+                found |= labels[pixel] ^ labels[pixel + near[s]]
+                found |= before[pixel] ^ before[pixel + near[s]]
+            if found:
+                queue_pixel(&labels[0], pixel, &queued[0], &listed[0], &n_listed)
+                for s in range(steps.shape[0]):
+                    queue_pixel(&labels[0], pixel + steps[s], &queued[0], &listed[0], &n_listed)
+    return n_listed
+
+
+def queue_pixels(
+    const int32_t[::1] labels, const int32_t[::1] pixels, unsigned char[::1] queued, int32_t[::1] listed,
+    Py_ssize_t n_listed,
+):
+    """Queue pixels. They are written to `listed`, where n_listed are already. Return how many there are now."""
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(pixels.shape[0]):
+            queue_pixel(&labels[0], pixels[i], &queued[0], &listed[0], &n_listed)
+    return n_listed
+
+
+def find_voters(
+    const int32_t[::1] labels, const unsigned char[::1] held, const int32_t[::1] listed,
+    int32_t[::1] voters, Py_ssize_t first, Py_ssize_t last, Py_ssize_t count,
+):
+    """Write those of listed[first:last] to `voters` that have a label and are not held, beside `count`."""
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(first, last):
+            voters[count] = listed[i]
+            count += labels[listed[i]] > 0 and not held[listed[i]]
+    return count
+
+
+def change_as_before(
+    int32_t[::1] labels, const unsigned char[::1] queued, const int32_t[::1] pixels,
+    const int32_t[::1] changed_to, int32_t[::1] changed, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t n_changed,
+):
+    """Change those of pixels[first:last] that are not queued, as a vote before did.
+
+    They are written to `changed`, where n_changed are already. Return how many there are now.
+    """
+    cdef Py_ssize_t i
+    cdef int32_t pixel
+    with nogil:
+        for i in range(first, last):
+            pixel = pixels[i]
+            if not queued[pixel]:
+                labels[pixel] = changed_to[i]
+                changed[n_changed] = pixel
+                n_changed += 1
+    return n_changed
+
+
+def change_voters(
+    int32_t[::1] labels, const int32_t[::1] voters, const int32_t[::1] chosen, int32_t[::1] changed,
+    Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_changed,
+):
+    """Give voters[first:last] the labels that were chosen.
+
+    Those that change are written to `changed`, where n_changed are already. Return how many there are now.
+    """
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(first, last):
+            if labels[voters[i]] != chosen[i]:
+                labels[voters[i]] = chosen[i]
+                changed[n_changed] = voters[i]
+                n_changed += 1
+    return n_changed

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray.cpu import _flood, _settle, _tally, _workers
+from aproarray.cpu import _flood, _tally, _workers
 
-__all__ = ["Floods", "settle", "tally", "vote"]
+__all__ = ["Floods", "Votes", "tally", "vote"]
 
 Array = NDArray[Any]
 
@@ -65,11 +64,7 @@ class Floods:
             floods = _workers.run(tasks, threads)
         else:
             if names != last_names:
-                number_of = {name: number for number, name in enumerate(names, 1)}
-                # A label that has gone is one that no seed has.
-                renumbered = np.array(
-                    [0, *(number_of.get(name, len(names) + 1) for name in last_names), -1], np.int32
-                )
+                renumbered = _renumbered(last_names, names)
                 for labels in (last, *(flooded.labels for flooded in floods)):
                     labels[:] = renumbered[labels]
             changed = np.flatnonzero(seeds != last).astype(np.int32)
@@ -139,115 +134,6 @@ def _drive(state: _flood.Flood | _flood.SpacedFlood | _flood.Repair) -> None:
         _workers.check_stop()
 
 
-# Seeds of each label that pixels are compared with, and pixels whose comparison is taken for usual.
-_COMPARED = 32
-_SAMPLED = 256
-_DOUBT = 16  # Pixels of all labels that count beside a label's own, where little is known of it.
-_COMPARISONS = 2.0  # what a pixel takes that is compared, in pixels of `_workers.STEP`
-_LEAST = 0.3  # of the usual difference: labels of one colour are not held to it more closely
-
-
-def settle(
-    maps: Sequence[Array],
-    seeds: Array,
-    features: Array,
-    shape: tuple[int, ...],
-    spacing: tuple[float, ...] | None,
-    trust: tuple[float, float, float],
-    strength: float,
-    workers: int,
-) -> NDArray[np.int32]:
-    """Return one label for each pixel, of the three that maps (N) give it, flooded from the same seeds (N).
-
-    Where the maps disagree, the label of the highest score is taken. It is the sum of `trust` over the maps
-    that bring it, less w (log(1 + d / (1 + d')) + log(1 + c / (0.3 c'' + c'))). Here d is the distance of the
-    label's nearest seed, and c the least difference in `features` (N, C) to any of its seeds. d' and c' are
-    their means over pixels that all maps give the label, or 0 if there are none. c'' is the mean of c' over
-    labels, each as often as it is brought where maps disagree.
-
-    The weight w is `strength` times the cube of the mean over labels, counted likewise, of e / (e + d'). Here
-    e is the extent of the label's seeds, their root mean square distance to their centre. For this, the d' of
-    a label that few pixels surely have is drawn to that of all labels. Seeds that are drawn all over a region
-    say how far it reaches, and a point says nothing of that.
-
-    Distances are in pixels of an image of `shape`, or in units of `spacing`. Of many seeds, 32 are compared.
-    """
-    first, second, third = maps
-    apart = np.flatnonzero((first != second) | (first != third))
-    if len(apart) == 0:
-        return first.copy()
-    units = (1.0,) * len(shape) if spacing is None else spacing
-    at = np.flatnonzero(seeds > 0)
-    at = at[np.argsort(seeds[at], kind="stable")]
-    n_seeds = np.bincount(seeds[at])
-    n_labels = len(n_seeds)
-    places = np.stack(np.unravel_index(at, shape), axis=-1) * np.array(units)
-    extents = _extents(places, seeds[at], n_seeds)
-
-    n_compared = np.minimum(n_seeds, _COMPARED)
-    lanes = _settle.SEEDS_AT_ONCE
-    n_filled = -(-n_compared // lanes) * lanes  # the last block of a label repeats its last seed
-    begins = np.concatenate([[0], np.cumsum(n_filled)])
-    number = np.arange(begins[-1]) - np.repeat(begins[:-1], n_filled)
-    of_each = np.repeat(n_compared, n_filled)
-    number = np.minimum(number, of_each - 1)
-    seeds_before = np.repeat(np.cumsum(n_seeds) - n_seeds, n_filled)
-    chosen = seeds_before + number * np.repeat(n_seeds, n_filled) // of_each
-
-    def blocks(rows: Array) -> NDArray[np.float64]:
-        return np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1), np.float64)
-
-    begins = (begins // lanes).astype(np.int32)
-    evidence = _settle.Evidence(
-        begins, blocks(places[chosen]), blocks(features[at[chosen]]), features, shape, units
-    )
-
-    agreed = np.bincount(np.maximum(first, 0), minlength=n_labels)
-    agreed -= np.bincount(np.maximum(first[apart], 0), minlength=n_labels) + n_seeds
-    every = np.maximum(agreed // _SAMPLED, 1)
-    seen, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
-    distances, differences = np.zeros(n_labels), np.zeros(n_labels)
-    for bounds in _workers.ranges(len(seeds), 1, _workers.LINEAR):
-        _workers.check_stop()
-        evidence.sample(first, second, third, seeds, every, seen, distances, differences, counts, *bounds)
-    usual, usual_difference = distances / np.maximum(counts, 1), differences / np.maximum(counts, 1)
-    reach = (distances + _DOUBT * distances.sum() / max(counts.sum(), 1)) / (counts + _DOUBT)
-
-    brought = np.bincount(np.concatenate([one[apart] for one in maps]), minlength=n_labels)
-    weight = np.divide(extents, extents + reach, out=np.zeros(n_labels), where=extents > 0)
-    strength *= float((weight * brought).sum() / brought.sum()) ** 3
-    typical = float((usual_difference * brought).sum() / brought.sum())
-    per_difference = 1 / (_LEAST * typical + usual_difference) if typical > 0 else np.zeros(n_labels)
-
-    farthest = math.hypot(*(extent * unit for extent, unit in zip(shape, units, strict=True)))
-    differs = math.hypot(*(float(channel.max()) - float(channel.min()) for channel in features.T))
-    labels = first.copy()
-    task = functools.partial(
-        evidence.choose,
-        first,
-        second,
-        third,
-        np.array(trust),
-        strength,
-        strength * (math.log1p(farthest) + math.log1p(differs * float(per_difference.max()))),
-        1 / (1 + usual),
-        per_difference,
-        apart,
-        labels,
-    )
-    _workers.run_ranges(task, len(apart), workers, _COMPARISONS)
-    return labels
-
-
-def _extents(places: Array, labels: Array, counts: Array) -> NDArray[np.float64]:
-    """Return the root mean square distance of each label's places (S, ndim) to their centre."""
-    squares = np.zeros(len(counts))
-    for axis in range(places.shape[1]):
-        centre = np.bincount(labels, places[:, axis]) / np.maximum(counts, 1)
-        squares += np.bincount(labels, (places[:, axis] - centre[labels]) ** 2)
-    return np.asarray(np.sqrt(squares / np.maximum(counts, 1)))
-
-
 def vote(
     features: Array,
     labels: Array,
@@ -259,6 +145,7 @@ def vote(
     iterations: int,
     shares: Array,
     workers: int,
+    changed: Array | None = None,
 ) -> None:
     """Give pixels the label of the largest vote over their window, `iterations` times, all at once.
 
@@ -266,6 +153,7 @@ def vote(
 
     See `_flood.cast_votes` for a vote. Only pixels that are not `held` and have a label change. `shares`
     (N, n_labels, or no rows) receives the votes of the last iteration; without one, 1 for the label there is.
+    With `changed`, pixels vote in the first iteration if their window holds one of these.
     """
     n = len(labels)
     wanted = len(shares) > 0
@@ -309,7 +197,8 @@ def vote(
         return n_changed
 
     rounds = iterations - wanted
-    n_active = look() if rounds > 0 else 0
+    if rounds > 0:
+        n_active = look() if changed is None else queue(changed, len(changed), active)
     for _ in range(rounds):
         n_changed = cast(n_active, shares[:0])
         if n_changed == 0:
@@ -320,6 +209,123 @@ def vote(
         own = functools.partial(_flood.own_shares, labels, shares)
         _workers.run_ranges(own, n, workers, _workers.LINEAR)
         cast(look() if iterations else 0, shares)
+
+
+class Votes:
+    """The votes over windows of one image, which follow labels as they change.
+
+    See `vote` for the arguments. In the first call, pixels along all borders of labels vote once. In later
+    ones, those alone do that other labels, or other pixels that are held, may change. The result is the same.
+    From then on, pixels vote whose window has changed.
+    Calls at the same time are allowed: one of them goes on from the last, the others from the start.
+    """
+
+    def __init__(
+        self, features: Array, zones: Array, steps: Array, neighbours: Array, scale: float, iterations: int
+    ):
+        self._features, self._zones, self._steps, self._neighbours = features, zones, steps, neighbours
+        self._scale, self._iterations = scale, iterations
+        self._last: list[_Voted] = []
+
+    def cast(self, labels: Array, names: list[Any], seeds: Array, workers: int) -> None:
+        """Change labels (N), where seeds (N) above 0 are held; `names` as for `Floods.labels`."""
+        if self._iterations == 0:
+            return
+        held = (seeds > 0).view(np.uint8)
+        settled = labels.copy()
+        try:
+            last = self._last.pop()  # see `Floods.labels`
+        except IndexError:
+            self._vote(labels, held, 1, None, workers)
+            changed = _differences(settled, labels)
+        else:
+            changed = self._follow(last, labels, names, held, workers)
+        changed_to = labels[changed]
+        self._vote(labels, held, self._iterations - 1, changed, workers)
+        self._last[:] = [_Voted(names, settled, held, changed, changed_to)]
+
+    def _vote(self, labels: Array, held: Array, iterations: int, changed: Array | None, workers: int) -> None:
+        vote(
+            self._features, labels, self._zones, held, self._steps, self._neighbours, self._scale,
+            iterations, np.empty((0, 0), np.float32), workers, changed,
+        )  # fmt: skip
+
+    def _follow(
+        self, last: _Voted, labels: Array, names: list[Any], held: Array, workers: int
+    ) -> NDArray[np.int32]:
+        """Let pixels vote once; return those that change."""
+        before, changed_to = last.labels, last.changed_to
+        if names != last.names:
+            renumbered = _renumbered(last.names, names)
+            before, changed_to = renumbered[before], renumbered[changed_to]
+        n = len(labels)
+        differing = _differences(before, labels)
+        listed, voters = np.empty(n, np.int32), np.empty(n, np.int32)
+        queued = np.zeros(n, np.uint8)
+        n_listed = _flood.queue_pixels(
+            labels, np.flatnonzero(held != last.held).astype(np.int32), queued, listed, 0
+        )
+        near = np.intersect1d(self._steps, self._neighbours)
+        n_listed = _collected(
+            functools.partial(
+                _flood.queue_differences, before, labels, near, self._steps, differing, queued, listed
+            ),
+            len(differing), _LOOK * len(self._steps), n_listed,
+        )  # fmt: skip
+        n_voters = _collected(
+            functools.partial(_flood.find_voters, labels, held, listed, voters), n_listed, _workers.LINEAR
+        )
+        chosen, changed = np.empty(n_voters, np.int32), np.empty(n, np.int32)
+        task = functools.partial(
+            _flood.cast_votes, self._features, labels, self._zones, self._steps, self._scale, voters,
+            chosen, np.empty((0, 0), np.float32),
+        )  # fmt: skip
+        _workers.run_ranges(task, n_voters, workers, _BALLOT * len(self._steps))
+        n_changed = _collected(
+            functools.partial(
+                _flood.change_as_before, labels, queued, last.changed, changed_to, changed
+            ),
+            len(changed_to), _workers.LINEAR,
+        )  # fmt: skip
+        n_changed = _collected(
+            functools.partial(_flood.change_voters, labels, voters, chosen, changed),
+            n_voters, _workers.LINEAR, n_changed,
+        )  # fmt: skip
+        return changed[:n_changed].copy()
+
+
+def _collected(function: Callable[[int, int, int], int], stop: int, pixels: float, count: int = 0) -> int:
+    """Call function(first, last, count) for ranges that make up [0, stop), and return the last count."""
+    for first, last in _workers.ranges(stop, 1, pixels):
+        _workers.check_stop()
+        count = function(first, last, count)
+    return count
+
+
+def _differences(before: Array, labels: Array) -> NDArray[np.int32]:
+    """Return the pixels that have another label than before."""
+    pixels = np.empty(len(labels), np.int32)
+    find = functools.partial(_flood.find_differences, before, labels, pixels)
+    return pixels[: _collected(find, len(labels), _workers.LINEAR)].copy()
+
+
+class _Voted(NamedTuple):
+    """What votes start from, and the pixels that the first one changes, with their labels."""
+
+    names: list[Any]
+    labels: Array
+    held: Array
+    changed: Array
+    changed_to: Array
+
+
+def _renumbered(last: list[Any], names: list[Any]) -> NDArray[np.int32]:
+    """Return the numbers of labels that had others: of 0, of each label by its last number, and of -1.
+
+    A label that has gone is one that no pixel has.
+    """
+    number_of = {name: number for number, name in enumerate(names, 1)}
+    return np.array([0, *(number_of.get(name, len(names) + 1) for name in last), -1], np.int32)
 
 
 def tally(

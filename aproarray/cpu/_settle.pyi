@@ -5,39 +5,43 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 SEEDS_AT_ONCE: int
+KEY_RANKS: int
+SAMPLED: int
 
 class Evidence:
     def __init__(
         self,
         begins: Array,
-        places: Array,
-        colours: Array,
+        seeds: Array,
         features: Array,
         shape: tuple[int, ...],
+        origin: tuple[int, ...],
         spacing: tuple[float, ...],
+        ratios: tuple[int, ...],
     ) -> None: ...
-    def sample(
+    def survey(
         self,
         first_map: Array,
         second_map: Array,
         third_map: Array,
         seeds: Array,
-        every: Array,
-        seen: Array,
+        apart: Array,
+        brought: Array,
+        lowest: Array,
+        counts: Array,
         distances: Array,
         differences: Array,
-        counts: Array,
         first: int,
         last: int,
-    ) -> None: ...
+        n_apart: int,
+    ) -> int: ...
     def choose(
         self,
         first_map: Array,
         second_map: Array,
         third_map: Array,
-        trust: Array,
-        strength: float,
-        most: float,
+        lead_of_two: Array,
+        lead_of_first: Array,
         per_distance: Array,
         per_difference: Array,
         pixels: Array,

@@ -1,6 +1,6 @@
-"""The tree filter on the device, level after level of trees laid out breadth first (kernels/tree_filter*.cu).
+"""The tree filter on the device, level after level of trees laid out breadth first.
 
-The functions are those of `aproarray.cpu._tree_filter`.
+The kernels are those of kernels/rooted.cu and tree_filter*.cu. The functions are those of `aproarray.cpu._tree_filter`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,49 @@ from aproarray.gpu._arguments import (
     struct_of_pointers,
 )
 from aproarray.gpu._compile import Struct, kernel
+from aproarray.gpu._sort import sort
 
 _FORESTS = struct_of_pointers("parents", "n_roots", "stops", "levels", "n_levels")
 
 
+_ARCS = struct_of_pointers("numbers", "starts", "stops")
+
+
 def rooted_trees(order: Any, gap_edges: Any, workers: int) -> RootedTrees:
-    """Lay trees of order (B, N) and gap_edges (B, N-1, 2) out breadth first, on the host: it waits for it."""
+    """Lay trees of order (B, N) and gap_edges (B, N-1, 2) out breadth first; wait for the look that they are."""
     del workers
-    items_at_once(1, 2 * order.shape[1], "a tree")
-    trees = on_host.rooted_trees(order.get(), gap_edges.get(), on_host.available_workers())
-    return RootedTrees(*(cupy.asarray(array) for array in trees))
+    n_trees, n = order.shape
+    step = items_at_once(n_trees, 2 * n, "a tree")
+    parts = [_rooted(order[at : at + step], gap_edges[at : at + step]) for at in range(0, n_trees, step)]
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        nothing = [cupy.empty((0, n), np.int32) for _ in range(3)]
+        return RootedTrees(*nothing, cupy.empty(0, np.int64))
+    return RootedTrees(*map(cupy.concatenate, zip(*parts, strict=True)))
+
+
+def _rooted(order: Any, gap_edges: Any) -> RootedTrees:
+    n_trees, n = order.shape
+    nodes, parents, gaps = (cupy.zeros((n_trees, n), np.int32) for _ in range(3))
+    n_roots, broken = cupy.zeros(n_trees, np.int64), cupy.zeros(2, np.uint32)
+    if n:
+        lines, edges = cupy.ascontiguousarray(order, np.int32), cupy.ascontiguousarray(gap_edges, np.int32)
+        arcs = cupy.empty(edges.size, np.uint32)
+        starts, stops = (cupy.zeros(n_trees * n, np.uint32) for _ in range(2))
+        counts = np.uint32(n_trees), np.uint32(n)
+        kernel("rooted", "arc_nodes")(arcs.size, edges, *counts, arcs, broken)
+        # A missing edge's arcs have all bits set.
+        numbers_of = sort(arcs, 32)
+        kernel("rooted", "find_arcs")(arcs.size, arcs, np.uint64(arcs.size), starts, stops)
+        kernel("rooted", "lay_out_breadth_first")(
+            n_trees * _compile.BLOCK, lines, edges, Struct(_ARCS, numbers_of, starts, stops), *counts,
+            cupy.zeros(n_trees * n, np.uint8), nodes, parents, gaps, n_roots, broken,
+        )  # fmt: skip
+        if broken.any():  # The host looks again, and says in which way.
+            on_host.rooted_trees(order.get(), gap_edges.get(), 1)
+            raise AssertionError("a tree that the device refuses is one to the host")
+    return RootedTrees(nodes, parents, gaps, n_roots)
 
 
 def edge_distances(features: Any, gap_edges: Any, tree_index: Any, workers: int) -> tuple[Any, Any]:
@@ -71,7 +104,10 @@ class _Sums(NamedTuple):
         of_sets, names = numbers(tree_index), {"REAL": REAL[distances.dtype]}
         counts = np.uint32(n_trees), np.uint32(n)
         kernel("tree_filter", "child_stops", **names)(n_trees * n, forests, *counts)
-        kernel("tree_filter", "find_levels", **names)(n_trees, forests, *counts)
+        jumps, depths = (cupy.empty(2 * n_trees * n, np.uint32) for _ in range(2))
+        kernel("tree_filter", "find_levels", **names)(
+            n_trees * n, forests, *counts, jumps, depths, cupy.zeros(33, np.uint32)
+        )
         kernel("tree_filter", "edge_weights", **names)(
             weights.size, cupy.ascontiguousarray(distances), gaps, of_sets, np.uint32(len(distances)),
             np.uint32(n), np.float64(_zeta.inverse(zeta)), np.float64(decay), weights,

@@ -65,7 +65,7 @@ def mean_iou(
     said = _validate.as_array(predicted, "predicted", xp)
     said = _validate.integer_array(said, "predicted", said.shape, xp)
     there = _validate.integer_array(truth, "truth", said.shape, xp)
-    ignore_index = _validate.integer(ignore_index, "ignore_index")
+    ignore_index = _validate.label(ignore_index, "ignore_index")
     counted = there != ignore_index
     said, there = said[counted], there[counted]
     if classes is None:

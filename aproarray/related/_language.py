@@ -85,7 +85,10 @@ def key_smoothing(
     if not p.flat.size:
         return p.restore(p.flat.copy(), xp)
     directions = unit(k.flat, xp).astype(p.flat.dtype, copy=False)
-    smoothed = directions @ (directions.transpose(0, 2, 1) @ p.flat)
+    with np.errstate(over="ignore", invalid="ignore"):
+        smoothed = directions @ (directions.transpose(0, 2, 1) @ p.flat)
+    if check_finite:
+        _validate.finite_means(smoothed, "scores", None)
     uncertain = p.flat.max(axis=-1, keepdims=True) < threshold
     return p.restore(xp.where(uncertain, smoothed, p.flat), xp)
 
@@ -159,7 +162,10 @@ def prompt_denoising(
         )
     kept = p.flat.max(axis=1, keepdims=True) >= threshold
     denoised = p.flat * kept
-    total = denoised.sum(axis=-1, keepdims=True)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = denoised.sum(axis=-1, keepdims=True)
+    if check_finite:
+        _validate.finite_means(total, "scores", None)
     return p.restore(denoised / xp.where(total > 0, total, 1), xp)
 
 
@@ -310,7 +316,7 @@ def cam_to_labels(
     if confidence is None:
         confidence = 0.2 if boxes is None else 0.5
     confidence = _validate.real_number(confidence, "confidence")
-    ignore_index = _validate.integer(ignore_index, "ignore_index")
+    ignore_index = _validate.label(ignore_index, "ignore_index")
     m = pixels(cams, "cams", xp, channel_axis, spatial_ndim, check_finite)
     scores = _with_background(m, xp, tags, boxes, box_classes, box_images, alpha)
     labels: Array = xp.where(scores.max(axis=-1) >= confidence, scores.argmax(axis=-1), ignore_index)

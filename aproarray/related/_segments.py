@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -221,6 +222,10 @@ def random_walk_propagate(
     if not m.flat.size:
         return m.restore(m.flat.copy(), xp)
     dtype = _validate.compute_dtype(m.flat.dtype, phi.flat.dtype)
+    # The largest exponent, twice: similarities, and the sums of a row, at every step.
+    largest = 2 * beta * (gamma + math.log(m.flat.shape[1])) * max(steps, 1)
+    if not largest < float(np.finfo(dtype).max):
+        raise ValueError(f"gamma={gamma!r} and beta={beta!r} are too large: exponents overflow {dtype}")
     result = xp.empty(m.flat.shape, m.flat.dtype)
     walk = _walk_by_rows if by_rows else _walk_by_columns
     for image, (one, of_pixels) in enumerate(zip(m.flat, phi.flat, strict=True)):
@@ -350,7 +355,7 @@ def nearest_neighbor_labels(
         embeddings=embeddings, bank=bank, bank_labels=bank_labels, images=images, bank_images=bank_images
     ).xp
     k = _validate.integer(k, "k", 1)
-    ignore_index = _validate.integer(ignore_index, "ignore_index")
+    ignore_index = _validate.label(ignore_index, "ignore_index")
     check_finite = _validate.flag(check_finite, "check_finite")
     queries, references = (
         _validate.real_array(array, name, xp) for array, name in ((embeddings, "embeddings"), (bank, "bank"))
@@ -468,7 +473,7 @@ def keypoints_to_regions(
     """
     xp = _dispatch.backend(keypoints=keypoints, labels=labels).xp
     spread = _validate.positive(spread, "spread")
-    ignore_index = _validate.integer(ignore_index, "ignore_index")
+    ignore_index = _validate.label(ignore_index, "ignore_index")
     thresholds = [
         _validate.real_number(labeled, "labeled"),
         _validate.real_number(background, "background"),
@@ -492,7 +497,9 @@ def keypoints_to_regions(
         raise ValueError(f"sizes must be a number or have shape ({len(points)},), got shape {extents.shape}")
     if not (np.isfinite(extents) & (extents > 0)).all():
         raise ValueError(f"sizes must be finite and above 0, got {extents.min()} to {extents.max()}")
-    deviations = spread * np.broadcast_to(extents.astype(np.float64), len(points))
+    with np.errstate(over="ignore"):
+        deviations = spread * np.broadcast_to(extents.astype(np.float64), len(points))
+    deviations = np.maximum(deviations, np.finfo(np.float64).tiny)  # a product of small numbers may be 0
 
     nearest: Array = xp.full(shape, np.inf)
     result: Array = xp.zeros(shape, np.int64)
@@ -501,7 +508,8 @@ def keypoints_to_regions(
         for axis, extent in enumerate(shape)
     ]
     for point, class_, deviation in zip(points.tolist(), classes.tolist(), deviations.tolist(), strict=True):
-        distance = sum(((at - x) / deviation) ** 2 for at, x in zip(axes, point, strict=True)) / 2
+        with np.errstate(over="ignore"):
+            distance = sum(((at - x) / deviation) ** 2 for at, x in zip(axes, point, strict=True)) / 2
         nearer = distance < nearest
         nearest, result = xp.where(nearer, distance, nearest), xp.where(nearer, class_, result)
     result = xp.where(xp.exp(-nearest) >= thresholds[0], result, ignore_index)

@@ -23,17 +23,43 @@ KERNEL child_stops(const Forests forests, u32 n_trees, u32 n) {
 }
 
 // levels[b]: the first place of every depth, and n after the last; n_levels[b] depths.
-KERNEL find_levels(const Forests forests, u32 n_trees, u32 n) {
-    FOR_EACH(tree, n_trees) {
-        u32 *const first = forests.levels + tree * (n + 1);
-        u32 count = 0, begin = 0, end = (u32)forests.n_roots[tree];
-        while (begin < end) {
-            first[count++] = begin;
-            begin = end;
-            end = forests.stops[tree * n + end - 1];
+//
+// A place's depth is the sum of the steps to its root, which doubles with every round. jumps and depths (2, n_trees, n)
+// are read from one half and written to the other; unfinished begins as 0.
+COOPERATIVE_KERNEL find_levels(
+    const Forests forests, u32 n_trees, u32 n, u32 *jumps, u32 *depths, u32 *unfinished, u32 *barrier
+) {
+    const u64 all = (u64)n_trees * n;
+    FOR_EACH(i, all) {
+        const u32 parent = (u32)forests.parents[i];
+        jumps[i] = parent;
+        depths[i] = parent != i % n;
+    }
+    u64 from = 0, to = all;
+    for (u32 round = 0;; round++) {
+        grid_sync(barrier);
+        FOR_EACH(i, all) {
+            const u64 there = i / n * n + jumps[from + i];
+            const u32 further = depths[from + there];
+            depths[to + i] = depths[from + i] + further;
+            jumps[to + i] = jumps[from + there];
+            if (further) unfinished[round] = 1;
         }
-        first[count] = n;
-        forests.n_levels[tree] = count;
+        grid_sync(barrier);
+        const u64 read = from;
+        from = to;
+        to = read;
+        if (!unfinished[round]) break;
+    }
+    FOR_EACH(i, all) {
+        const u64 tree = i / n, place = i % n;
+        const u32 depth = depths[from + i];
+        u32 *const first = forests.levels + tree * (n + 1);
+        if (place == 0 || depths[from + i - 1] != depth) first[depth] = (u32)place;
+        if (place == n - 1) {
+            first[depth + 1] = n;
+            forests.n_levels[tree] = depth + 1;
+        }
     }
 }
 

@@ -1,0 +1,1 @@
+from aproarray.cpu._settle import Evidence as Evidence
