@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     propagate.add_argument(
         "--overlay", action="store_true", help="write the labels painted over the image, not the labels"
     )
-    _add_edges(propagate)
+    _add_maps(propagate)
     propagate.add_argument(
         "--in-memory",
         type=float,
@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=("local", "global", "global-local", "local-global", "parallel"),
         help="which propagation (default: local; with --edges, global-local)",
     )
-    _add_edges(refine)
+    _add_maps(refine)
     refine.set_defaults(run=_refine)
 
     affinity = commands.add_parser(
@@ -191,13 +191,20 @@ def _add_files(
     )
 
 
-def _add_edges(command: argparse.ArgumentParser) -> None:
+def _add_maps(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--edges",
         type=Path,
         metavar="FILE",
         help="a map of boundaries, a number for each pixel, higher where they are: a file of the image's "
         "size, or a folder with a file of each image's name",
+    )
+    command.add_argument(
+        "--features",
+        type=Path,
+        metavar="FILE",
+        help="what else is known of each pixel, such as a network's embedding: a .npy (H, W, D), or a folder "
+        "with a file of each image's name",
     )
 
 
@@ -278,13 +285,15 @@ def _propagate(options: argparse.Namespace) -> int:
                 _files.check_fits(out, shape)
             if not (strokes.numbers > 0).any():
                 raise _files.FileError(f"{paths[0]} holds no labels: all of its pixels are unlabelled")
-            mask = _mask(options, raster, image, len(shape), paths[1:])
-            edges = _edges(options, image.shape[: len(shape)], paths)
+            mask = _mask(options, raster, image, len(shape), paths)
+            edges, features = (
+                _beside(options, name, image.shape[: len(shape)], paths) for name in ("edges", "features")
+            )
             # A file that says how large its voxels are (NIfTI) says it for three axes.
             spacing = raster.spacing if raster.spacing and len(raster.spacing) == len(shape) else None
             found = propagate_labels(
-                image, strokes.numbers, edges=edges, channel_axis=None if image.ndim == len(shape) else -1,
-                mask=mask, spacing=spacing,
+                image, strokes.numbers, edges=edges, features=features,
+                channel_axis=None if image.ndim == len(shape) else -1, mask=mask, spacing=spacing,
             )  # fmt: skip
             labels = strokes.as_in_file(found)
             if options.overlay:
@@ -305,7 +314,7 @@ def _propagate(options: argparse.Namespace) -> int:
 
         return work
 
-    return _batch.run(options, [companion, *_companions(options, "mask", "edges")], prepare)
+    return _batch.run(options, [companion, *_companions(options)], prepare)
 
 
 def _propagate_large(
@@ -321,9 +330,11 @@ def _propagate_large(
             f"{image_path} has more than {options.in_memory:g} megapixels, whose labels go to a .zarr, got "
             f"{out}; --in-memory says up to how many are computed in memory"
         )
-    if options.overlay or options.edges is not None:
-        name = "--overlay" if options.overlay else "--edges"
-        raise _files.FileError(f"{image_path} has more than {options.in_memory:g} megapixels: no {name} then")
+    for name in ("overlay", "edges", "features"):
+        if getattr(options, name):
+            raise _files.FileError(
+                f"{image_path} has more than {options.in_memory:g} megapixels: no --{name} then"
+            )
     with contextlib.ExitStack() as stack:
         raster = stack.enter_context(_large_files.opened(image_path))
         image, labels, colours = raster.values, None, None
@@ -391,11 +402,12 @@ def _refine(options: argparse.Namespace) -> int:
                 f"{paths[0]} of dtype {scores.dtype} holds no scores, which are floats: an image or labels?"
             )
         n_spatial = len(raster.spatial_shapes[-1])
-        mask = _mask(options, raster, image, n_spatial, paths[1:])
+        mask = _mask(options, raster, image, n_spatial, paths)
         refined = refine(
             image, scores, mode=options.mode, class_axis=options.class_axis, spatial_ndim=n_spatial,
             channel_axis=-1 if image.ndim > n_spatial else None, mask=mask,
-            edges=_edges(options, image.shape[:n_spatial], paths),
+            edges=_beside(options, "edges", image.shape[:n_spatial], paths),
+            features=_beside(options, "features", image.shape[:n_spatial], paths),
         )  # fmt: skip
         if _files.suffix(out) == ".npy":
             _files.write(out, refined)
@@ -404,7 +416,7 @@ def _refine(options: argparse.Namespace) -> int:
             _files.write_labels(out, best, like=raster)
         return {"shape": list(refined.shape)}
 
-    return _batch.run(options, [companion, *_companions(options, "mask", "edges")], lambda _: work)
+    return _batch.run(options, [companion, *_companions(options)], lambda _: work)
 
 
 def _affinity(options: argparse.Namespace) -> int:
@@ -430,15 +442,38 @@ def _affinity(options: argparse.Namespace) -> int:
         _files.write(out, affinity if as_numbers else _paint.grey(affinity), like=raster)
         return {"at": options.at}
 
-    return _batch.run(options, _companions(options, "mask"), lambda _: work)
+    return _batch.run(options, _companions(options), lambda _: work)
 
 
-def _companions(options: argparse.Namespace, *names: str) -> list[Any]:
-    """Return the places of those options that were given, in the order of their names."""
+# Options that name a file for each image, in the order in which the files come after the others.
+_BESIDE = ("mask", "edges", "features")
+
+
+def _companions(options: argparse.Namespace) -> list[Any]:
+    """Return the places of the options of `_BESIDE` that were given."""
     from aproarray import _batch, _files
 
-    given = [getattr(options, name) for name in names]
-    return [_batch.Companion(place, _files.LABEL_SUFFIXES) for place in given if place is not None]
+    return [_batch.Companion(getattr(options, name), _files.LABEL_SUFFIXES) for name in _given(options)]
+
+
+def _given(options: argparse.Namespace) -> list[str]:
+    return [name for name in _BESIDE if getattr(options, name, None) is not None]
+
+
+def _beside(
+    options: argparse.Namespace, name: str, spatial_shape: tuple[int, ...], paths: Sequence[Path]
+) -> Any:
+    """Return what is in the file of an option of `_BESIDE` for an image; None: it was not given.
+
+    `paths` are the image's companions, those of `_companions` last.
+    """
+    from aproarray import _files
+
+    given = _given(options)
+    if name not in given:
+        return None
+    read = {"mask": _files.read_mask, "edges": _files.read_edges, "features": _files.read_features}[name]
+    return read(paths[given.index(name) - len(given)], spatial_shape, any_size=options.any_size)
 
 
 def _mask(options: argparse.Namespace, raster: Any, image: Any, n_spatial: int, paths: Sequence[Path]) -> Any:
@@ -447,19 +482,10 @@ def _mask(options: argparse.Namespace, raster: Any, image: Any, n_spatial: int, 
 
     nodata = raster.nodata if options.nodata is None else options.nodata
     mask = _files.valid(image, n_spatial, nodata)
-    if options.mask is not None:
-        given = _files.read_mask(paths[0], image.shape[:n_spatial], any_size=options.any_size)
-        mask = given if mask is None else mask & given
-    return mask
-
-
-def _edges(options: argparse.Namespace, spatial_shape: tuple[int, ...], paths: Sequence[Path]) -> Any:
-    """Return the map of boundaries of the call, the last of an image's companions; None: there is none."""
-    from aproarray import _files
-
-    if options.edges is None:
-        return None
-    return _files.read_edges(paths[-1], spatial_shape, any_size=options.any_size)
+    given = _beside(options, "mask", image.shape[:n_spatial], paths)
+    if given is None:
+        return mask
+    return given if mask is None else mask & given
 
 
 def _fail(message: str) -> int:

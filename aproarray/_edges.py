@@ -57,6 +57,27 @@ def grid(shape: tuple[int, ...], connectivity: int) -> Grid:
     return Grid(*arrays, (len(offsets) - 1).bit_length())
 
 
+def ends(
+    shape: tuple[int, ...], connectivity: int, mask: NDArray[np.bool_] | None = None
+) -> NDArray[np.intp]:
+    """Return the two pixels (E, 2) of each edge of a graph, the earlier one first, in no order.
+
+    With `mask`, both take part.
+    """
+    numbers = np.arange(np.prod(shape, dtype=np.intp)).reshape(shape)
+    found = [np.empty((0, 2), np.intp)]
+    for offset in grid(shape, connectivity).offsets.tolist():
+        here = tuple(
+            slice(max(-step, 0), extent - max(step, 0)) for step, extent in zip(offset, shape, strict=True)
+        )
+        there = tuple(
+            slice(max(step, 0), extent - max(-step, 0)) for step, extent in zip(offset, shape, strict=True)
+        )
+        pairs = np.stack([numbers[here].reshape(-1), numbers[there].reshape(-1)], axis=-1)
+        found.append(pairs if mask is None else pairs[mask.reshape(-1)[pairs].all(-1)])
+    return np.concatenate(found)
+
+
 def window_steps(ndim: int, kernel_size: int, dilation: int = 1) -> list[tuple[int, ...]]:
     """Return the steps to the other pixels of a window, in lexicographic order.
 

@@ -16,6 +16,7 @@ import re
 import shutil
 import stat
 import tempfile
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -377,6 +378,18 @@ def read_edges(path: Path, spatial_shape: tuple[int, ...], *, any_size: bool = F
     return values
 
 
+def read_features(path: Path, spatial_shape: tuple[int, ...], *, any_size: bool = False) -> Array:
+    """Return a file's features: numbers for each pixel, on a last axis."""
+    raster = read(path, any_size=any_size)
+    values = image_of(raster)
+    if values.shape == spatial_shape:
+        values = values[..., None]
+    if values.shape[:-1] == spatial_shape:
+        spatial_shape = values.shape
+    _check_numbers(path, raster, values, spatial_shape, ", features")
+    return values
+
+
 def _check_numbers(
     path: Path, raster: Raster, values: Array, spatial_shape: tuple[int, ...], purpose: str
 ) -> None:
@@ -395,7 +408,9 @@ def write(path: Path, array: Array, *, coloured: bool = False, like: Raster | No
     if suffix(path) == ".npy":
 
         def writer(beside: Path) -> None:
-            np.save(beside, array)
+            with beside.open("wb") as file:  # which need not be one that seeks: a pipe
+                stream: Any = types.SimpleNamespace(write=file.write)
+                np.save(stream, array)
 
     elif suffix(path) == ".zarr":
         import zarr

@@ -308,20 +308,6 @@ def features(
     return smoothed(colours, _STEPS[0], mask, spacing, workers)
 
 
-class Statistics(NamedTuple):
-    """What is known of a whole image, where a part of it is looked at."""
-
-    constant_end: bool
-    """Whether the last channel is constant (see `colour_channels`)."""
-    range_: Range | None
-    step: float
-    """See `typical_step`."""
-    usual: np.float32
-    """See `reliefs`."""
-    clean: bool
-    """See `is_clean`."""
-
-
 def features_of(
     pixels: Array,
     mask: NDArray[np.bool_] | None,

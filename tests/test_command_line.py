@@ -473,6 +473,42 @@ def test_scores_follow_a_map_of_boundaries(files, walls):
     assert np.array_equal(np.load(files / "out.npy"), aproarray.refine(image, scores, edges=edges))
 
 
+@pytest.mark.parametrize("beside", [(), ("mask",), ("edges",), ("mask", "edges")])
+def test_features_of_each_pixel(files, walls, beside):
+    image, marks, edges = walls
+    features = np.random.default_rng(0).random((40, 50, 4), np.float32)
+    maps = {"features": features, "edges": edges, "mask": np.arange(2000).reshape(40, 50) > 100}
+    arguments = []
+    for name in ("features", *beside):
+        np.save(files / f"of_{name}.npy", maps[name])
+        arguments += [f"--{name}", str(files / f"of_{name}.npy")]
+    given = {name: maps[name] for name in ("features", *beside)}
+    command = ["propagate", str(files / "grey.png"), str(files / "points.png"), "-o", str(files / "out.npy")]
+    assert main([*command, *arguments]) == 0
+    labels = np.load(files / "out.npy")
+    assert np.array_equal(labels, aproarray.propagate_labels(image, marks, **given))
+    scores = np.random.default_rng(1).random((4, 5, 2))
+    np.save(files / "scores.npy", scores)
+    command = ["refine", str(files / "grey.png"), str(files / "scores.npy"), "-o", str(files / "out.npy")]
+    assert main([*command, *arguments]) == 0
+    refined = np.load(files / "out.npy")
+    assert np.array_equal(refined, aproarray.refine(image, scores, **given))
+    del given["features"]
+    assert not np.array_equal(refined, aproarray.refine(image, scores, **given))
+
+
+def test_features_must_fit(files, walls, capsys):
+    command = ["propagate", str(files / "grey.png"), str(files / "points.png"), "-o", str(files / "o.png")]
+    np.save(files / "channels_first.npy", np.zeros((4, 40, 50)))
+    assert main([*command, "--features", str(files / "channels_first.npy")]) == 1
+    assert "(4, 40, 50) does not fit an image of (40, 50) pixels" in capsys.readouterr().err
+    np.save(files / "complex.npy", np.zeros((40, 50, 3), complex))
+    assert main([*command, "--features", str(files / "complex.npy")]) == 1
+    assert "must hold a number for each pixel, features, got complex128" in capsys.readouterr().err
+    np.save(files / "one.npy", walls[2] / 3)  # one number for each pixel
+    assert main([*command, "--features", str(files / "one.npy")]) == 0
+
+
 def test_maps_of_boundaries_must_fit_and_are_inputs(files, walls, scene, capsys):
     command = ["propagate", str(files / "grey.png"), str(files / "points.png")]
     assert main([*command, "-o", str(files / "o.png"), "--edges", str(files / "image.png")]) == 1

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aproarray import LabelPropagator, propagate_labels, reference, refine
+from aproarray import LabelPropagator, _edges, propagate_labels, reference, refine
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +239,12 @@ def test_modes_with_edges(cells, coarse):
     assert not np.array_equal(local, refine(image, coarse, mode="local"))
     plain = refine(np.ones((60, 80)), coarse, edges=np.zeros((60, 80)), mode="global")
     np.testing.assert_allclose(plain, np.broadcast_to(coarse.mean((0, 1)), plain.shape))
+
+
+@given(st.integers(0, 2**32), st.integers(1, 3), st.booleans())
+def test_edges_of_a_pixel_graph_are_those_of_the_definition(seed, connectivity, masked):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 5, 3))
+    mask = rng.random(shape) < 0.7 if masked else None
+    found = _edges.ends(shape, connectivity, mask)
+    assert np.array_equal(found[np.lexsort(found.T[::-1])], reference.pixel_graph(shape, connectivity, mask))

@@ -151,6 +151,41 @@ def test_votes_by_definition(seed, ndim, iterations):
     np.testing.assert_allclose(shares.reshape(*full.shape, 3)[inner], expected_shares, atol=1e-6)
 
 
+@given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 4))
+def test_votes_follow_labels_as_they_change(seed, ndim, iterations):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, (80, 20, 7)[ndim - 1], ndim))
+    full_shape = tuple(extent + 2 for extent in shape)
+    features = rng.random((math.prod(full_shape), 2), np.float32)
+    window = np.array(list(_window_steps(full_shape)), np.intp)
+    near = neighbours(full_shape)
+    takes_part = rng.random(shape) < rng.choice([1, 0.8])
+    parts = padded(rng.integers(0, rng.choice([1, 3]), shape), 0, 1).astype(np.int32).reshape(-1)
+    zones = parts if rng.random() < 0.5 else np.empty(0, np.int32)
+    names = np.array([3, 7, 9, 20])
+    votes = cpu.Votes(features, zones, window, near, 2.0, iterations)
+    labels, seeds = rng.choice([0, *names[:3]], shape), np.zeros(shape, int)
+    for _ in range(5):
+        changed = rng.random(shape) < rng.choice([0, 0.02, 0.3])
+        labels[changed] = rng.choice([0, *names], np.count_nonzero(changed))
+        if rng.random() < 0.3:  # a label is taken back, or renamed
+            labels[labels == rng.choice(names)] = rng.choice([0, *names])
+        changed = rng.random(shape) < rng.choice([0, 0.1])
+        seeds = np.where(changed, rng.choice([0, 1], shape), seeds)
+        own = np.unique(labels[takes_part & (labels > 0)])
+        numbers = np.where(takes_part, np.searchsorted(own, labels) + 1, -1)
+        numbers[takes_part & (labels == 0)] = 0
+        flat = padded(numbers, -1, 1).astype(np.int32).reshape(-1)
+        held = np.where(padded(seeds, 0, 1).reshape(-1) > 0, flat, 0)
+        expected = flat.copy()
+        cpu.vote(
+            features, expected, zones, (held > 0).view(np.uint8), window, near, 2.0, iterations,
+            np.zeros((0, 0), np.float32), workers=1,
+        )  # fmt: skip
+        votes.cast(flat, own.tolist(), held, workers=2)
+        assert np.array_equal(flat, expected)
+
+
 @pytest.mark.parametrize("channels", [1, 3, 300])
 @pytest.mark.parametrize("scale", [0.01, 1, 30, 1e4])
 def test_votes_counted_roughly_decide_as_those_counted_with_care(channels, scale):
@@ -229,7 +264,8 @@ def test_labels_where_forests_disagree_by_definition(seed, ndim, spaced):
         got = [
             cpu.settle(
                 [one.reshape(-1).astype(np.int32) for one in maps], labels.reshape(-1),
-                features.reshape(-1, 2), shape, spacing, (1.5, 1.3, 1.2), strength, workers,
+                cpu.Pixels(features.reshape(-1, 2), shape, (0,) * ndim, spacing), (1.5, 1.3, 1.2), strength,
+                workers,
             )
             for workers in (1, 3)
         ]  # fmt: skip
@@ -251,7 +287,8 @@ def test_vector_code_settles_the_same_labels(channels, ndim, monkeypatch):
     results = []
     for name in ("_settle", "_settle_avx2"):
         monkeypatch.setattr(_processor, "settling", importlib.import_module(f"aproarray.cpu.{name}"))
-        results.append(cpu.settle(maps, seeds, features, shape, None, (1.5, 1.3, 1.3), 12.0, 1))
+        pixels = cpu.Pixels(features, shape, (0,) * ndim, None)
+        results.append(cpu.settle(maps, seeds, pixels, (1.5, 1.3, 1.3), 12.0, 1))
     assert np.array_equal(*results)
     assert (results[0] != maps[0]).any()
 
@@ -615,6 +652,10 @@ def test_any_strokes_after_any_others_give_the_labels_of_a_first_call(seed, ndim
     options = {"spatial_ndim": ndim, "channel_axis": None, "spacing": spacing and spacing[:ndim]}
     if rng.random() < 0.5:
         options["mask"] = rng.random(shape) < 0.9
+    if rng.random() < 0.3:
+        options["edges"] = rng.integers(0, 9, shape)
+    if rng.random() < 0.3:
+        options["features"] = rng.random((*shape, 2), np.float32)
     propagator = LabelPropagator(image, **options)
     seeds = np.zeros((*leading, *shape), int)
     for _ in range(4):

@@ -340,3 +340,36 @@ def test_alpha_changes_no_map(scene):
     rgba = np.concatenate([image, np.ones((64, 80, 1))], axis=-1)
     np.testing.assert_array_equal(refine(rgba, scores), refine(image, scores))
     np.testing.assert_array_equal(affinity_map(rgba, (5, 6)), affinity_map(image, (5, 6)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_scores_follow_features_beside_the_colours(scene, mode):
+    _, scores, truth = scene
+    rng = np.random.default_rng(1)
+    plain = 0.5 + 0.05 * rng.standard_normal((64, 80, 3))
+    embedding = np.where(truth[..., None], 2.0, -1.0) * np.array([1, -1, 0.5]) + 0.1 * rng.standard_normal(
+        (64, 80, 3)
+    )
+    alone = refine(plain, scores, mode=mode)
+    result = refine(plain, scores, features=embedding, mode=mode)
+    assert iou(result.argmax(-1) == 1, truth) > iou(alone.argmax(-1) == 1, truth)
+    np.testing.assert_allclose(refine(plain, scores, features=4 * embedding, mode=mode), result, atol=1e-12)
+    np.testing.assert_array_equal(refine(plain, scores, features=np.ones((64, 80, 1)), mode=mode), alone)
+
+
+def test_features_of_scores_over_a_batch_in_a_mask_and_beside_edges(scene):
+    image, scores, truth = scene
+    embedding = np.random.default_rng(1).random((64, 80, 2))
+    images, many = np.stack([image, image[::-1]]), np.stack([scores, scores])
+    inside = np.ones((64, 80), bool)
+    inside[:7] = False
+    broken = np.where(inside[..., None], embedding, np.nan)
+    maps = {"features": broken, "edges": truth, "mask": inside}
+    found = refine(images, many, **maps)
+    for item in range(2):
+        np.testing.assert_array_equal(found[item], refine(images[item], scores, **maps))
+    assert (found[0] != refine(image, scores, edges=truth, mask=inside))[inside].any()
+    with pytest.raises(ValueError, match="features must be finite"):
+        refine(image, scores, features=broken)
+    with pytest.raises(ValueError, match=r"features of shape \(64, 80\) do not fit .* \(64, 80, D\)"):
+        refine(image, scores, features=embedding[..., 0])

@@ -335,6 +335,55 @@ def test_rows_are_split_over_threads_without_a_change():
     assert np.array_equal(cpu.gradient(image, None, None, 3), cpu.gradient(image, None, None, 1))
 
 
+@pytest.mark.parametrize("volume", [False, True])
+def test_outliers_within_a_mask(volume):
+    """Hot pixels change no label but near themselves, and pixels outside of the mask none at all."""
+    rng = np.random.default_rng(0)
+    shape = (12, 30, 40) if volume else (60, 80)
+    image = np.where(np.arange(shape[-1]) < shape[-1] // 2, 100.0, 160) + 4 * rng.standard_normal(shape)
+    mask = np.ones(shape, bool)
+    mask[..., :6, :] = False
+    seeds = np.zeros(shape, int)
+    seeds[..., 20, 5], seeds[..., 20, -5] = 1, 2
+    expected = propagate_labels(image, seeds, mask=mask)
+    hot = image.copy()
+    hot.flat[rng.integers(0, image.size, image.size // 400)] = 60000
+    found = propagate_labels(hot, seeds, mask=mask)
+    assert (found != expected).mean() < 0.02
+    hot[~mask] = rng.choice([-9999, 1e9], (~mask).sum())
+    assert np.array_equal(propagate_labels(hot, seeds, mask=mask), found)
+
+
+def test_outliers_of_which_none_is_far_from_another():
+    """The mean gradient is that of all pixels, where all are near an outlier."""
+    image = np.zeros((7, 6))
+    image[:, 3:] = 1
+    image[3, 3] = 1000
+    seeds = np.zeros((7, 6), int)
+    seeds[1, 1], seeds[5, 4] = 1, 2
+    found = propagate_labels(image, seeds)
+    assert (found[:, 3:] == 2).all()
+    assert (found[:, :2] == 1).all()
+
+
+def test_a_few_pixels_of_their_own_level_are_no_outliers():
+    """Neither a dot on a plain image, nor one of so few pixels that none may be left out."""
+    for n, level in ((10_000, 7), (15, 1000)):
+        image = np.zeros(n)
+        image[: max(n // 30, 1)] = level
+        stretched, outliers = _relief.stretched(image.reshape(-1, 1, 1), None)
+        assert outliers is None
+        assert np.array_equal(stretched.ravel(), (image > 0).astype(np.float32))
+
+
+def test_a_channel_of_its_own_scale_is_no_outlier():
+    image = np.random.default_rng(0).random((40, 50))
+    image[:, :6] = 1000 + image[:, :6]  # one pixel in eight
+    for one in (image, image.T, -image):
+        _, outliers = _relief.stretched(one[..., None], None)
+        assert outliers is None
+
+
 def discs(ndim, sigma, noise=0.0, n_along=4):
     """Return a grey image of bright balls of radius 6, one in each 20 pixels, blurred, and a seed for each."""
     shape = (20 * n_along,) * ndim
@@ -387,7 +436,7 @@ def test_the_finest_forest_leads_in_volumes_and_for_small_objects_in_clean_image
     asked, settle = [], cpu.settle
 
     def listening(*arguments):
-        asked.append(arguments[5])
+        asked.append(arguments[3])
         return settle(*arguments)
 
     monkeypatch.setattr(cpu, "settle", listening)

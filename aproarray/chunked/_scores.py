@@ -105,6 +105,7 @@ def refine(
     mode: Literal["local"] | None = None,
     iterations: int = 60,
     edges: Any = None,
+    features: Any = None,
     class_axis: int | None = -1,
     channel_axis: int | Literal["auto"] | None = "auto",
     spatial_ndim: int = 2,
@@ -124,7 +125,7 @@ def refine(
             f"refine of dask arrays has mode 'local' alone, got {mode!r}: call global_propagate with "
             "mst(image) and a zeta"
         )
-    _arguments.refuse({"edges": edges, "workers": workers}, "refine")
+    _arguments.refuse({"edges": edges, "features": features, "workers": workers}, "refine")
     iterations = _validate.integer(iterations, "iterations", 0)
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     pixels, values = _arguments.lazy(image, "image"), _arguments.lazy(scores, "scores")

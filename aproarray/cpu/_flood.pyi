@@ -104,7 +104,6 @@ def find_voters(
     labels: Array, held: Array, listed: Array, voters: Array, first: int, last: int, count: int
 ) -> int: ...
 def change_as_before(
-    before: Array,
     labels: Array,
     queued: Array,
     pixels: Array,
@@ -113,17 +112,6 @@ def change_as_before(
     first: int,
     last: int,
     n_changed: int,
-) -> int: ...
-def differences_among(
-    before: Array,
-    labels: Array,
-    queued: Array,
-    in_queue: bool,
-    pixels: Array,
-    differing: Array,
-    first: int,
-    last: int,
-    count: int,
 ) -> int: ...
 def change_voters(
     labels: Array, voters: Array, chosen: Array, changed: Array, first: int, last: int, n_changed: int

@@ -1246,46 +1246,24 @@ def find_voters(
 
 
 def change_as_before(
-    int32_t[::1] before, int32_t[::1] labels, const unsigned char[::1] queued, const int32_t[::1] pixels,
+    int32_t[::1] labels, const unsigned char[::1] queued, const int32_t[::1] pixels,
     const int32_t[::1] changed_to, int32_t[::1] changed, Py_ssize_t first, Py_ssize_t last,
     Py_ssize_t n_changed,
 ):
-    """Change pixels[first:last] as a vote before did, in the labels before, and if not queued in those now.
+    """Change those of pixels[first:last] that are not queued, as a vote before did.
 
-    The latter are written to `changed`, where n_changed are already. Return how many there are now.
+    They are written to `changed`, where n_changed are already. Return how many there are now.
     """
     cdef Py_ssize_t i
     cdef int32_t pixel
     with nogil:
         for i in range(first, last):
             pixel = pixels[i]
-            before[pixel] = changed_to[i]
             if not queued[pixel]:
                 labels[pixel] = changed_to[i]
                 changed[n_changed] = pixel
                 n_changed += 1
     return n_changed
-
-
-def differences_among(
-    const int32_t[::1] before, const int32_t[::1] labels, unsigned char[::1] queued, bint in_queue,
-    const int32_t[::1] pixels, int32_t[::1] differing, Py_ssize_t first, Py_ssize_t last, Py_ssize_t count,
-):
-    """Write those of pixels[first:last] to `differing` that are queued or not, and differ, beside `count`.
-
-    Take them out of the queue. Return how many there are now.
-    """
-    cdef Py_ssize_t i
-    cdef int32_t pixel
-    with nogil:
-        for i in range(first, last):
-            pixel = pixels[i]
-            if queued[pixel] == in_queue:
-                queued[pixel] = 0
-                if before[pixel] != labels[pixel]:
-                    differing[count] = pixel
-                    count += 1
-    return count
 
 
 def change_voters(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray.cpu import _flood, _processor, _tally, _workers
+from aproarray.cpu import _flood, _tally, _workers
 
-__all__ = ["Floods", "Votes", "settle", "tally", "vote"]
+__all__ = ["Floods", "Votes", "tally", "vote"]
 
 Array = NDArray[Any]
 
@@ -134,130 +134,6 @@ def _drive(state: _flood.Flood | _flood.SpacedFlood | _flood.Repair) -> None:
         _workers.check_stop()
 
 
-# Seeds of each label that pixels are compared with, and pixels whose comparison is taken for usual.
-_COMPARED = 32
-_SAMPLED = 256
-_DOUBT = 16  # Pixels of all labels that count beside a label's own, where little is known of it.
-_COMPARISONS = 2.0  # what a pixel takes that is compared, in pixels of `_workers.STEP`
-_LEAST = 0.3  # of the usual difference: labels of one colour are not held to it more closely
-
-
-def settle(
-    maps: Sequence[Array],
-    seeds: Array,
-    features: Array,
-    shape: tuple[int, ...],
-    spacing: tuple[float, ...] | None,
-    trust: tuple[float, float, float],
-    strength: float,
-    workers: int,
-) -> NDArray[np.int32]:
-    """Return one label for each pixel, of the three that maps (N) give it, flooded from the same seeds (N).
-
-    Where the maps disagree, the label of the highest score is taken. It is the sum of `trust` over the maps
-    that bring it, less w (log(1 + d / (1 + d')) + log(1 + c / (0.3 c'' + c'))). Here d is the distance of the
-    label's nearest seed, and c the least difference in `features` (N, C) to any of its seeds. d' and c' are
-    their means over pixels that all maps give the label, or 0 if there are none. c'' is the mean of c' over
-    labels, each as often as it is brought where maps disagree.
-
-    The weight w is `strength` times the cube of the mean over labels, counted likewise, of e / (e + d'). Here
-    e is the extent of the label's seeds, their root mean square distance to their centre. For this, the d' of
-    a label that few pixels surely have is drawn to that of all labels. Seeds that are drawn all over a region
-    say how far it reaches, and a point says nothing of that.
-
-    Distances are in pixels of an image of `shape`, or in units of `spacing`. Of many seeds, 32 are compared.
-    Products are compared rather than sums of logarithms, in float32.
-    """
-    first, second, third = maps
-    n = len(first)
-    # No label is larger than the largest seed's, which all floods bring.
-    n_labels = int(seeds.max(initial=0)) + 1
-    apart, at = np.empty(n, np.int32), np.empty(n, np.int32)
-    agreed, brought = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
-    n_apart = n_seeds = 0
-    for bounds in _workers.ranges(n, 1, _workers.LINEAR):
-        _workers.check_stop()
-        n_apart, n_seeds = _processor.settling.survey(
-            first, second, third, seeds, apart, at, agreed, brought, *bounds, n_apart, n_seeds
-        )
-    if n_apart == 0:
-        return first.copy()
-    units = (1.0,) * len(shape) if spacing is None else spacing
-    at = at[:n_seeds]
-    at = at[np.argsort(seeds[at], kind="stable")]
-    of_label = np.bincount(seeds[at], minlength=n_labels)
-    places = np.stack(np.unravel_index(at, shape), axis=-1) * np.array(units)
-    extents = _extents(places, seeds[at], of_label)
-
-    n_compared = np.minimum(of_label, _COMPARED)
-    lanes = _processor.settling.SEEDS_AT_ONCE
-    n_filled = -(-n_compared // lanes) * lanes  # the last block of a label repeats its last seed
-    begins = np.concatenate([[0], np.cumsum(n_filled)])
-    number = np.arange(begins[-1]) - np.repeat(begins[:-1], n_filled)
-    of_each = np.repeat(n_compared, n_filled)
-    number = np.minimum(number, of_each - 1)
-    seeds_before = np.repeat(np.cumsum(of_label) - of_label, n_filled)
-    chosen = seeds_before + number * np.repeat(of_label, n_filled) // of_each
-    rows = np.concatenate([places[chosen], features[at[chosen]]], axis=1)
-    blocks = np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1), np.float32)
-    evidence = _processor.settling.Evidence(
-        (begins // lanes).astype(np.int32), blocks, features, shape, units
-    )
-
-    every = np.maximum(agreed // _SAMPLED, 1)
-    until, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
-    distances, differences = np.zeros(n_labels), np.zeros(n_labels)
-    for bounds in _workers.ranges(n, 1, _workers.LINEAR):
-        _workers.check_stop()
-        evidence.sample(first, second, third, seeds, every, until, distances, differences, counts, *bounds)
-    usual, usual_difference = distances / np.maximum(counts, 1), differences / np.maximum(counts, 1)
-    reach = (distances + _DOUBT * distances.sum() / max(counts.sum(), 1)) / (counts + _DOUBT)
-
-    weight = np.divide(extents, extents + reach, out=np.zeros(n_labels), where=extents > 0)
-    strength *= float((weight * brought).sum() / brought.sum()) ** 3
-    typical = float((usual_difference * brought).sum() / brought.sum())
-    per_distance, per_difference = np.zeros(n_labels, np.float32), np.zeros(n_labels, np.float32)
-    if strength > 0:
-        per_distance[:] = 1 / (1 + usual)
-        if typical > 0:
-            per_difference[:] = 1 / (_LEAST * typical + usual_difference)
-    own = np.array(trust)
-    lead_of_two, lead_of_first = (
-        _exponential(lead, strength) for lead in (own.sum() - 2 * own, own[0] - own)
-    )
-    labels = first.copy()
-    task = functools.partial(
-        evidence.choose,
-        first,
-        second,
-        third,
-        lead_of_two,
-        lead_of_first,
-        per_distance,
-        per_difference,
-        apart,
-        labels,
-    )
-    _workers.run_ranges(task, n_apart, workers, _COMPARISONS)
-    return labels
-
-
-def _exponential(leads: Array, strength: float) -> NDArray[np.float32]:
-    """Return exp(lead / strength), in the limit where strength is 0."""
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
-        exponents = np.where(leads == 0, 0.0, leads / np.float64(strength))
-        return np.exp(exponents).astype(np.float32)
-
-
-def _extents(places: Array, labels: Array, counts: Array) -> NDArray[np.float64]:
-    """Return the root mean square distance of each label's places (S, ndim) to their centre."""
-    squares = np.zeros(len(counts))
-    for axis in range(places.shape[1]):
-        centre = np.bincount(labels, places[:, axis]) / np.maximum(counts, 1)
-        squares += np.bincount(labels, (places[:, axis] - centre[labels]) ** 2)
-    return np.asarray(np.sqrt(squares / np.maximum(counts, 1)))
-
-
 def vote(
     features: Array,
     labels: Array,
@@ -269,7 +145,7 @@ def vote(
     iterations: int,
     shares: Array,
     workers: int,
-    changes: list[tuple[Array, Array]] | None = None,
+    changed: Array | None = None,
 ) -> None:
     """Give pixels the label of the largest vote over their window, `iterations` times, all at once.
 
@@ -277,7 +153,7 @@ def vote(
 
     See `_flood.cast_votes` for a vote. Only pixels that are not `held` and have a label change. `shares`
     (N, n_labels, or no rows) receives the votes of the last iteration; without one, 1 for the label there is.
-    `changes` receives the pixels that each of the iterations without shares changes, and their new labels.
+    With `changed`, pixels vote in the first iteration if their window holds one of these.
     """
     n = len(labels)
     wanted = len(shares) > 0
@@ -321,13 +197,12 @@ def vote(
         return n_changed
 
     rounds = iterations - wanted
-    n_active = look() if rounds > 0 else 0
+    if rounds > 0:
+        n_active = look() if changed is None else queue(changed, len(changed), active)
     for _ in range(rounds):
         n_changed = cast(n_active, shares[:0])
         if n_changed == 0:
             break
-        if changes is not None:
-            changes.append((active[:n_changed].copy(), labels[active[:n_changed]]))
         n_active = queue(active, n_changed, following)
         active, following = following, active
     if wanted:
@@ -339,8 +214,9 @@ def vote(
 class Votes:
     """The votes over windows of one image, which follow labels as they change.
 
-    See `vote` for the arguments. The first call casts votes along all borders of labels. Later ones cast
-    those alone that other labels, and other pixels that are held, may change, and the result is the same.
+    See `vote` for the arguments. In the first call, pixels along all borders of labels vote once. In later
+    ones, those alone do that other labels, or other pixels that are held, may change. The result is the same.
+    From then on, pixels vote whose window has changed.
     Calls at the same time are allowed: one of them goes on from the last, the others from the start.
     """
 
@@ -353,88 +229,94 @@ class Votes:
 
     def cast(self, labels: Array, names: list[Any], seeds: Array, workers: int) -> None:
         """Change labels (N), where seeds (N) above 0 are held; `names` as for `Floods.labels`."""
+        if self._iterations == 0:
+            return
         held = (seeds > 0).view(np.uint8)
+        settled = labels.copy()
         try:
             last = self._last.pop()  # see `Floods.labels`
         except IndexError:
-            settled = labels.copy()
-            changes: list[tuple[Array, Array]] = []
-            vote(
-                self._features, labels, self._zones, held, self._steps, self._neighbours, self._scale,
-                self._iterations, np.empty((0, 0), np.float32), workers, changes,
-            )  # fmt: skip
+            self._vote(labels, held, 1, None, workers)
+            changed = _differences(settled, labels)
         else:
-            settled = labels.copy()
-            changes = self._follow(last, labels, names, held, workers)
-        self._last[:] = [_Voted(names, settled, held, changes)]
+            changed = self._follow(last, labels, names, held, workers)
+        changed_to = labels[changed]
+        self._vote(labels, held, self._iterations - 1, changed, workers)
+        self._last[:] = [_Voted(names, settled, held, changed, changed_to)]
+
+    def _vote(self, labels: Array, held: Array, iterations: int, changed: Array | None, workers: int) -> None:
+        vote(
+            self._features, labels, self._zones, held, self._steps, self._neighbours, self._scale,
+            iterations, np.empty((0, 0), np.float32), workers, changed,
+        )  # fmt: skip
 
     def _follow(
         self, last: _Voted, labels: Array, names: list[Any], held: Array, workers: int
-    ) -> list[tuple[Array, Array]]:
-        before, changes_before = last.labels, last.changes
+    ) -> NDArray[np.int32]:
+        """Let pixels vote once; return those that change."""
+        before, changed_to = last.labels, last.changed_to
         if names != last.names:
             renumbered = _renumbered(last.names, names)
-            before = renumbered[before]
-            changes_before = [(pixels, renumbered[to]) for pixels, to in changes_before]
+            before, changed_to = renumbered[before], renumbered[changed_to]
         n = len(labels)
-        near = np.intersect1d(self._steps, self._neighbours)
-        differing, listed, voters = (np.empty(n, np.int32) for _ in range(3))
-        chosen, changed = np.empty_like(voters), np.empty_like(voters)
+        differing = _differences(before, labels)
+        listed, voters = np.empty(n, np.int32), np.empty(n, np.int32)
         queued = np.zeros(n, np.uint8)
-        other_held = np.flatnonzero(held != last.held).astype(np.int32)
-
-        def collect(function: Callable[..., int], *arguments: Any, stop: int, pixels: float, n: int) -> int:
-            for bounds in _workers.ranges(stop, 1, pixels):
-                _workers.check_stop()
-                n = function(*arguments, *bounds, n)
-            return n
-
-        n_differing = collect(
-            _flood.find_differences, before, labels, differing, stop=n, pixels=_workers.LINEAR, n=0
+        n_listed = _flood.queue_pixels(
+            labels, np.flatnonzero(held != last.held).astype(np.int32), queued, listed, 0
         )
-        changes: list[tuple[Array, Array]] = []
-        nothing = np.empty(0, np.int32), np.empty(0, np.int32)
-        for number in range(self._iterations):
-            pixels, to = changes_before[number] if number < len(changes_before) else nothing
-            n_listed = _flood.queue_pixels(labels, other_held, queued, listed, 0)
-            n_listed = collect(
-                _flood.queue_differences, before, labels, near, self._steps, differing, queued, listed,
-                stop=n_differing, pixels=_LOOK * len(self._steps), n=n_listed,
-            )  # fmt: skip
-            n_voters = collect(
-                _flood.find_voters, labels, held, listed, voters, stop=n_listed, pixels=_workers.LINEAR, n=0
-            )
-            task = functools.partial(
-                _flood.cast_votes, self._features, labels, self._zones, self._steps, self._scale, voters,
-                chosen, np.empty((0, 0), np.float32),
-            )  # fmt: skip
-            _workers.run_ranges(task, n_voters, workers, _BALLOT * len(self._steps))
-            n_changed = collect(
-                _flood.change_as_before, before, labels, queued, pixels, to, changed,
-                stop=len(pixels), pixels=_workers.LINEAR, n=0,
-            )  # fmt: skip
-            n_changed = collect(
-                _flood.change_voters, labels, voters, chosen, changed,
-                stop=n_voters, pixels=_workers.LINEAR, n=n_changed,
-            )  # fmt: skip
-            changes.append((changed[:n_changed].copy(), labels[changed[:n_changed]]))
-            differ = functools.partial(_flood.differences_among, before, labels, queued)
-            n_differing = collect(
-                differ, False, differing, differing, stop=n_differing, pixels=_workers.LINEAR, n=0
-            )
-            n_differing = collect(
-                differ, True, listed, differing, stop=n_listed, pixels=_workers.LINEAR, n=n_differing
-            )
-        return changes
+        near = np.intersect1d(self._steps, self._neighbours)
+        n_listed = _collected(
+            functools.partial(
+                _flood.queue_differences, before, labels, near, self._steps, differing, queued, listed
+            ),
+            len(differing), _LOOK * len(self._steps), n_listed,
+        )  # fmt: skip
+        n_voters = _collected(
+            functools.partial(_flood.find_voters, labels, held, listed, voters), n_listed, _workers.LINEAR
+        )
+        chosen, changed = np.empty(n_voters, np.int32), np.empty(n, np.int32)
+        task = functools.partial(
+            _flood.cast_votes, self._features, labels, self._zones, self._steps, self._scale, voters,
+            chosen, np.empty((0, 0), np.float32),
+        )  # fmt: skip
+        _workers.run_ranges(task, n_voters, workers, _BALLOT * len(self._steps))
+        n_changed = _collected(
+            functools.partial(
+                _flood.change_as_before, labels, queued, last.changed, changed_to, changed
+            ),
+            len(changed_to), _workers.LINEAR,
+        )  # fmt: skip
+        n_changed = _collected(
+            functools.partial(_flood.change_voters, labels, voters, chosen, changed),
+            n_voters, _workers.LINEAR, n_changed,
+        )  # fmt: skip
+        return changed[:n_changed].copy()
+
+
+def _collected(function: Callable[[int, int, int], int], stop: int, pixels: float, count: int = 0) -> int:
+    """Call function(first, last, count) for ranges that make up [0, stop), and return the last count."""
+    for first, last in _workers.ranges(stop, 1, pixels):
+        _workers.check_stop()
+        count = function(first, last, count)
+    return count
+
+
+def _differences(before: Array, labels: Array) -> NDArray[np.int32]:
+    """Return the pixels that have another label than before."""
+    pixels = np.empty(len(labels), np.int32)
+    find = functools.partial(_flood.find_differences, before, labels, pixels)
+    return pixels[: _collected(find, len(labels), _workers.LINEAR)].copy()
 
 
 class _Voted(NamedTuple):
-    """What votes start from, and what each of them changes: pixels, and their labels."""
+    """What votes start from, and the pixels that the first one changes, with their labels."""
 
     names: list[Any]
     labels: Array
     held: Array
-    changes: list[tuple[Array, Array]]
+    changed: Array
+    changed_to: Array
 
 
 def _renumbered(last: list[Any], names: list[Any]) -> NDArray[np.int32]:
