@@ -1,9 +1,9 @@
 """What propagation of labels sees of an image: smoothed colours, and reliefs whose ridges are its edges.
 
 Both come from a small scale space: the image is smoothed by [1 2 1]/4 with steps of 1, 2 and 4 pixels
-in turn (Gaussians of 0.7, 1.6 and 3.2 pixels, nearly; in volumes of 0.7, 1.0 and 1.7), and there is a relief at each scale: the magnitude of
-the gradient, over what is usual around the pixel. An edge of a plain region then counts as much as a
-stronger one among texture.
+in turn (Gaussians of 0.7, 1.6 and 3.2 pixels, nearly). In volumes the steps are 1, 1 and 2. There is a relief
+at each scale: the magnitude of the gradient, over what is usual around the pixel. An edge of a plain region
+then counts as much as a stronger one among texture.
 """
 
 from __future__ import annotations
