@@ -465,7 +465,7 @@ _CLEAN = 1.45
 def square_sums(
     gradients: Array, mask: NDArray[np.bool_] | None, outliers: NDArray[np.bool_] | None
 ) -> tuple[float, float]:
-    """Return the sums of squares of gradients (3, ...), far from outliers: the middle ones, and the finest."""
+    """Return the sums of squares of gradients (3, ...) far from outliers: of the middle and the finest."""
     counted = mask if outliers is None else _far_from(outliers, mask)
     middle, finest = (gradients[k] if counted is None else gradients[k][counted] for k in (0, 1))
     return float((middle * middle).sum(dtype=np.float64)), float((finest * finest).sum(dtype=np.float64))
