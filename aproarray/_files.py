@@ -16,6 +16,7 @@ import re
 import shutil
 import stat
 import tempfile
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -407,7 +408,9 @@ def write(path: Path, array: Array, *, coloured: bool = False, like: Raster | No
     if suffix(path) == ".npy":
 
         def writer(beside: Path) -> None:
-            np.save(beside, array)
+            with beside.open("wb") as file:  # which need not be one that seeks: a pipe
+                stream: Any = types.SimpleNamespace(write=file.write)
+                np.save(stream, array)
 
     elif suffix(path) == ".zarr":
         import zarr

@@ -34,8 +34,9 @@ _RADIUS = 2  # of the window that votes: 5 x 5
 _VOTES = (5, 1)  # of images, and of volumes
 _VOTES_BESIDE_EDGES = (1, 0)  # Labels would run along walls, whose pixels are alike.
 _TRUST = (1.5, 1.3, 1.3)  # in the forests at the middle scale, the finest, the coarsest; see `cpu.settle`
-_TRUST_THE_FINEST = (1.0, 2.0, 0.9)  # in volumes, whose objects are small, and where the image is blurred
-_STRENGTH = 12.0
+_TRUST_THE_FINEST = (1.0, 2.0, 0.9)  # the same in volumes, and for small objects in clean images
+_SMALL = 100**2  # pixels for each label, at most
+STRENGTH = 12.0
 _ZETA_STEPS = 3.0  # zeta of a vote, in root mean square steps between neighbours
 _REFINE_STEPS = 1.5  # the same for scores
 _EDGES_SHARE = 0.3  # zeta^2 of scores over a map of boundaries, in medians of its tree's weights
@@ -190,68 +191,85 @@ class LabelPropagator:
         return shares.reshape(len(values), *self.shape)
 
 
-class PreparedImage:
-    """Everything that depends on one image alone, or on a part of one of which `statistics` are known."""
+class Voters:
+    """The pixels of an image, or of a part of one, that vote over windows.
+
+    They are padded by pixels that take no part, so that a window is the same steps from every pixel. Votes
+    are weighed by `features` (*spatial, C); `step` is their root mean square distance between neighbours.
+    """
+
+    def __init__(self, features: Array, step: float, iterations: int, spacing: tuple[float, ...] | None):
+        shape = features.shape[:-1]
+        self.inner = tuple(slice(_RADIUS, _RADIUS + extent) for extent in shape)
+        self.shape = tuple(extent + 2 * _RADIUS for extent in shape)
+        if np.prod(self.shape, dtype=float) >= 2**31:
+            raise ValueError(f"labels are propagated over at most 2^31 pixels, got an image of {shape}")
+        padded = np.zeros((*self.shape, features.shape[-1]), np.float32)
+        padded[self.inner] = features
+        self.features = padded.reshape(math.prod(self.shape), features.shape[-1])
+        self.neighbours = _edges.flat_steps(self.shape, _edges.hops(len(shape)))
+        self._window = _window(self.shape, _RADIUS, spacing)
+        self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
+        self._iterations = iterations
+
+    def vote(
+        self,
+        labels: NDArray[np.int32],
+        zones: NDArray[np.int32],
+        held: NDArray[np.uint8],
+        shares: NDArray[np.float32],
+        workers: int,
+    ) -> None:
+        """Change labels (N) by votes; see `cpu.vote`."""
+        cpu.vote(
+            self.features, labels, zones, held, self._window, self.neighbours, self._scale, self._iterations,
+            shares, workers,
+        )  # fmt: skip
+
+    def following(self, zones: NDArray[np.int32]) -> cpu.Votes:
+        """Return the same votes, which follow labels as they change."""
+        return cpu.Votes(self.features, zones, self._window, self.neighbours, self._scale, self._iterations)
+
+
+def votes_over(shape: tuple[int, ...]) -> int:
+    """Return how often the pixels of an image vote."""
+    return _VOTES[_relief.is_volume(shape)]
+
+
+class _PreparedImage:
+    """Everything that depends on one image alone."""
 
     def __init__(
-        self,
-        image: OneImage,
-        convert2lab: bool | None,
-        spacing: tuple[float, ...] | None,
-        workers: int,
-        statistics: _relief.Statistics | None = None,
+        self, image: OneImage, convert2lab: bool | None, spacing: tuple[float, ...] | None, workers: int
     ):
         takes_part = self._mask = image.mask
         self._shape = image.pixels.shape[:-1]
+        self._n_pixels = math.prod(self._shape) if takes_part is None else int(np.count_nonzero(takes_part))
         self._spacing = spacing
-        if statistics is None:
-            features, outliers = _relief.features_of(image.pixels, takes_part, convert2lab, spacing, workers)
-        else:
-            features, outliers = _relief.features_of(
-                image.pixels, takes_part, convert2lab, spacing, workers, constant_end=statistics.constant_end,
-                range_=statistics.range_,
-            )  # fmt: skip
+        features, outliers = _relief.features_of(image.pixels, takes_part, convert2lab, spacing, workers)
         if image.features is not None:
             others = _relief.smoothed_features(image.features, takes_part, spacing, workers)
             features = _relief.beside(features, others, takes_part, outliers, spacing, workers=workers)
-        if statistics is None:
-            step, usual = _relief.typical_step(features, takes_part, outliers, spacing, workers), None
-        else:
-            step, usual = statistics.step, statistics.usual
-        self._scale = 1 / (_ZETA_STEPS * step) ** 2 if step > 0 else 1.0
-        is_volume = sum(extent > 1 for extent in self._shape) > 2
-        self._votes = _VOTES[is_volume]
+        step = _relief.typical_step(features, takes_part, outliers, spacing, workers)
+        votes = votes_over(self._shape)
         gradients = _relief.scales(features, takes_part, spacing, workers)
-        if statistics is None:
-            blurred = _relief.is_blurred(*_relief.square_sums(gradients, takes_part, outliers))
-        else:
-            blurred = statistics.blurred
-        self.trust = _TRUST_THE_FINEST if is_volume or blurred else _TRUST
-        reliefs = _relief.over_what_is_usual(gradients, takes_part, outliers, spacing, workers, usual)
+        self._clean = _relief.is_clean(*_relief.square_sums(gradients, takes_part, outliers))
+        reliefs = _relief.over_what_is_usual(gradients, takes_part, outliers, spacing, workers, None)
         followed = None if image.edges is None else _relief.with_edges(reliefs, image.edges, takes_part)
+        self._follows_edges = followed is not None
         if followed is not None:
             reliefs = followed
-            self.trust = _TRUST
-            self._votes = _VOTES_BESIDE_EDGES[is_volume]
+            votes = _VOTES_BESIDE_EDGES[_relief.is_volume(self._shape)]
         if not step > 0 and (spacing is not None or image.edges is not None):
             # On a plain image every neighbour has the same vote, whatever the scale. They would round off
             # regions that are shared out by distance, and those of a map of boundaries alone.
-            self._votes = 0
-        # Padded by pixels that take no part, so that a window is the same steps from every pixel.
-        self._inner = tuple(slice(_RADIUS, _RADIUS + extent) for extent in self._shape)
-        padded = tuple(extent + 2 * _RADIUS for extent in self._shape)
-        if np.prod(padded, dtype=float) >= 2**31:
-            raise ValueError(f"labels are propagated over at most 2^31 pixels, got an image of {self._shape}")
-        self._padded_shape = padded
-        self._features = np.zeros((*padded, features.shape[-1]), np.float32)
-        self._features[self._inner] = features
-        self._features = self._features.reshape(math.prod(padded), features.shape[-1])
-        self._reliefs = np.zeros((len(reliefs), *padded), np.float32)
+            votes = 0
+        self._voters = Voters(features, step, votes, spacing)
+        self._inner, self._padded_shape = self._voters.inner, self._voters.shape
+        self._reliefs = np.zeros((len(reliefs), *self._padded_shape), np.float32)
         self._reliefs[(slice(None), *self._inner)] = reliefs
         self._reliefs = self._reliefs.reshape(len(reliefs), -1)
-        self._neighbours = _edges.flat_steps(padded, _edges.hops(len(padded)))
-        self._floods = cpu.Floods(self._reliefs, self._neighbours, padded, spacing)
-        self._window = _window(padded, _RADIUS, spacing)
+        self._floods = cpu.Floods(self._reliefs, self._voters.neighbours, self._padded_shape, spacing)
         self._witnesses: _certainty.Witnesses | None = None  # until probabilities are asked for
 
     def propagate(
@@ -272,10 +290,12 @@ class PreparedImage:
             if len(maps) == 1:
                 flat = maps[0].copy()
             else:
-                flat = backend.settle(
-                    maps, flat, self._features, self._padded_shape, self._spacing, self.trust, _STRENGTH,
-                    workers,
-                )
+                trust = _TRUST
+                if not self._follows_edges:
+                    trust = trust_in_forests(self._shape, self._clean, self._n_pixels, len(values))
+                origin = (-_RADIUS,) * len(self._shape)
+                pixels = cpu.Pixels(self._voters.features, self._padded_shape, origin, self._spacing)
+                flat = backend.settle(maps, flat, pixels, trust, STRENGTH, workers)
             by_relief = np.stack(maps) if with_shares else np.empty((0, 0), np.int32)
         shares = np.empty((0, *self._shape), np.float32)
         if with_shares:
@@ -296,10 +316,8 @@ class PreparedImage:
         """Let labels (N) vote, and return their probabilities (labels, *spatial)."""
         # Those of a label lie side by side, as they are returned.
         shares = np.zeros((len(names), labels.size), np.float32)
-        cpu.vote(
-            self._features, labels, self._zones, (seeds.reshape(-1) > 0).view(np.uint8), self._window,
-            self._neighbours, self._scale, self._votes, shares.T, workers,
-        )  # fmt: skip
+        held = (seeds.reshape(-1) > 0).view(np.uint8)
+        self._voters.vote(labels, self._zones, held, shares.T, workers)
         if self._witnesses is None:
             self._witnesses = _certainty.Witnesses(self.reliefs, self._mask, self._spacing, _RADIUS, workers)
         self._witnesses.probabilities(seeds, names, maps, labels, self._zones, shares.T, workers)
@@ -321,9 +339,7 @@ class PreparedImage:
 
     @functools.cached_property
     def _ballots(self) -> cpu.Votes:
-        return cpu.Votes(
-            self._features, self._zones, self._window, self._neighbours, self._scale, self._votes
-        )
+        return self._voters.following(self._zones)
 
     @property
     def reliefs(self) -> Array:
@@ -331,24 +347,16 @@ class PreparedImage:
         reliefs: Array = self._reliefs.reshape(-1, *self._padded_shape)[(slice(None), *self._inner)]
         return reliefs
 
-    def voted(
-        self, backend: ModuleType, labels: NDArray[np.int32], held: NDArray[np.bool_], zones: Array | None
-    ) -> NDArray[np.int32]:
-        """Return what labels (*spatial) become by votes: 0 none, -1 takes no part; one thread.
 
-        `held` ones stay. Pixels of different `zones` do not hear one another.
-        """
-        padded = np.full((3, *self._padded_shape), -1, np.int32)
-        for plane, array in zip(padded, (labels, held, zones), strict=True):
-            if array is not None:
-                plane[self._inner] = array
-        flat = padded.reshape(3, -1)
-        backend.vote(
-            self._features, flat[0], flat[2 : 2 if zones is None else 3].reshape(-1),
-            (flat[1] > 0).view(np.uint8), self._window, self._neighbours, self._scale, self._votes,
-            np.zeros((0, 0), np.float32), 1,
-        )  # fmt: skip
-        return np.asarray(padded[0][self._inner], np.int32)
+def trust_in_forests(
+    shape: tuple[int, ...], clean: bool, n_pixels: int, n_labels: int
+) -> tuple[float, float, float]:
+    """Return what the forests of an image count, at the middle scale, the finest and the coarsest.
+
+    `n_pixels` take part of an image of a shape, `clean` or not, and the seeds have `n_labels`.
+    """
+    small = n_pixels < _SMALL * n_labels
+    return _TRUST_THE_FINEST if _relief.is_volume(shape) or (clean and small) else _TRUST
 
 
 # From a pixel to the farthest one that its votes depend on: they look at one window after another, and at
@@ -370,10 +378,10 @@ class _Image:
             None if image.features is None else image.features.copy(),
         )
         self._options = convert2lab, spacing, workers
-        self._whole = PreparedImage(self._image, *self._options)
-        self._beside: tuple[NDArray[np.uint8], PreparedImage] | None = None  # the last void, as bits
+        self._whole = _PreparedImage(self._image, *self._options)
+        self._beside: tuple[NDArray[np.uint8], _PreparedImage] | None = None  # the last void, as bits
 
-    def prepared(self, seeds: Array) -> PreparedImage:
+    def prepared(self, seeds: Array) -> _PreparedImage:
         """Return what depends on the pixels alone that seeds do not leave out."""
         void, mask = seeds < 0, self._image.mask
         if mask is not None:
@@ -384,7 +392,7 @@ class _Image:
         beside = self._beside
         if beside is None or not np.array_equal(beside[0], bits):
             without = self._image._replace(mask=~void if mask is None else mask & ~void)
-            beside = self._beside = bits, PreparedImage(without, *self._options)
+            beside = self._beside = bits, _PreparedImage(without, *self._options)
         return beside[1]
 
 

@@ -20,6 +20,7 @@ from aproarray import _validate, cpu
 Array = NDArray[Any]
 
 _STEPS = (1, 2, 4)
+_STEPS_OF_VOLUMES = (1, 1, 2)  # whose objects are a few pixels wide
 _AROUND = (4, 8, 16, 16)  # together nearly a Gaussian of 17 pixels
 
 # sRGB's primaries in CIE XYZ, D65 (IEC 61966-2-1), over the white point.
@@ -307,20 +308,6 @@ def features(
     return smoothed(colours, _STEPS[0], mask, spacing, workers)
 
 
-class Statistics(NamedTuple):
-    """What is known of a whole image, where a part of it is looked at."""
-
-    constant_end: bool
-    """Whether the last channel is constant (see `colour_channels`)."""
-    range_: Range | None
-    step: float
-    """See `typical_step`."""
-    usual: np.float32
-    """See `reliefs`."""
-    blurred: bool
-    """See `is_blurred`."""
-
-
 def features_of(
     pixels: Array,
     mask: NDArray[np.bool_] | None,
@@ -400,12 +387,22 @@ def over_what_is_usual(
     return gradients
 
 
+def is_volume(shape: tuple[int, ...]) -> bool:
+    """Return whether an image of a shape has depth: three axes or more, of more than one pixel each."""
+    return sum(extent > 1 for extent in shape) > 2
+
+
+def _steps_between(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    return _STEPS_OF_VOLUMES if is_volume(shape) else _STEPS
+
+
 def scales(
     features: Array, mask: NDArray[np.bool_] | None, spacing: Sequence[float] | None, workers: int
 ) -> Array:
     """Return the gradients (3, ...) of features at the scales of `reliefs`."""
-    middle = smoothed(features, _STEPS[1], mask, spacing, workers)
-    coarsest = smoothed(middle, _STEPS[2], mask, spacing, workers)
+    _, to_middle, to_coarsest = _steps_between(features.shape[:-1])
+    middle = smoothed(features, to_middle, mask, spacing, workers)
+    coarsest = smoothed(middle, to_coarsest, mask, spacing, workers)
     gradients = np.zeros((3, *features.shape[:-1]), np.float32)
     for scale, gradient in zip((middle, features, coarsest), gradients, strict=True):
         cpu.gradient(scale, mask, spacing, workers, out=gradient)
@@ -454,15 +451,15 @@ def usual_sum(
 
 def _far_from(outliers: NDArray[np.bool_], mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
     """Return the pixels of the mask whose gradients hold nothing of an outlier."""
-    far = ~_grown(outliers, sum(_STEPS) + 1)
+    far = ~_grown(outliers, sum(_steps_between(outliers.shape)) + 1)
     if mask is not None:
         far &= mask
     return far
 
 
-# Of the finest gradient and the middle one, root mean squares. At a sharp edge it is 1.5, as gradients are the
-# steeper the less they are smoothed: by Gaussians of 0.7 and 1.6 pixels here. Noise and texture make it more.
-_SHARP = 1.45
+# Of the finest gradient over the middle one, root mean squares. A sharp edge makes it 1.38 to 1.43, by its
+# direction, and a blurred one makes it less; thin lines 2.2 and more, and white noise 3.7.
+_CLEAN = 1.45
 
 
 def square_sums(
@@ -474,13 +471,13 @@ def square_sums(
     return float((middle * middle).sum(dtype=np.float64)), float((finest * finest).sum(dtype=np.float64))
 
 
-def is_blurred(middle: float, finest: float) -> bool:
-    """Return whether edges are no sharper at the finest scale than by their blur, from sums of squares.
+def is_clean(middle: float, finest: float) -> bool:
+    """Return whether an image has edges alone, no noise and no fine texture, from `square_sums`.
 
-    Then it has neither noise nor texture, and the other scales only see less than it does. The ratio is
-    rounded: the order of the sums is not seen.
+    The other scales only see less then than the finest one. The ratio is rounded: the order of the sums is
+    not seen.
     """
-    return middle > 0 and bool(np.float32(math.sqrt(finest / middle)) < _SHARP)
+    return middle > 0 and bool(np.float32(math.sqrt(finest / middle)) < _CLEAN)
 
 
 def mean_of(total: float, count: int) -> np.float32:

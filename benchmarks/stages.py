@@ -30,7 +30,8 @@ STAGES: dict[str, tuple[ModuleType, str]] = {
     "line of pixels": (_mst, "lay_out_nodes"),
     "places of runs": (_mst, "place_runs"),
     "line of runs": (_mst, "write_runs"),
-    "moves of sweeps": (_processor.sweeps, "line_moves"),
+    "moves of sweeps": (_processor.sweeps, "find_moves"),
+    "the rest of them": (_processor.sweeps, "close_moves"),
     "exp": (_processor.sweeps, "affinities"),
     "gather": (_processor.sweeps, "gather"),
     "both sweeps": (_processor.sweeps, "sweep"),
@@ -39,7 +40,7 @@ STAGES: dict[str, tuple[ModuleType, str]] = {
 ALL = "all, with checks and memory"
 # Stages that one thread does for a tree, whatever the number of workers.
 SERIAL = {
-    "number the runs", "sort, union-find", "line of pixels", "places of runs", "moves of sweeps",
+    "number the runs", "sort, union-find", "line of pixels", "places of runs", "the rest of them",
 }  # fmt: skip
 SWEEPS = "both sweeps"
 

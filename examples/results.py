@@ -14,30 +14,38 @@ class Results:
     """Results by key, written to a file after each.
 
     Settings are what all of them share. A file with other settings is an error, as its results would not
-    belong in one table. Without a path, results are kept in memory.
+    belong in one table. The file is read again before it is written, so that processes with different keys
+    may share it. Without a path, results are kept in memory.
     """
 
     def __init__(self, path: Path | None, settings: Mapping[str, Any]):
         self.path = path
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.runs: list[dict[str, Any]] = []
-        if path is None or not path.exists():
+        self.read()
+
+    def read(self) -> None:
+        """Read the file, if there is one."""
+        if self.path is None or not self.path.exists():
             return
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            saved = json.loads(self.path.read_text(encoding="utf-8"))
             found, self.runs = saved["settings"], saved["runs"]
         except (ValueError, KeyError, TypeError) as error:
-            raise SystemExit(f"{path} is no file of results: {error!r}") from error
+            raise SystemExit(f"{self.path} is no file of results: {error!r}") from error
         other = [
             f"{name} {found.get(name)!r}, now {self.settings.get(name)!r}"
             for name in sorted({*found, *self.settings})
             if found.get(name) != self.settings.get(name)
         ]
         if other:
-            raise SystemExit(f"{path} has results with other settings: {'; '.join(other)}. Name another file")
+            raise SystemExit(
+                f"{self.path} has results with other settings: {'; '.join(other)}. Name another file"
+            )
 
     def get(self, key: Key) -> dict[str, Any] | None:
         """Return the result of a run, or None if it was not made yet."""
+        self.read()
         return next((run for run in self.runs if all(run.get(name) == key[name] for name in key)), None)
 
     def add(self, key: Key, result: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage import data, draw, measure, morphology, transform
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
 from aproarray.torch import Tree, mst
@@ -183,6 +184,25 @@ def select(scenes: Scenes, index: Tensor) -> Scenes:
     return Scenes(scenes.images[index], scenes.masks[index], Tree(*(part[index] for part in scenes.trees)))
 
 
+def tags_of(masks: Tensor, n_classes: int, least: float = 0.0) -> Tensor:
+    """Return which classes (B, n_classes) take more than a share of each image (B, H, W)."""
+    classes = F.one_hot(masks.where(masks != VOID, n_classes).flatten(1), n_classes + 1)
+    return classes.float().mean(1)[:, :-1] > least
+
+
+def crops(scenes: Scenes, size: int) -> tuple[Scenes, Tensor]:
+    """Cut scenes into squares that do not overlap; return them, and the scene that each is from."""
+    rows, columns = (extent // size for extent in scenes.masks.shape[1:])
+    if not rows * columns:
+        raise SystemExit(f"no crop of {size} fits into images of {tuple(scenes.masks.shape[1:])}")
+    cut = scenes.images[..., : rows * size, : columns * size].unflatten(-1, (columns, size))
+    images = cut.unflatten(-3, (rows, size)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2).contiguous()
+    cut = scenes.masks[..., : rows * size, : columns * size].unflatten(-1, (columns, size))
+    masks = cut.unflatten(-3, (rows, size)).permute(0, 1, 3, 2, 4).flatten(0, 2).contiguous()
+    of_scene = torch.arange(len(scenes.masks)).repeat_interleave(rows * columns)
+    return Scenes(images, masks, mst(images)), of_scene
+
+
 def instances(mask: Array) -> Iterator[tuple[int, Array]]:
     """Yield class and pixels of every connected piece of a mask that is worth annotating."""
     for class_ in np.unique(mask[mask != VOID]):
@@ -266,12 +286,12 @@ class Network(nn.Module):
         """Return class scores (B, n_classes, H, W)."""
         skipped = []
         for level, block in enumerate(self.down):
-            x = block(nn.functional.max_pool2d(x, 2) if level else x)
+            x = block(F.max_pool2d(x, 2) if level else x)
             skipped.append(x)
         skipped.pop()
         for block in self.up:
             above = skipped.pop()
-            x = block(torch.cat([nn.functional.interpolate(x, above.shape[2:], mode="bilinear"), above], 1))
+            x = block(torch.cat([F.interpolate(x, above.shape[2:], mode="bilinear"), above], 1))
         scores: Tensor = self.classify(x)
         return scores
 

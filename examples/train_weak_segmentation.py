@@ -63,21 +63,34 @@ from aproarray.torch import (
     tree_energy_loss,
 )
 
+Mode = Literal["parallel", "global-local", "local-global"]
 # A term that is added to the unary loss: of probabilities (B, C, H, W) of classes, or (K, 1, H, W) of
 # instances with the image of each, in a region.
 Term = Callable[[Tensor, Scenes, Tensor, Tensor | None], Tensor]
 
 
-def propagation(
-    weights: tuple[float, float], mode: Literal["parallel", "global-local", "local-global"] = "parallel"
-) -> Term:
-    """Return the term of GP and LP with these weights, with the published scales."""
+def propagation(shares: tuple[float, float]) -> Term:
+    """Return the term of GP and LP with these shares of the default weights of `apro_loss`."""
+
+    def term(probabilities: Tensor, scenes: Scenes, region: Tensor, image_index: Tensor | None) -> Tensor:
+        default = 0.3 if image_index is None else 1.0
+        return apro_loss(
+            probabilities, scenes.images, region, weights=(default * shares[0], default * shares[1]),
+            per_instance=image_index is not None, tree=scenes.trees, image_index=image_index,
+        )  # fmt: skip
+
+    return term
+
+
+def published(weights: tuple[float, float], mode: Mode = "parallel", constant_targets: bool = True) -> Term:
+    """Return the published term of GP and LP with these weights."""
     propagation = AffinityPropagation(mode)
 
     def term(probabilities: Tensor, scenes: Scenes, region: Tensor, image_index: Tensor | None) -> Tensor:
         return apro_loss(
             probabilities, scenes.images, region, propagation=propagation, weights=weights,
-            per_instance=image_index is not None, tree=scenes.trees, image_index=image_index,
+            constant_targets=constant_targets, per_instance=image_index is not None, tree=scenes.trees,
+            image_index=image_index,
         )  # fmt: skip
 
     return term
@@ -108,18 +121,41 @@ def gated_crf(probabilities: Tensor, scenes: Scenes, region: Tensor, image_index
     return 0.1 * gated_crf_loss(probabilities, unit(images), region)
 
 
+class Method(NamedTuple):
+    """A term beside the unary loss. Its weight rises from 0 to its own between two points of the training."""
+
+    term: Term | None = None
+    rises: tuple[float, float] = (0.0, 0.5)
+
+    def trust(self, done: float) -> float:
+        """Return the share of the weight, when this much of the training is done."""
+        start, end = self.rises
+        return min(1.0, max(0.0, (done - start) / (end - start)))
+
+
 CEILING = "full supervision"
-METHODS: dict[str, Term | None] = {
-    "unary": None,
-    "+ GP": propagation((1.0, 0.0)),
-    "+ LP": propagation((0.0, 1.0)),
-    "+ GP and LP": propagation((1.0, 1.0)),
-    "LP of GP": propagation((1.0, 1.0), "global-local"),
-    "GP of LP": propagation((1.0, 1.0), "local-global"),
-    "tree energy loss": tree_energy,
-    "mean-field loss": mean_field,
-    "gated CRF loss": gated_crf,
-    CEILING: None,
+METHODS = {
+    "unary": Method(),
+    "+ GP": Method(propagation((1.0, 0.0))),
+    "+ LP": Method(propagation((0.0, 1.0))),
+    "+ GP and LP": Method(propagation((1.0, 1.0))),
+    "published GP and LP": Method(published((1.0, 1.0))),
+    "published LP of GP": Method(published((1.0, 1.0), "global-local")),
+    "published GP of LP": Method(published((1.0, 1.0), "local-global")),
+    "tree energy loss": Method(tree_energy),
+    "mean-field loss": Method(mean_field),
+    "gated CRF loss": Method(gated_crf),
+    CEILING: Method(),
+}
+# Rows that are trained if --methods names them: how the defaults were chosen.
+TRIALS = {
+    "published GP": Method(published((1.0, 0.0))),
+    "published LP": Method(published((0.0, 1.0))),
+    "published, weight 0.1": Method(published((0.1, 0.1))),
+    "published, weight 0.3": Method(published((0.3, 0.3))),
+    "published, in the last 30 %": Method(published((1.0, 1.0)), (0.7, 1.0)),
+    "targets with gradients, weight 1": Method(published((1.0, 1.0), constant_targets=False)),
+    "targets with gradients, weight 0.3": Method(published((0.3, 0.3), constant_targets=False)),
 }
 
 
@@ -130,8 +166,8 @@ def unit(images: Tensor) -> Tensor:
     return images * deviation + mean
 
 
-def loss(scores: Tensor, scenes: Scenes, told: Annotations, term: Term | None, trust: float) -> Tensor:
-    """Return the loss of class scores: the unary term of the annotation, and `trust` times the other term."""
+def loss(scores: Tensor, scenes: Scenes, told: Annotations, method: Method, done: float) -> Tensor:
+    """Return the loss of class scores: the unary term of the annotation, and the method's."""
     probabilities = scores.softmax(1)
     total = partial_cross_entropy(scores, told.labels, ignore_index=VOID)
     region, image_index = (told.labels == VOID).unsqueeze(1), None
@@ -139,8 +175,9 @@ def loss(scores: Tensor, scenes: Scenes, told: Annotations, term: Term | None, t
         probabilities = probabilities[told.image_index, told.class_of].unsqueeze(1)
         total = total + projection_loss(probabilities * told.boxes, told.boxes)
         region, image_index = told.boxes, told.image_index
-    if term is not None:
-        total = total + trust * term(probabilities, scenes, region, image_index)
+    trust = method.trust(done)  # a network's own predictions are not worth much at first
+    if method.term is not None and trust:
+        total = total + trust * method.term(probabilities, scenes, region, image_index)
     return total
 
 
@@ -153,18 +190,16 @@ class Training(NamedTuple):
     bfloat16: bool
 
     def fit(
-        self, scenes: Scenes, told: Annotations, n_classes: int, term: Term | None, seed: int, progress: str
+        self, scenes: Scenes, told: Annotations, n_classes: int, method: Method, seed: int, progress: str
     ) -> Network:
         """Train a network, showing a progress bar."""
         torch.manual_seed(seed)
         network = Network(n_classes, self.width).to(self.device, memory_format=torch.channels_last)
 
         def loss_of(index: Tensor, done: float) -> Tensor:
-            # Targets are the network's own prediction, which is not worth much at first.
-            trust = min(1.0, 2 * done)
             batch = select(scenes, index).to(self.device)
             scores = self.scores(network, batch.images)
-            return loss(scores, batch, batch_of(told, index).to(self.device), term, trust)
+            return loss(scores, batch, batch_of(told, index).to(self.device), method, done)
 
         fit(network, loss_of, len(scenes.images), self.steps, progress)
         return network
@@ -260,7 +295,9 @@ def arguments() -> argparse.ArgumentParser:
         "--supervision", nargs="+", choices=SUPERVISIONS,
         help="default: all three; points and scribbles with --data, as boxes need a background, class 0",
     )  # fmt: skip
-    parser.add_argument("--methods", nargs="+", choices=METHODS, help="rows of the table (default: all)")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS | TRIALS, help="rows of the table (default: all)"
+    )
     parser.add_argument("--held-out", choices=("val", "test"), default="test", help="val for choices")
     parser.add_argument("--device", type=torch.device, default="cpu", help="cpu or cuda")
     parser.add_argument("--bfloat16", action="store_true", help="compute networks in bfloat16")
@@ -318,7 +355,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
             told = told.mirrored() if options.data else told
             start = time.perf_counter()
             network = training.fit(
-                seen, told, n_classes, METHODS[method], seed, f"{supervision}, {method}, {seed}"
+                seen, told, n_classes, (METHODS | TRIALS)[method], seed, f"{supervision}, {method}, {seed}"
             )
             seconds = round(time.perf_counter() - start)
             predicted = training.predict(network, held_out)

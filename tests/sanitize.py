@@ -3,8 +3,8 @@
 Builds the Cython modules in a copy of the repository with gcc's address and undefined-behaviour sanitizers,
 and runs the tests of the CPU there. Other arguments go to pytest. Numba's kernels are not looked into, but
 memory that they write outside of an array of NumPy's may be noticed. Takes a quarter of an hour on two cores,
-on Linux with gcc. Prints what the sanitizers have to say, and a count. Exits with 1 if they say anything or a
-test fails.
+on Linux with gcc. Needs ``pip install '.[test,compile]'``. Prints what the sanitizers have to say, and a
+count. Exits with 1 if they say anything or a test fails. With ``--folder``, later runs need no build.
 """
 
 from __future__ import annotations

@@ -285,6 +285,18 @@ def test_pixels_of_more_than_2_to_the_31():
     assert lower.on_border(ids).tolist() == [True] * 3 + [False] * 3
 
 
+def test_the_last_chunk_of_more_than_2_to_the_31_pixels():
+    """Its own tasks alone are run: the other three chunks would not fit in memory."""
+    side = 1 << 17
+    chunks = ((side - 5, 5),) * 2
+    tree = aproarray.mst(da.zeros((side, side), chunks=chunks, dtype=np.uint8))
+    graph = tree.__dask_graph__()
+    key = (f"{tree.name}-line", 0, 0, 1, 1)
+    line = dask.get(dask.optimization.cull(dict(graph), [key])[0], key)
+    assert line.ids.min() > 1 << 33
+    assert set(line.ids % side) <= set(range(side - 5, side))
+
+
 def with_nan(array, place):
     array = array.astype(np.float64)
     array[place] = np.nan
@@ -410,3 +422,36 @@ def test_a_line_is_reduced_to_what_is_seen_from_its_kept_items():
     assert starts.tolist() == [0, 1, 4, 7]
     assert between.tolist() == [3, 9, 2]
     assert np.add.reduceat(counts, starts).tolist() == [1, 5, 2, 1]
+
+
+def test_arrays_that_are_computed_rather_than_read():
+    """Their chunks are tasks without others before them. They are computed again for the second pass."""
+    image = da.fromfunction(
+        lambda y, x: (y * 7 + x * x) % 11, shape=(20, 30), chunks=(8, 9), dtype=np.float64
+    )
+    values = da.fromfunction(lambda y, x: (y - x) % 3, shape=(20, 30), chunks=(8, 9), dtype=np.float64)
+    result = aproarray.global_propagate(values, aproarray.mst(image), zeta=2.0, channel_axis=None)
+    expected = aproarray.global_propagate(
+        values.compute(), aproarray.mst(image.compute()), zeta=2.0, channel_axis=None
+    )
+    np.testing.assert_allclose(result.compute(), expected, rtol=1e-12)
+
+
+def test_values_without_channels_have_no_means():
+    image = da.from_array(np.random.default_rng(0).random((9, 12)), chunks=(4, 5))
+    result = aproarray.global_propagate(
+        da.zeros((9, 12, 0), chunks=(4, 5, 1)), aproarray.mst(image), zeta=1.0
+    )
+    assert result.compute().shape == (9, 12, 0)
+
+
+def test_what_no_chunk_can_hold_is_an_error():
+    image = da.from_array(np.zeros((9, 12)), chunks=(4, 5))
+    tree = aproarray.mst(image)
+    with pytest.raises(ValueError, match=r"one coordinate for each axis of \(9, 12\), got \(1,\)"):
+        tree.minimax((1,), 0)
+    with pytest.raises(TypeError, match=r"over NumPy arrays, got chunks of a .*MaskedArray"):
+        aproarray.mst(da.ma.masked_array(image, image > 1))
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    with pytest.raises(TypeError, match=r"values must be .* beside dask arrays, got a torch\.Tensor"):
+        aproarray.global_propagate(torch.zeros(9, 12, 1), tree, zeta=1.0)

@@ -14,30 +14,13 @@ from hypothesis import strategies as st
 import aproarray
 from aproarray import _edges, _relief, cpu
 from aproarray.chunked import _forest
-from aproarray.chunked._boxes import Boxes
-from aproarray.chunked._labels import agreed
+from aproarray.chunked._boxes import Box, Boxes
 
 
 @pytest.fixture(autouse=True)
 def in_this_thread():
     with dask.config.set(scheduler="synchronous"):
         yield
-
-
-@pytest.fixture(autouse=True)
-def settled_by_two(monkeypatch):
-    """Let the labels in memory be settled as those of chunks are, where reliefs bring several."""
-    monkeypatch.setattr(cpu, "settle", lambda maps, *_: agreed(maps))
-
-
-def test_labels_differ_from_those_in_memory_where_reliefs_disagree_alone(monkeypatch):
-    monkeypatch.undo()
-    image, seeds = picture((120, 120), 7), seeds_for((120, 120), 7)
-    chunked = aproarray.propagate_labels(da.from_array(image, chunks=60), seeds).compute(
-        scheduler="synchronous"
-    )
-    in_memory = aproarray.propagate_labels(image, seeds)
-    assert 0 < np.count_nonzero(chunked != in_memory) < 0.15 * seeds.size
 
 
 def parts(extent):
@@ -84,13 +67,14 @@ def flooded_in_parts(relief, takes_part, labels, heaviest, chunks):
                 boxes.box(level, index),
             )  # fmt: skip
             borders.update({(level - 1, child): one for child, one in zip(children, found, strict=True)})
-    result = np.empty(relief.shape, np.int64)
+    result = np.empty(relief.shape, np.int32)
     for index in boxes.nodes(0):
         box = boxes.box(0, index)
         place = of(box)
         result[place] = _forest.chunk_labels(
-            relief[place], takes_part[place], labels[place], borders[0, index], heaviest, box
-        )
+            relief[place], takes_part[place], labels[place], borders[0, index], heaviest, box,
+            np.array([1, 2, 3]),
+        )  # fmt: skip
     return result
 
 
@@ -176,6 +160,103 @@ def test_labels_are_those_in_memory(kind, masked):
     np.testing.assert_array_equal(computed, expected)
 
 
+def strokes_for(shape, seed):
+    """More seeds of a label, and more pixels, than are compared."""
+    rng = np.random.default_rng(seed)
+    seeds = np.zeros(shape, np.uint8)
+    for label in (1, 2, 3, 1, 2):
+        row, column = rng.integers(0, shape[0] - 3), rng.integers(0, shape[1] - 40)
+        seeds[row : row + 3, column : column + 40] = label
+    return seeds
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_floods_that_disagree_are_settled_as_in_memory(seed, monkeypatch):
+    """Noise: forests disagree on much of it, and strokes of several chunks say how far labels reach."""
+    shape = (170, 180)
+    image = (picture(shape, seed) * 0.3 + np.random.default_rng(seed).normal(90, 40, (*shape, 3))).astype(
+        "u1"
+    )
+    seeds = strokes_for(shape, seed)
+    expected = aproarray.propagate_labels(image, seeds)
+    result = aproarray.propagate_labels(da.from_array(image, chunks=(60, 90, 3)), seeds).compute()
+    np.testing.assert_array_equal(result, expected)
+    monkeypatch.setattr(cpu.Weights, "choose", lambda self, maps, *_: maps[0].copy())
+    assert (aproarray.propagate_labels(image, seeds) != expected).mean() > 0.01
+
+
+@given(st.data())
+def test_seeds_and_what_pixels_compare_as_add_up_over_parts(data):
+    """Many seeds and pixels of a label; parts that lack some labels."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    shape = data.draw(st.sampled_from([(60, 70), (9, 20, 30)]))
+    n_labels = 5
+    seeds = np.where(rng.random(shape) < 0.05, rng.integers(1, n_labels, shape), 0).astype(np.int32)
+    seeds[tuple(rng.integers(0, extent // 2, 3) for extent in shape)] = n_labels - 1
+    first = np.where(seeds, seeds, rng.integers(1, data.draw(st.integers(2, n_labels)), shape)).astype(
+        np.int32
+    )
+    second = np.where((rng.random(shape) < 0.2) & (seeds == 0), 2, first).astype(np.int32)
+    maps = np.stack([first, second, first])
+    features = rng.random((*shape, 3), np.float32)
+
+    def measured(low, high):
+        place = tuple(slice(*ends) for ends in zip(low, high, strict=True))
+        own = np.ascontiguousarray(features[place])
+        pixels = cpu.Pixels(own.reshape(-1, 3), own.shape[:-1], low, None)
+        return (
+            pixels,
+            seeds[place].reshape(-1),
+            np.ascontiguousarray(maps[(slice(None), *place)]).reshape(3, -1),
+        )
+
+    pixels, flat, flat_maps = measured((0,) * len(shape), shape)
+    whole = cpu.Seeds.of(flat, pixels, n_labels)
+    survey, _ = cpu.Survey.of(list(flat_maps), flat, whole.evidence(pixels), n_labels)
+    boxes = Boxes(data.draw(st.tuples(*map(parts, shape))))
+    some = [measured(boxes.box(0, index).low, boxes.box(0, index).high) for index in boxes.nodes(0)]
+    numbers = [np.arange(n_labels, dtype=np.int32)] * len(some)
+    joined = cpu.Seeds.joined([cpu.Seeds.of(own, at, n_labels) for at, own, _ in some], numbers, n_labels)
+    for name in ("counts", "labels", "keys", "rows"):
+        np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+    np.testing.assert_allclose(joined.extents, whole.extents, rtol=1e-12)
+    surveys = []
+    for at, own, own_maps in some:
+        labels = np.unique(own_maps)  # those that there are in the part
+        local = np.searchsorted(labels, own_maps).astype(np.int32) + 1
+        evidence = joined.only(labels).evidence(at)
+        found, _ = cpu.Survey.of(list(local), own, evidence, len(labels) + 1)
+        surveys.append((found, np.append(0, labels).astype(np.int32)))
+    total = cpu.Survey.joined(*zip(*surveys, strict=True), n_labels)
+    for ours, theirs in zip(total, survey, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    assert (total.counts.sum(1) <= 511).all()
+
+
+def test_places_of_more_than_2_to_the_31():
+    """A part far from the image's corner is seen as one that is near it, and knows where it is."""
+    rng = np.random.default_rng(0)
+    far = 1 << 17
+    image, seeds = rng.random((20, 30, 3), np.float32), np.zeros((20, 30), np.int32)
+    seeds[rng.integers(0, 20, 90), rng.integers(0, 30, 90)] = rng.integers(1, 3, 90)
+    relief, inside = image[..., 0], np.ones((20, 30), bool)
+    found = {}
+    for origin in ((1, 1), (far, far)):
+        high = tuple(at + extent for at, extent in zip(origin, (20, 30), strict=True))
+        box = Box(origin, high, (2 * far, 2 * far))
+        found[origin] = _forest.chunk_part(relief, inside, seeds, 2.0, box)
+        assert found[origin].ids[0] == origin[0] * 2 * far + origin[1]
+        pixels = cpu.Pixels(image.reshape(-1, 3), (20, 30), origin, None)
+        table = cpu.Seeds.of(seeds.reshape(-1), pixels, 3)
+        np.testing.assert_array_equal(table.rows[:, 0].astype(np.int64) - origin[0] < 20, True)
+        own = table.rows[:, :2].astype(np.int64) - origin
+        np.testing.assert_array_equal(seeds[tuple(own.T)], table.labels)
+    near, away = found.values()
+    assert away.ids.min() > 1 << 34
+    np.testing.assert_array_equal(near.ends, away.ends)
+    np.testing.assert_array_equal(near.border.arrivals, away.border.arrivals)
+
+
 @pytest.mark.parametrize("dtype", ["u1", "i4", "f8", "u8"])
 def test_labels_of_any_dtype(dtype):
     image, seeds = picture((70, 110), 0), seeds_for((70, 110), 0, dtype)
@@ -235,10 +316,11 @@ def test_nothing_is_kept_of_the_image_between_its_readings():
     assert len(calls) == 2 * 7  # numbers, outliers, sums, reliefs, two passes, votes
 
 
-def test_numbers_that_cannot_be_told_from_outliers():
+@pytest.mark.parametrize("chunks", [150, 300])
+def test_numbers_that_cannot_be_told_from_outliers(chunks):
     image = np.random.default_rng(0).exponential(size=(300, 300))
     seeds = seeds_for(image.shape, 0)
-    result = aproarray.propagate_labels(da.from_array(image, chunks=150), seeds)
+    result = aproarray.propagate_labels(da.from_array(image, chunks=chunks), seeds)
     with pytest.raises(ValueError, match="more than 65536 distinct numbers"):
         result.compute()
 
@@ -275,3 +357,34 @@ def test_schedulers_give_the_same_labels(scheduler):
     result = aproarray.propagate_labels(da.from_array(image, chunks=(60, 60, 3)), seeds)
     computed = result.compute(scheduler=scheduler, num_workers=2)
     np.testing.assert_array_equal(computed, aproarray.propagate_labels(image, seeds))
+
+
+def test_statistics_of_many_chunks_are_added_up_in_groups():
+    image, seeds = picture((18 * 60, 5), 2), seeds_for((18 * 60, 5), 2)
+    result = aproarray.propagate_labels(da.from_array(image, chunks=(60, 5, 3)), seeds)
+    np.testing.assert_array_equal(result.compute(), aproarray.propagate_labels(image, seeds))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_an_image_without_pixels_that_take_part_keeps_its_labels(dtype):
+    image, seeds = picture((70, 120), 0).astype(dtype), seeds_for((70, 120), 0)
+    mask = np.zeros((70, 120), bool)
+    with pytest.warns(UserWarning, match="no seed"):
+        expected = aproarray.propagate_labels(image, seeds, mask=mask)
+    result = aproarray.propagate_labels(da.from_array(image, chunks=(70, 60, 3)), seeds, mask=mask)
+    np.testing.assert_array_equal(result.compute(), expected)
+    np.testing.assert_array_equal(expected, seeds)
+
+
+def test_images_without_pixels_have_no_labels():
+    empty = da.zeros((0, 50, 3), np.uint8, chunks=30)
+    result = aproarray.propagate_labels(empty, np.zeros((0, 50), np.int32))
+    assert result.shape == result.compute().shape == (0, 50)
+    assert result.dtype == np.int32
+
+
+def test_a_channel_of_its_own_scale_is_no_outlier():
+    image, seeds = picture((120, 130), 4)[..., :2].astype("u2"), seeds_for((120, 130), 4)
+    image[..., 1] = np.where(image[..., 0] > 160, 60_000, 0)  # more than one pixel in ten
+    result = aproarray.propagate_labels(da.from_array(image, chunks=(60, 65, 2)), seeds)
+    np.testing.assert_array_equal(result.compute(), aproarray.propagate_labels(image, seeds))

@@ -99,3 +99,18 @@ def test_arguments_are_checked():
     outliers[3:6, 3:6] = 60000
     with pytest.raises(ValueError, match=r"image has outliers.* pass zeta"):
         aproarray.affinity_map(da.from_array(outliers, chunks=20), (0, 0)).compute()
+    with pytest.raises(ValueError, match=r"\(30, 40, 3\) has more than 1 spatial axes .* not a batch"):
+        aproarray.affinity_map(image, (0,), spatial_ndim=1)
+
+
+@pytest.mark.parametrize("mask", [None, np.ones((30, 40), bool)])
+def test_scores_that_are_not_finite_name_the_chunk(mask):
+    image, scores = da.from_array(picture((30, 40)), chunks=(15, 20, 3)), np.zeros((30, 40, 2))
+    scores[20, 30, 1] = np.nan
+    with pytest.raises(ValueError, match=r"in chunk \(1, 1\).* finite|finite.* chunk \(1, 1\)"):
+        aproarray.refine(image, scores, iterations=1, mask=mask).compute()
+
+
+def test_images_without_pixels_have_scores_of_their_shape():
+    result = aproarray.refine(da.zeros((0, 40, 3), np.uint8, chunks=20), np.zeros((0, 40, 2), np.float16))
+    assert result.shape == result.compute().shape == (0, 40, 2)

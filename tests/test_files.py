@@ -1,8 +1,10 @@
 """Reading pictures and arrays as people see them, and writing them whole or not at all."""
 
 import errno
+import io
 import os
 import stat
+import threading
 
 import numpy as np
 import pytest
@@ -92,6 +94,40 @@ def test_alpha_of_pictures(mode, rgb, tmp_path):
     assert np.array_equal(raster.alpha, rgb[..., 0])
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCbCr"])
+def test_other_modes_of_pictures(mode, rgb, tmp_path):
+    """One colour of a grey or RGB picture may be transparent; other spaces are turned into RGB."""
+    picture = Image.fromarray(rgb).convert(mode)
+    path = tmp_path / ("picture.png" if mode in ("L", "RGB") else "picture.jpg")
+    hidden = picture.getpixel((3, 4))
+    picture.save(path, **({"transparency": hidden} if mode in ("L", "RGB") else {}))
+    raster = _files.read(path)
+    assert raster.values.shape == ((20, 30) if mode == "L" else (20, 30, 3))
+    if mode in ("L", "RGB"):
+        values = np.asarray(picture)
+        same = values == hidden if mode == "L" else (values == hidden).all(-1)
+        assert np.array_equal(raster.values, values)
+        assert np.array_equal(raster.alpha, np.where(same, 0, 255))
+
+
+def test_palettes_with_several_degrees_of_transparency(tmp_path):
+    picture = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
+    picture.putpalette(list(range(36)))
+    picture.save(tmp_path / "p.png", transparency=bytes([0, 7, 255]))
+    palette = _files.read(tmp_path / "p.png").palette
+    assert palette[:4, 3].tolist() == [0, 7, 255, 255]
+    assert palette[11, :3].tolist() == [33, 34, 35]
+
+
+def test_masks_in_colour_and_in_bands(rgb, tmp_path):
+    inside = np.zeros((20, 30), bool)
+    inside[3:9, 4:20] = True
+    coloured = np.where(inside[..., None], np.maximum(rgb, 1), 0).astype(np.uint8)
+    coloured[5, 5] = 0, 0, 9
+    Image.fromarray(coloured).save(tmp_path / "mask.png")
+    assert np.array_equal(_files.read_mask(tmp_path / "mask.png", (20, 30)), inside)
+
+
 def test_volumes_and_arrays_without_axes(tmp_path):
     volume = np.random.default_rng(0).integers(0, 255, (4, 20, 30), np.uint8)
     tifffile.imwrite(tmp_path / "v.tif", volume, photometric="minisblack", metadata={"axes": "ZYX"})
@@ -115,6 +151,11 @@ def test_nodata_of_gdal(dtype, tmp_path):
     if dtype == "uint8":
         expected = expected & (image != 0)
     assert np.array_equal(valid, np.broadcast_to(expected, (20, 30)))
+
+
+def test_nodata_that_is_no_number_is_none(rgb, tmp_path):
+    tifffile.imwrite(tmp_path / "n.tif", rgb[..., 0], extratags=[(42113, 2, 5, "none", True)])
+    assert _files.read(tmp_path / "n.tif").nodata is None
 
 
 def test_nodata_is_that_of_all_bands(rgb):
@@ -194,6 +235,24 @@ def test_bands_that_pillow_leaves_out_are_not_lost(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", without_codec)
     with pytest.raises(_files.FileError, match=r"bands.tif cannot be read: .*: pip install imagecodecs"):
+        _files.read(path)
+
+
+@pytest.mark.parametrize("kind", ["no picture to pillow", "several pages", "another fault"])
+def test_what_neither_library_reads_names_the_package(kind, rgb, tmp_path, monkeypatch):
+    path = tmp_path / "coded.tif"
+    if kind == "several pages":
+        tifffile.imwrite(path, np.stack([rgb, rgb]), photometric="rgb")
+    else:
+        tifffile.imwrite(path, rgb[..., 0].astype(np.float16 if kind == "no picture to pillow" else np.uint8))
+    missing = "bits do not fit" if kind == "another fault" else "requires the 'imagecodecs' package"
+
+    def without_codec(self, *_arguments, **_options):
+        raise ValueError(missing)
+
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", without_codec)
+    said = missing if kind == "another fault" else r"cannot be read: .*imagecodecs.*: pip install imagecodecs"
+    with pytest.raises(_files.FileError, match=said):
         _files.read(path)
 
 
@@ -283,3 +342,31 @@ def test_nifti(tmp_path):
     assert np.array_equal(labels.affine, affine)
     assert np.array_equal(np.asanyarray(labels.dataobj), volume % 3)
     assert _files.stem(tmp_path / "v.nii.gz") == "v"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes are files on POSIX alone")
+def test_a_pipe_is_written_to_as_it_is(rgb, tmp_path):
+    path, received = tmp_path / "pipe.npy", []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: received.append(path.read_bytes()))
+    reader.start()
+    _files.write(path, rgb)
+    reader.join(60)
+    assert np.array_equal(np.load(io.BytesIO(received[0])), rgb)
+    assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_folder_is_written_whole_or_not(tmp_path):
+    path = tmp_path / "out.zarr"
+    _files.write_folder(path, lambda folder: (folder / "old").write_text("1"))
+
+    def full(folder):
+        (folder / "new").write_text("2")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(_files.FileError, match=r"out\.zarr cannot be written: No space left"):
+        _files.write_folder(path, full)
+    assert [file.name for file in path.iterdir()] == ["old"]
+    assert [file.name for file in tmp_path.iterdir()] == ["out.zarr"]
+    _files.write_folder(path, lambda folder: (folder / "new").write_text("2"))
+    assert [file.name for file in path.iterdir()] == ["new"]

@@ -87,6 +87,21 @@ def test_the_object_of_a_pixel_lights_up(drawn, name, inside, outside):
     assert 0.0001 < (near > 0.3).mean() < 0.05
 
 
+def test_a_sum_of_steps_is_no_nearer_than_the_largest(drawn):
+    import aproarray
+
+    script = drawn("affinity")
+    image, pixel = script["photographs"]["chelsea"] / 255, script["pixels"]["chelsea"]
+    filtered = script["by_tree_filter"](image, pixel, zeta=0.1)
+    largest = aproarray.mst(image).affinity(pixel, 0.1)
+    assert filtered[pixel] == largest[pixel] == 1
+    assert (filtered <= largest + 1e-5).all()
+    assert (filtered < 0.5 * largest).mean() > 0.01
+    window = script["maps"]["chelsea", "window of full size"]
+    assert window[pixel] == 1
+    assert window.min() >= 0
+
+
 def test_grains_come_apart(drawn):
     results = drawn("volume")
     assert np.mean([iou(results["labels"] == k, results["truth"] == k) for k in range(1, 32)]) > 0.9

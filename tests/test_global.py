@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import itertools
 import math
 
 import numpy as np
@@ -153,9 +154,12 @@ def test_moves_are_those_of_the_cartesian_tree(n_gaps, line, dtype):
         takes_left = place > 0 and keys[place - 1] < key
         takes_right = place + 1 < n_gaps and keys[place + 1] < key
         expected.append(takes_left | joins_left << 1 | takes_right << 2 | (not joins_left) << 3)
-    for sweeps in (_sweep, _processor.sweeps):
-        moves = np.empty(n_gaps, np.uint8)
-        sweeps.line_moves(gaps, moves)
+    for sweeps, parts in itertools.product((_sweep, _processor.sweeps), (1, 3)):
+        moves, left = np.empty(n_gaps, np.uint8), np.empty(n_gaps, np.intp)
+        bounds = [n_gaps * part // parts for part in range(parts + 1)]
+        counts = [sweeps.find_moves(gaps, moves, left, *pair) for pair in itertools.pairwise(bounds)]
+        ranges = np.array([(first, first + count) for first, count in zip(bounds, counts, strict=False)])
+        sweeps.close_moves(gaps, moves, left, ranges)
         np.testing.assert_array_equal(moves, expected)
 
 

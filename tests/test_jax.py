@@ -324,10 +324,12 @@ def test_numbers_are_looked_at_when_the_call_runs():
     twice = tree._replace(order=tree.order.at[0, 0].set(tree.order[0, 1]))
     far = tree._replace(gap_edges=tree.gap_edges.at[0].set(1000))
     circle = tree._replace(gap_edges=tree.gap_edges.at[0].set(tree.gap_edges[1]))
+    half = tree._replace(gap_edges=tree.gap_edges.at[0, 1].set(-1))
     cases = [
         (lambda: ours.mst(image * np.nan), "image must be finite"),
         (lambda: ours.global_propagate(values, twice, zeta=1), "order must hold each of 42 pixels once"),
         (lambda: ours.tree_filter(values, far, zeta=1), "gap_edges must be of 42 pixels"),
+        (lambda: ours.tree_filter(values, half, zeta=1), "-1 at both ends or at none, got edges with one"),
         (lambda: ours.global_propagate(values, circle, zeta=1, features=image), "close a circle"),
         (lambda: ours.global_propagate(values, tree, zeta=jnp.asarray(-1.0)), "zeta must be above 0"),
         (lambda: ours.local_propagate(values, image, zeta=jnp.asarray(0.0)), "zeta must be above 0"),
@@ -349,6 +351,15 @@ def test_what_has_no_derivative_says_so():
 
     with pytest.raises(NotImplementedError, match="second order are not implemented"):
         jax.grad(lambda x: jax.grad(loss)(x).sum())(values)
+
+
+def test_trees_of_many_pixels_need_64_bits():
+    """Told from the shape alone, before there is an image."""
+    if jax.config.jax_enable_x64:
+        pytest.skip("JAX has 64 bits here")
+    image = jax.ShapeDtypeStruct((1 << 16, 1 << 16), np.float32)
+    with pytest.raises(ValueError, match="trees of 4294967296 pixels have 64-bit numbers of pixels: call"):
+        jax.eval_shape(ours.mst, image)
 
 
 def test_another_device_is_an_error():

@@ -264,7 +264,8 @@ def test_labels_where_forests_disagree_by_definition(seed, ndim, spaced):
         got = [
             cpu.settle(
                 [one.reshape(-1).astype(np.int32) for one in maps], labels.reshape(-1),
-                features.reshape(-1, 2), shape, spacing, (1.5, 1.3, 1.2), strength, workers,
+                cpu.Pixels(features.reshape(-1, 2), shape, (0,) * ndim, spacing), (1.5, 1.3, 1.2), strength,
+                workers,
             )
             for workers in (1, 3)
         ]  # fmt: skip
@@ -286,7 +287,8 @@ def test_vector_code_settles_the_same_labels(channels, ndim, monkeypatch):
     results = []
     for name in ("_settle", "_settle_avx2"):
         monkeypatch.setattr(_processor, "settling", importlib.import_module(f"aproarray.cpu.{name}"))
-        results.append(cpu.settle(maps, seeds, features, shape, None, (1.5, 1.3, 1.3), 12.0, 1))
+        pixels = cpu.Pixels(features, shape, (0,) * ndim, None)
+        results.append(cpu.settle(maps, seeds, pixels, (1.5, 1.3, 1.3), 12.0, 1))
     assert np.array_equal(*results)
     assert (results[0] != maps[0]).any()
 

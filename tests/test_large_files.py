@@ -10,15 +10,8 @@ import tifffile
 import zarr
 
 import aproarray
-from aproarray import _large_files, cpu
+from aproarray import _large_files
 from aproarray.__main__ import main
-from aproarray.chunked._labels import agreed
-
-
-@pytest.fixture(autouse=True)
-def settled_by_two(monkeypatch):
-    """Let the labels in memory be settled as those of chunks are, where reliefs bring several."""
-    monkeypatch.setattr(cpu, "settle", lambda maps, *_: agreed(maps))
 
 
 def scene(shape=(150, 170)):

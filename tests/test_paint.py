@@ -219,3 +219,82 @@ def test_arrays_of_numbers(dtype, tmp_path):
         array[0, 1] = 2
         np.save(tmp_path / "array.npy", array)
         assert _paint.strokes(_files.read(tmp_path / "array.npy")).numbers[0, :2].tolist() == [0, 2]
+
+
+def raster(values, **about):
+    return _files.Raster("strokes.npy", values, about.pop("channels", None), **about)
+
+
+@pytest.mark.parametrize(
+    ("values", "about", "unlabelled", "said"),
+    [
+        (np.zeros((0, 6), np.uint8), {}, None, r"of shape \(0, 6\) holds no pixels"),
+        (
+            np.zeros((5, 6, 2), np.uint8),
+            {"channels": True},
+            None,
+            "expected a number for each pixel, or 8-bit",
+        ),
+        (np.zeros((5, 6, 3), np.uint16), {"channels": True}, None, "dtype uint16 holds no labels"),
+        (np.zeros((5, 6), complex), {}, None, "of dtype complex128 must hold integers"),
+        (np.zeros((5, 6), np.int16), {}, (0, 0, 0), "holds numbers: --unlabelled must be a number"),
+        (np.full((5, 6), 2**63, np.uint64), {}, 7, "labels above 2\\^63 - 2, .* --unlabelled 7"),
+        (np.eye(6, dtype=np.uint8)[..., None] * (9, 0, 0), {"channels": True}, 3, "must be a colour such as"),
+    ],
+    ids=["empty", "two channels", "16 bits", "complex", "a colour", "large", "a number"],
+)
+def test_what_holds_no_labels_says_so(values, about, unlabelled, said):
+    if values.ndim == 3:
+        values = values.astype(np.uint16 if values.dtype == np.uint16 else np.uint8)
+    with pytest.raises(_files.FileError, match=said):
+        _paint.strokes(raster(values, **about), unlabelled=unlabelled)
+
+
+def test_too_many_colours_are_listed():
+    every = np.arange(1, 20001)  # one is taken for the background
+    values = np.stack([every >> 16, every >> 8 & 255, every & 255], -1).astype(np.uint8).reshape(100, 200, 3)
+    with pytest.raises(_files.FileError, match=r"strokes\.npy has 19999 colours, expected a class each"):
+        _paint.strokes(raster(values, channels=True))
+    few = np.zeros((100, 200, 3), np.uint8)  # each fills a square, more than there are labels
+    steps = np.array(
+        [(r, g, b) for r in range(0, 256, 36) for g in range(0, 256, 36) for b in range(0, 256, 36)]
+    )
+    for at, colour in enumerate(steps[1:301]):
+        row, column = divmod(at, 40)
+        few[4 + 5 * row : 7 + 5 * row, 1 + 5 * column : 4 + 5 * column] = colour
+    with pytest.raises(_files.FileError, match="has 300 colours, expected a class each"):
+        _paint.strokes(raster(few, channels=True))
+
+
+def test_numbers_that_come_as_colours():
+    """One channel, grey RGB, RGBA of an array, and palettes of grey levels."""
+    numbers = np.zeros((9, 12), np.uint8)
+    numbers[2, 2:6], numbers[5, 2:6] = 1, 7
+    for values, about in (
+        (numbers[..., None], {"channels": True}),
+        (np.repeat(numbers[..., None], 3, -1), {"channels": True}),
+        (np.repeat(numbers[..., None], 3, -1), {}),
+        (numbers, {"palette": np.repeat(np.arange(256, dtype=np.uint8)[:, None], 4, 1) | (0, 0, 0, 255)}),
+    ):
+        if "palette" in about:
+            about["palette"] = about["palette"].astype(np.uint8)
+        assert np.array_equal(_paint.strokes(raster(values, **about)).numbers, numbers)
+    hidden = np.dstack(
+        [np.repeat(numbers[..., None], 3, -1), np.where(numbers == 7, 0, 255).astype(np.uint8)]
+    )
+    assert np.array_equal(_paint.strokes(raster(hidden)).numbers, np.where(numbers == 7, 0, numbers))
+    with_nodata = raster(np.where(numbers == 0, np.int16(-1), numbers), nodata=-1.0)
+    found = _paint.strokes(with_nodata)
+    assert found.unlabelled == -1
+    assert np.array_equal(found.numbers > 0, numbers > 0)
+    indexed = raster(numbers, palette=np.tile(np.uint8([9, 0, 0, 255]), (256, 1)))
+    assert np.array_equal(_paint.strokes(indexed, unlabelled=0).numbers, numbers)
+
+
+def test_overlays_of_any_channels():
+    labels = np.ones((6, 8), np.uint8)
+    grey = np.arange(48.0).reshape(6, 8)
+    expected = _paint.overlay(grey, labels, None, None)
+    assert np.array_equal(_paint.overlay(np.stack([grey, grey], -1), labels, None, None), expected)
+    with pytest.raises(ValueError, match="an overlay needs a 2-D image"):
+        _paint.overlay(np.zeros((2, 6, 8)), np.ones((2, 6, 8), int), None, None)

@@ -133,3 +133,19 @@ def test_largest_gap_of_the_line_is_the_minimax_distance(picture):
     d = reference.minimax_distances(edges, weights, picture.n_nodes)
     for first, last in itertools.combinations(range(picture.n_nodes), 2):
         assert d[order[first], order[last]] == gaps[first:last].max()
+
+
+def test_algorithm_1_compresses_deep_paths():
+    """Of components of equal size, whose roots lie one step deeper with every merge."""
+    n, edges, weights = 32, [], []
+    for level in range(5):
+        half = 1 << level
+        for start in range(0, n, 2 * half):
+            edges.append((start + half - 1, start + 2 * half - 1))
+            weights.append(level + 1.0)
+    phi = np.random.default_rng(0).random(n)
+    matrix = reference.global_propagate(
+        phi[:, None], reference.minimax_distances(np.array(edges), np.array(weights), n), 2.0
+    )
+    steps = reference.algorithm_1(np.array(edges), np.array(weights), phi, 2.0)
+    np.testing.assert_allclose(steps, matrix[:, 0], rtol=1e-12)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 import aproarray
 from aproarray import _relief, affinity_map, cpu, local_propagate, mst, propagate_labels, refine, related
@@ -332,3 +333,124 @@ def test_rows_are_split_over_threads_without_a_change():
     steps = [(4, 0.25), (4, 0.2)]
     assert np.array_equal(cpu.smooth(image, steps, 3), cpu.smooth(image, steps, 1))
     assert np.array_equal(cpu.gradient(image, None, None, 3), cpu.gradient(image, None, None, 1))
+
+
+@pytest.mark.parametrize("volume", [False, True])
+def test_outliers_within_a_mask(volume):
+    """Hot pixels change no label but near themselves, and pixels outside of the mask none at all."""
+    rng = np.random.default_rng(0)
+    shape = (12, 30, 40) if volume else (60, 80)
+    image = np.where(np.arange(shape[-1]) < shape[-1] // 2, 100.0, 160) + 4 * rng.standard_normal(shape)
+    mask = np.ones(shape, bool)
+    mask[..., :6, :] = False
+    seeds = np.zeros(shape, int)
+    seeds[..., 20, 5], seeds[..., 20, -5] = 1, 2
+    expected = propagate_labels(image, seeds, mask=mask)
+    hot = image.copy()
+    hot.flat[rng.integers(0, image.size, image.size // 400)] = 60000
+    found = propagate_labels(hot, seeds, mask=mask)
+    assert (found != expected).mean() < 0.02
+    hot[~mask] = rng.choice([-9999, 1e9], (~mask).sum())
+    assert np.array_equal(propagate_labels(hot, seeds, mask=mask), found)
+
+
+def test_outliers_of_which_none_is_far_from_another():
+    """The mean gradient is that of all pixels, where all are near an outlier."""
+    image = np.zeros((7, 6))
+    image[:, 3:] = 1
+    image[3, 3] = 1000
+    seeds = np.zeros((7, 6), int)
+    seeds[1, 1], seeds[5, 4] = 1, 2
+    found = propagate_labels(image, seeds)
+    assert (found[:, 3:] == 2).all()
+    assert (found[:, :2] == 1).all()
+
+
+def test_a_few_pixels_of_their_own_level_are_no_outliers():
+    """Neither a dot on a plain image, nor one of so few pixels that none may be left out."""
+    for n, level in ((10_000, 7), (15, 1000)):
+        image = np.zeros(n)
+        image[: max(n // 30, 1)] = level
+        stretched, outliers = _relief.stretched(image.reshape(-1, 1, 1), None)
+        assert outliers is None
+        assert np.array_equal(stretched.ravel(), (image > 0).astype(np.float32))
+
+
+def test_a_channel_of_its_own_scale_is_no_outlier():
+    image = np.random.default_rng(0).random((40, 50))
+    image[:, :6] = 1000 + image[:, :6]  # one pixel in eight
+    for one in (image, image.T, -image):
+        _, outliers = _relief.stretched(one[..., None], None)
+        assert outliers is None
+
+
+def discs(ndim, sigma, noise=0.0, n_along=4):
+    """Return a grey image of bright balls of radius 6, one in each 20 pixels, blurred, and a seed for each."""
+    shape = (20 * n_along,) * ndim
+    axes = np.meshgrid(*(np.arange(extent) % 20 - 10 for extent in shape), indexing="ij")
+    image = ndimage.gaussian_filter((sum(axis**2 for axis in axes) < 36).astype(np.float32), sigma)
+    image += np.float32(noise) * np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    seeds = np.zeros(shape, int)
+    seeds[(slice(10, None, 20),) * ndim] = np.arange(1, n_along**ndim + 1).reshape((n_along,) * ndim)
+    seeds[(0,) * ndim] = n_along**ndim + 1
+    return image, seeds
+
+
+def is_clean(image, mask=None, outliers=None):
+    gradients = _relief.scales(_relief.smoothed(image[..., None], 1, mask), mask, None, 1)
+    return _relief.is_clean(*_relief.square_sums(gradients, mask, outliers))
+
+
+@pytest.mark.parametrize("sigma", [0.0, 2.0])
+def test_an_image_is_clean_that_has_edges_alone(sigma):
+    assert is_clean(discs(2, sigma)[0])
+    assert is_clean(1000 * discs(2, sigma)[0])
+    assert not is_clean(discs(2, sigma, noise=0.3)[0])
+    assert not is_clean(np.zeros((5, 6), np.float32))
+
+
+def test_what_takes_no_part_and_outliers_do_not_make_it_less_clean():
+    image, mask = discs(2, 2.0)[0], np.ones((80, 80), bool)
+    image[:, 60:] = 3 * np.random.default_rng(0).random((80, 20))
+    mask[:, 60:] = False
+    assert not is_clean(image)
+    assert is_clean(image, mask=mask)
+    assert is_clean(image, outliers=~mask)
+    assert not is_clean(image, outliers=np.ones_like(mask))  # nothing is known
+
+
+@pytest.mark.parametrize(
+    ("image", "seeds", "finest_leads"),
+    [
+        (*discs(2, 2.0), True),
+        (*discs(2, 2.0, noise=0.3), False),
+        (discs(2, 2.0)[0], np.diag(1 + np.arange(80) % 2), True),
+        (discs(2, 2.0, n_along=8)[0], np.diag(1 + np.arange(160) % 2), False),  # no small object
+        (*discs(3, 0.0, n_along=2), True),
+        (discs(3, 0.0, n_along=2, noise=0.3)[0][:1], discs(3, 0.0, n_along=2)[1][:1], False),  # no depth
+    ],
+)
+def test_the_finest_forest_leads_in_volumes_and_for_small_objects_in_clean_images(
+    monkeypatch, image, seeds, finest_leads
+):
+    asked, settle = [], cpu.settle
+
+    def listening(*arguments):
+        asked.append(arguments[3])
+        return settle(*arguments)
+
+    monkeypatch.setattr(cpu, "settle", listening)
+    propagate_labels(image, seeds)
+    propagate_labels(image, seeds, edges=image + np.linspace(0, 1, image.shape[-1]))
+    (middle, finest, coarsest), beside_edges = asked
+    assert (finest > middle + coarsest) == finest_leads
+    assert beside_edges[1] < beside_edges[0] + beside_edges[2]
+
+
+def test_scales_are_finer_in_volumes():
+    plane = np.zeros((1, 40, 8, 1), np.float32)
+    plane[:, 18:22] = 1
+    for shape, farthest in (((1, 40, 8), 6), ((8, 40, 8), 3)):  # from the plane, at the coarsest scale
+        gradients = _relief.scales(np.broadcast_to(plane, (*shape, 1)).copy(), None, None, 1)
+        reached = np.flatnonzero(gradients[2, 0, :, 0])
+        assert (17 - reached.min(), reached.max() - 22) == (farthest, farthest)

@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,26 @@ def test_the_switcher_knows_this_version(conf):
     assert [entry.get("preferred", False) for entry in versions].count(True) == 1
     for entry in versions:
         assert re.fullmatch(r"(https://.*)?/[\w.]+/", entry["url"])
+
+
+def test_contributing_lists_the_public_modules():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    listed = re.search(r"\*Public\* are the names in `__all__` of (.*?), their parameters", text, re.S)[1]
+    modules = re.findall(r"`(aproarray[\w.]*)`", listed)
+    assert sorted(modules) == sorted({name.rpartition(".")[0] for name in public_names()})
+
+
+def test_extras_are_those_of_the_package():
+    extras = set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+            "optional-dependencies"
+        ]
+    )
+    pages = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *ROOT.glob(".github/workflows/*"), ROOT / ".ci" / "run"]
+    named = {
+        extra
+        for page in [*pages, *PACKAGE.rglob("*.py"), *(ROOT / "tests").glob("*.py")]
+        for found in re.findall(r"(?:\.|aproarray)\[([a-z0-9,]+)\]'", page.read_text(encoding="utf-8"))
+        for extra in found.split(",")
+    }
+    assert {"test", "torch", "coverage"} < named <= extras

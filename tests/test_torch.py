@@ -894,3 +894,10 @@ def test_differences_of_large_integers_are_exact(first, dtype):
     small = torch.tensor([[[0.0, 1.0, 3.0]]], dtype=torch.float64)
     by_window = [local_propagate(values, x, zeta=2.0, kernel_size=3, iterations=1) for x in (image, small)]
     torch.testing.assert_close(*by_window, rtol=0, atol=0)
+
+
+def test_image_index_needs_a_batch():
+    with pytest.raises(
+        ValueError, match=r"image_index needs a batch of images, got one of shape \(2, 4, 5\)"
+    ):
+        local_propagate(torch.rand(3, 1, 4, 5), torch.rand(2, 4, 5), image_index=torch.zeros(3).long())

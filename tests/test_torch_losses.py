@@ -76,7 +76,7 @@ def test_apro_loss_of_unlabelled_pixels():
     cascade = AffinityPropagation("local-global", SMALL.global_propagation, SMALL.local_propagation)
     y = SMALL.global_propagation(by_window, tree)
     assert number(apro_loss(CLASSES, IMAGE, REGION, propagation=cascade)) == pytest.approx(
-        absolute_difference(y, p, REGION)
+        0.3 * absolute_difference(y, p, REGION)
     )
 
 
@@ -92,16 +92,55 @@ def test_apro_loss_of_boxes():
     )
     loss = apro_loss(INSTANCES, IMAGE, BOXES, propagation=SMALL, per_instance=True, image_index=INDEX)
     assert number(loss) == pytest.approx(expected)
+    published = apro_loss(
+        INSTANCES, IMAGE, BOXES, propagation=SMALL, per_instance=True, image_index=INDEX,
+        weights=(1.0, 1.0), constant_targets=True,
+    )  # fmt: skip
+    assert torch.equal(*(torch.autograd.grad(each, INSTANCES)[0] for each in (loss, published)))
 
 
-def test_targets_of_apro_loss_are_constants():
+def test_targets_of_apro_loss_have_gradients_by_values_alone():
     loss = apro_loss(CLASSES, IMAGE, REGION, propagation=SMALL)
     (gradient,) = torch.autograd.grad(loss, CLASSES)
-    signs = sum(torch.sign(CLASSES - y) for y in SMALL(CLASSES.detach(), IMAGE))
+    tree = mst(IMAGE)
+    first = global_propagate(CLASSES, tree, zeta=0.3)
+    targets = (
+        global_propagate(first, tree, zeta=0.2, features=first.detach()),
+        SMALL.local_propagation(CLASSES, IMAGE),
+    )
+    expected = sum(0.3 * ((y - CLASSES).abs() * REGION).sum() / REGION.sum() for y in targets)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, CLASSES)[0])
+    # No class grows or shrinks as a whole: the term moves shares from pixel to pixel.
+    everywhere = torch.ones_like(REGION)
+    (gradient,) = torch.autograd.grad(apro_loss(CLASSES, IMAGE, everywhere, propagation=SMALL), CLASSES)
+    assert gradient.sum((2, 3)).abs().max() < 1e-12
+    assert gradient.abs().max() > 1e-3
+
+
+def test_constant_targets_of_apro_loss():
+    loss = apro_loss(CLASSES, IMAGE, REGION, propagation=SMALL, constant_targets=True, weights=(1.0, 0.5))
+    (gradient,) = torch.autograd.grad(loss, CLASSES)
+    targets = SMALL(CLASSES.detach(), IMAGE)
+    signs = sum(w * torch.sign(CLASSES - y) for w, y in zip((1.0, 0.5), targets, strict=True))
     torch.testing.assert_close(gradient, signs * REGION / REGION.sum())
 
 
-def test_the_published_options_are_the_defaults():
+@pytest.mark.parametrize("mode", AffinityPropagation.MODES)
+def test_apro_loss_trains_no_scales(mode):
+    learned = AffinityPropagation(
+        mode, GlobalPropagation(0.3, feature_zeta=0.2, learnable=True), LocalPropagation(0.4, learnable=True)
+    ).double()
+    constant = AffinityPropagation(mode, GlobalPropagation(0.3, feature_zeta=0.2), LocalPropagation(0.4))
+    losses = [apro_loss(CLASSES, IMAGE, REGION, propagation=module) for module in (learned, constant)]
+    torch.testing.assert_close(*losses)
+    gradients = (torch.autograd.grad(loss, CLASSES, retain_graph=True)[0] for loss in losses)
+    torch.testing.assert_close(*gradients)
+    with pytest.raises(RuntimeError, match="not have been used"):
+        torch.autograd.grad(losses[0], list(learned.parameters()))
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": (1.0, 1.0), "constant_targets": True}])
+def test_the_published_scales_are_the_defaults(options):
     p, image = CLASSES.detach(), 3 * IMAGE
     tree = mst(image)
     first = global_propagate(p, tree, zeta=0.01)
@@ -110,7 +149,8 @@ def test_the_published_options_are_the_defaults():
         local_propagate(p, image, zeta=0.15, kernel_size=5, iterations=20),
     )
     expected = sum(absolute_difference(y, p, REGION) for y in targets)
-    assert number(apro_loss(CLASSES, image, REGION)) == pytest.approx(expected)
+    weight = 1.0 if options else 0.3
+    assert number(apro_loss(CLASSES, image, REGION, **options)) == pytest.approx(weight * expected)
 
 
 def dice(a, b):
@@ -454,6 +494,7 @@ def test_nan_is_not_hidden():
             lambda: apro_loss(CLASSES, IMAGE, REGION, propagation=GlobalPropagation()),
         ),
         ("weights must be two numbers", lambda: apro_loss(CLASSES, IMAGE, REGION, weights=1.0)),
+        ("constant_targets must be", lambda: apro_loss(CLASSES, IMAGE, REGION, constant_targets=1)),
         ("logits must be floating point", lambda: partial_cross_entropy(REGION.long(), REGION[:, 0].long())),
         ("labels must be integers, got torch.float64", lambda: partial_cross_entropy(CLASSES, IMAGE[:, 0])),
     ],

@@ -292,6 +292,35 @@ def test_losses_of_nothing_are_zero():
                 kappa=0,
             ),
         ),
+        (
+            ValueError,
+            "co-occurrence needs the tags of the images, got none",
+            lambda: segment_relationship(*[segment_prototypes(EMBEDDINGS, SEGMENTS)[0]] * 2, "cooccurrence"),
+        ),
+        (
+            ValueError,
+            r"expected positive and negative \(S, 3\), got \(1, 2\) and \(1, 3\)",
+            lambda: segment_contrastive_loss(
+                torch.ones(1, 2),
+                torch.zeros(1).long(),
+                torch.ones(3, 2),
+                torch.ones(1, 2) > 0,
+                torch.ones(1, 3) > 0,
+                kappa=1,
+            ),
+        ),
+        (
+            ValueError,
+            r"expected embeddings \(P, 2\) and own \(P,\), got \(1, 3\) and \(1,\)",
+            lambda: segment_contrastive_loss(
+                torch.ones(1, 3),
+                torch.zeros(1).long(),
+                torch.ones(3, 2),
+                torch.ones(1, 3) > 0,
+                torch.ones(1, 3) > 0,
+                kappa=1,
+            ),
+        ),
         (ValueError, "batches must be at least 1", lambda: SegmentBank(0)),
     ],
 )

@@ -15,6 +15,7 @@ from PIL import Image  # noqa: E402
 from aproarray.torch import mst  # noqa: E402
 
 made = pytest.importorskip("scenes", reason="needs a checkout: run from the repository")
+results_of = pytest.importorskip("results", reason="needs a checkout: run from the repository")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,8 @@ def test_quick_mode(example, tmp_path, capsys):
 def test_every_loss_takes_boxes(example, scenes):
     told = made.annotate(scenes.masks, "boxes", seed=0)
     scores = torch.randn(12, 4, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    losses = {name: example.loss(scores, scenes, told, term, 1.0) for name, term in example.METHODS.items()}
+    methods = example.METHODS | example.TRIALS
+    losses = {name: example.loss(scores, scenes, told, method, 1.0) for name, method in methods.items()}
     for name, loss in losses.items():
         (gradient,) = torch.autograd.grad(loss, scores, retain_graph=True)
         assert torch.isfinite(gradient).all()
@@ -156,6 +158,12 @@ def test_a_stopped_table_goes_on(example, folder, tmp_path, capsys, monkeypatch)
     assert anew == runs
     with pytest.raises(SystemExit, match="other settings: steps 1, now 2"):
         example.main([*arguments, "--steps", "2"])
+    first, second = (results_of.Results(tmp_path / "shared.json", {"steps": 1}) for _ in range(2))
+    first.add({"seed": 0}, {"value": 1})
+    second.add({"seed": 1}, {"value": 2})
+    first.add({"seed": 0}, {"value": 3})
+    assert second.get({"seed": 0}) == {"seed": 0, "value": 3}
+    assert [run["value"] for run in first.runs] == [2, 3]
     results.write_text("[]")
     with pytest.raises(SystemExit, match="no file of results"):
         example.main(arguments)

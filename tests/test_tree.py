@@ -562,3 +562,11 @@ def test_minimax_is_an_ultrametric(picture):
     np.testing.assert_array_equal(d, d.T)
     for i, j in itertools.combinations(range(picture.n_nodes), 2):
         assert (d[i, j] <= np.maximum(d[i], d[j])).all()
+
+
+def test_places_that_do_not_fit_each_other_say_so():
+    tree = aproarray.mst(np.zeros((4, 5)))
+    with pytest.raises(ValueError, match=r"i and j must be broadcast together, got shapes \(2,\) and \(3,\)"):
+        tree.minimax([0, 1], [0, 1, 2])
+    with pytest.raises(ValueError, match=r"coordinates of i must be broadcast .*, got \(2,\), \(3,\)"):
+        tree.minimax(([0, 1], [0, 1, 2]), 0)

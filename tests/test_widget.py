@@ -212,6 +212,8 @@ def test_strokes_outside_of_the_image_or_its_mask_are_none():
     browser.paint(2, [20, 45], [20, 99])
     assert widget.strokes[20, 49] == 2
     assert np.array_equal(widget.labels != 0, mask)
+    widget.strokes = np.ones(SHAPE, int)
+    assert np.array_equal(widget.strokes, mask)
 
 
 @pytest.mark.parametrize("layout", ["grey", "first", "floats", "bands", "bool", "bytes swapped"])

@@ -265,8 +265,12 @@ def chunk_labels(
     own: Border | None,
     heaviest: float,
     box: Box,
-) -> NDArray[np.int64]:
-    """Return the labels of a chunk's pixels, 0 where there is none, from the arrivals at its border."""
+    values: Array,
+) -> NDArray[np.int32]:
+    """Return the labels of a chunk's pixels, from the arrivals at its border.
+
+    Label k is values[k - 1], ascending. 0: there is none.
+    """
     sources, border = _seeds(labels, takes_part, box)
     if own is not None:
         reached = own.arrivals >= 0
@@ -274,5 +278,6 @@ def chunk_labels(
         table, (inner, outer) = _together([border, own._replace(arrivals=own.arrivals[reached])])
         sources, border = np.concatenate([sources, pixels]), Border(table, np.concatenate([inner, outer]))
     found = _flooded(relief, ~takes_part, heaviest, sources, border)
-    brought = np.append(found.table.labels(), 0)
-    return brought[found.arrivals].reshape(relief.shape)
+    labels = found.table.labels().astype(values.dtype)
+    brought = np.append(np.searchsorted(values, labels) + 1, 0).astype(np.int32)
+    return np.asarray(brought[found.arrivals].reshape(relief.shape))

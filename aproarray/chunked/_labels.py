@@ -1,9 +1,13 @@
-"""Labels over dask arrays: chunks are flooded in two passes, and then vote with what is around them."""
+"""Labels over dask arrays: chunks are flooded in two passes, settled by the image's seeds, and vote.
+
+Nothing of the image's size is kept between passes but the labels that floods bring, compressed.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+import zlib
+from typing import Any, Literal, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -15,23 +19,45 @@ from numpy.typing import NDArray
 from aproarray import _labels, _relief, _validate, cpu
 from aproarray.chunked import _arguments, _forest, _overlap, _passes, _statistics
 from aproarray.chunked._again import read_again
-from aproarray.chunked._boxes import Array, Box, Boxes
+from aproarray.chunked._boxes import Array, Box, Boxes, Shape
 from aproarray.chunked._forest import Border, Part
 from aproarray.chunked._passes import Graph
 from aproarray.chunked._statistics import Image, Known
 from aproarray.chunked._trees import mst
 
 
-def _prepared(
-    pixels: Array, takes_part: Array | None, known: Known, convert2lab: bool | None
-) -> _labels.PreparedImage:
-    image = _labels.OneImage(pixels, known.mask(takes_part), None, None)
-    return _labels.PreparedImage(image, convert2lab, None, 1, known.statistics)
+class _Table(NamedTuple):
+    """The seeds of an image, or of a part of one: label l of `seeds` is values[l - 1], ascending."""
+
+    values: Array
+    seeds: cpu.Seeds
+
+
+class _Flooded(NamedTuple):
+    """What three floods bring to a chunk, by the numbers of the whole image's labels."""
+
+    survey: cpu.Survey
+    """Label l of it is numbers[l]."""
+    numbers: NDArray[np.int32]
+    maps: bytes
+    """Compressed."""
+    dtype: np.dtype[Any]
+    shape: Shape
+
+    def unpacked(self) -> NDArray[np.int32]:
+        """Return the labels (reliefs, *spatial)."""
+        return np.frombuffer(zlib.decompress(self.maps), self.dtype).reshape(self.shape).astype(np.int32)
 
 
 def _inside(takes_part: Array | None, known: Known, inner: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     mask = known.mask(takes_part)
     return np.ones(shape, bool) if mask is None else mask[inner]
+
+
+def _own_pixels(features: Array, inner: Any, box: Box) -> cpu.Pixels:
+    """Return a chunk's pixels, without those around them."""
+    own = np.ascontiguousarray(features[inner], np.float32)
+    return cpu.Pixels(own.reshape(-1, own.shape[-1]), box.shape, box.low, None)
 
 
 def _parts(
@@ -43,8 +69,8 @@ def _parts(
     box: Box,
     convert2lab: bool | None,
     chunk: str,
-) -> list[Part]:
-    """Return a chunk as it is seen through its border, for each relief."""
+) -> tuple[list[Part], _Table]:
+    """Return a chunk as it is seen through its border, for each relief, and its seeds."""
     if labels.dtype.kind == "f":
         bad = labels[~(np.isfinite(labels) & (labels == np.rint(labels)))]
         if bad.size:
@@ -52,12 +78,35 @@ def _parts(
                 f"labels must be whole numbers (0: unlabelled), but {bad.size} of {labels.size} in {chunk} "
                 f"are not, such as {bad[0]}"
             )
-    reliefs = _prepared(pixels, takes_part, known, convert2lab).reliefs
+    features, reliefs = known.reliefs(pixels, takes_part, convert2lab)
     own = _inside(takes_part, known, inner, box.shape)
-    return [
+    parts = [
         _forest.chunk_part(relief[inner], own, labels, heaviest, box)
         for relief, heaviest in zip(reliefs, known.heaviest, strict=True)
     ]
+    values, numbers = _numbered(labels, own)
+    seeds = cpu.Seeds.of(numbers.reshape(-1), _own_pixels(features, inner, box), len(values) + 1)
+    return parts, _Table(values, seeds)
+
+
+def _numbered(labels: Array, own: NDArray[np.bool_]) -> tuple[Array, NDArray[np.int32]]:
+    """Return the labels of seeds, ascending, and in their place their numbers from 1 on, 0 elsewhere."""
+    seeded = (labels > 0) & own
+    values, numbers = np.unique(labels[seeded], return_inverse=True)
+    dense = np.zeros(labels.shape, np.int32)
+    dense[seeded] = numbers + 1
+    return values, dense
+
+
+def _all_seeds(tables: list[_Table]) -> _Table:
+    values = np.unique(np.concatenate([table.values for table in tables]))
+    numbers = [_numbers_of(table.values, values) for table in tables]
+    return _Table(values, cpu.Seeds.joined([table.seeds for table in tables], numbers, len(values) + 1))
+
+
+def _numbers_of(values: Array, among: Array) -> NDArray[np.int32]:
+    """Return the numbers, from 1 on, of values among ascending ones, after a 0."""
+    return np.append(0, np.searchsorted(among, values) + 1).astype(np.int32)
 
 
 def _join(children: list[list[Part]], known: Known, box: Box) -> list[Part]:
@@ -82,50 +131,113 @@ def _flooded(
     labels: Array,
     known: Known,
     border: list[Border] | None,
+    table: _Table,
     inner: Any,
     box: Box,
     convert2lab: bool | None,
-) -> NDArray[np.int64]:
-    """Return the labels that floods bring to a chunk."""
-    reliefs = _prepared(pixels, takes_part, known, convert2lab).reliefs
+) -> _Flooded:
+    """Return the labels that floods bring to a chunk, and how its pixels compare with the seeds."""
+    features, reliefs = known.reliefs(pixels, takes_part, convert2lab)
     own = _inside(takes_part, known, inner, box.shape)
-    maps = [
-        _forest.chunk_labels(relief[inner], own, labels, None if border is None else border[k], heaviest, box)
-        for k, (relief, heaviest) in enumerate(zip(reliefs, known.heaviest, strict=True))
-    ]
-    return agreed(maps)
+    maps = np.stack(
+        [
+            _forest.chunk_labels(
+                relief[inner], own, labels, None if border is None else border[k], heaviest, box, table.values
+            )
+            for k, (relief, heaviest) in enumerate(zip(reliefs, known.heaviest, strict=True))
+        ]
+    )
+    numbers, local = _present(maps, len(table.values))
+    evidence = table.seeds.only(numbers[1:]).evidence(_own_pixels(features, inner, box))
+    seeded = ((labels > 0) & own).astype(np.int32).reshape(-1)
+    survey, _ = cpu.Survey.of(list(local.reshape(len(maps), -1)), seeded, evidence, len(numbers))
+    packed = maps.astype(np.min_scalar_type(len(table.values)))
+    return _Flooded(survey, numbers, zlib.compress(packed.tobytes(), 1), packed.dtype, packed.shape)
 
 
-def agreed(maps: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Return what two of the labels of three reliefs say; the first, where each says something else.
+def _present(maps: NDArray[np.int32], n: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the numbers that there are in maps, from 1 to n, after a 0, and the maps by their places."""
+    found = np.zeros(n + 1, bool)
+    found[maps] = True
+    found[0] = True
+    numbers = np.flatnonzero(found).astype(np.int32)
+    places = np.zeros(n + 1, np.int32)
+    places[numbers] = np.arange(len(numbers))
+    return numbers, places[maps]
 
-    In memory, `cpu.settle` also looks at the seeds of the whole image where they disagree.
-    """
-    return np.where(maps[1] == maps[2], maps[1], maps[0])
+
+def _surveyed(flooded: _Flooded) -> tuple[NDArray[np.int32], cpu.Survey]:
+    return flooded.numbers, flooded.survey
+
+
+def _all_surveys(
+    parts: list[tuple[NDArray[np.int32], cpu.Survey]],
+) -> tuple[NDArray[np.int32], cpu.Survey]:
+    """Return the survey of several parts, by the numbers that there are in any of them."""
+    numbers = np.unique(np.concatenate([own for own, _ in parts]))
+    places = [np.searchsorted(numbers, own).astype(np.int32) for own, _ in parts]
+    return numbers, cpu.Survey.joined([survey for _, survey in parts], places, len(numbers))
+
+
+def _weights(
+    total: tuple[NDArray[np.int32], cpu.Survey], table: _Table, known: Known, shape: Shape
+) -> cpu.Weights | None:
+    """Return how comparisons with seeds count; None: the floods agree everywhere."""
+    numbers, survey = total
+    if not survey.brought.any():
+        return None
+    n_labels = len(table.values) + 1
+    whole = cpu.Survey.joined([survey], [numbers], n_labels)
+    trust = _labels.trust_in_forests(shape, known.clean, known.n_pixels, len(table.values))
+    return cpu.Weights.of(table.seeds, whole, trust, _labels.STRENGTH)
+
+
+def _unpacked(flooded: _Flooded, _: Any) -> NDArray[np.int32]:
+    return flooded.unpacked()
 
 
 def _voted(
     pixels: Array,
     takes_part: Array | None,
     labels: Array,
-    found: NDArray[np.int64],
+    maps: NDArray[np.int32],
     zones: Array | None,
     known: Known,
+    table: _Table,
+    weights: cpu.Weights | None,
     inner: Any,
+    box: Box,
     convert2lab: bool | None,
 ) -> Array:
     """Return the labels of a chunk, from those that floods bring to it and around it."""
+    features, _ = known.features(pixels, takes_part, convert2lab)
     own = _inside(takes_part, known, slice(None), labels.shape)
-    values, numbers = np.unique(found[found != 0], return_inverse=True)
-    chosen = np.where(own, np.int32(0), np.int32(-1))
-    chosen[found != 0] = numbers + 1
+    voters = _labels.Voters(features, known.step, _labels.votes_over(box.image), None)
+    numbers, local = _present(maps, len(table.values))
+    if weights is None:
+        chosen = local[0]
+    else:
+        by_flood = list(local.reshape(len(maps), -1))
+        first, second, third = by_flood
+        apart = np.flatnonzero((first != second) | (first != third)).astype(np.int32)
+        origin = tuple(low - part.start for low, part in zip(box.low, inner, strict=True))
+        area = cpu.Pixels(features.reshape(-1, features.shape[-1]), labels.shape, origin, None)
+        evidence = table.seeds.only(numbers[1:]).evidence(area)
+        chosen = weights.only(numbers[1:]).choose(by_flood, apart, evidence, 1).reshape(labels.shape)
+    padded = np.full((3, *voters.shape), -1, np.int32)
+    padded[0][voters.inner] = np.where(own, chosen, -1)
+    padded[1][voters.inner] = (labels > 0) & own
+    masked = False
     if known.masked and zones is not None:
-        zones = np.unique(zones, return_inverse=True)[1].reshape(labels.shape)
-    prepared = _prepared(pixels, takes_part, known, convert2lab)
-    chosen = prepared.voted(cpu, chosen, (labels > 0) & own, zones if known.masked else None)
+        masked = True
+        padded[2][voters.inner] = np.unique(zones, return_inverse=True)[1].reshape(labels.shape)
+    flat = padded.reshape(3, -1)
+    held = (flat[1] > 0).view(np.uint8)
+    voters.vote(flat[0], flat[2] if masked else flat[2][:0], held, np.zeros((0, 0), np.float32), 1)
     result = labels[inner].copy()
-    brought = np.append(0, values).astype(labels.dtype)
-    result[own[inner]] = brought[chosen[inner][own[inner]]]
+    brought = np.zeros(len(numbers), labels.dtype)
+    brought[1:] = table.values[numbers[1:] - 1]
+    result[own[inner]] = brought[padded[0][voters.inner][inner][own[inner]]]
     return np.asarray(result)
 
 
@@ -145,8 +257,7 @@ def propagate_labels(
 ) -> Any:
     """Return the labels of all pixels of a dask array, as one; see `aproarray.propagate_labels`.
 
-    They are those in memory, in the chunks of `labels`, where the three reliefs bring one label. Elsewhere,
-    they are what two of them say, or the middle one: the seeds of the whole image are not compared with.
+    They are those in memory, in the chunks of `labels`.
     """
     if _validate.flag(return_full_prob, "return_full_prob"):
         raise TypeError(
@@ -188,34 +299,39 @@ def _one(pixels: Any, seeds: Any, mask: Any, convert2lab: bool | None) -> Any:
     image = Image(pixels, takes_part, mask is not None, convert2lab)
     known = _statistics.with_reliefs(image, _statistics.known(image))
     name = f"propagate-labels-{tokenize(*image, seeds)}"
-    maps = _floods(name, image, seeds, known)
+    maps, settling = _floods(name, image, seeds, known)
     surroundings = _overlap.surroundings(image.chunks, _labels.VOTES_REACH)
-    image = image.again(known, "votes").around(surroundings)
+    image = image.again(settling, "votes").around(surroundings)
     zones = None
     if takes_part is not None:
         plain = da.zeros(seeds.shape, chunks=seeds.chunks, dtype=np.uint8)
         tree = mst(plain, spatial_ndim=seeds.ndim, channel_axis=None, mask=takes_part)
         zones = surroundings.around(tree.cut(0), 0)
-    (labels,) = read_again([seeds], known, "labels to vote")
-    labels, found = surroundings.around(labels, 0), surroundings.around(maps, 0)
+    (labels,) = read_again([seeds], settling, "labels to vote")
+    labels, maps = surroundings.around(labels, 0), surroundings.around(maps, 1)
     graph: Graph = {}
-    for index in Boxes(surroundings.chunks).nodes(0):
-        task = functools.partial(_voted, inner=surroundings.inner(index), convert2lab=convert2lab)
+    boxes = Boxes(surroundings.chunks)
+    for index in boxes.nodes(0):
+        task = functools.partial(
+            _voted, inner=surroundings.inner(index), box=boxes.box(0, index), convert2lab=convert2lab
+        )
         graph[(name, *index)] = (
-            task, *image.keys(index), (labels.name, *index), (found.name, *index),
-            None if zones is None else (zones.name, *index), known.key,
+            task, *image.keys(index), (labels.name, *index), (maps.name, 0, *index),
+            None if zones is None else (zones.name, *index), known.key, f"{name}-table", settling.key,
         )  # fmt: skip
-    inputs = [*image.inputs, labels, found, known, *([] if zones is None else [zones])]
+    inputs = [*image.inputs, labels, maps, known, settling, *([] if zones is None else [zones])]
     layers = HighLevelGraph.from_collections(name, graph, dependencies=inputs)
     return da.Array(layers, name, surroundings.chunks, dtype=seeds.dtype)
 
 
-def _floods(name: str, image: Image, seeds: Any, known: Delayed) -> Any:
-    """Return the labels that floods bring, as a dask array."""
+def _floods(name: str, image: Image, seeds: Any, known: Delayed) -> tuple[Any, Delayed]:
+    """Return the labels that floods bring, as a dask array (reliefs, *spatial), and how they are settled."""
     surroundings = _overlap.surroundings(image.chunks, _relief.REACH)
     boxes = Boxes(surroundings.chunks)
     graph: Graph = {}
-    part, borders, border = (_passes.key_of(f"{name}-{what}", 0) for what in ("part", "borders", "border"))
+    both, part, seeds_of, borders, border = (
+        _passes.key_of(f"{name}-{what}", 0) for what in ("chunk", "part", "seeds", "borders", "border")
+    )
     wide = image.again(known, "parts").around(surroundings)
     (labels,) = read_again([seeds.rechunk(surroundings.chunks)], known, "seeds")
     for index in boxes.nodes(0):
@@ -223,7 +339,9 @@ def _floods(name: str, image: Image, seeds: Any, known: Delayed) -> Any:
             _parts, inner=surroundings.inner(index), box=boxes.box(0, index), convert2lab=image.convert2lab,
             chunk=f"chunk {index}",
         )  # fmt: skip
-        graph[part(0, index)] = task, *wide.keys(index), (labels.name, *index), known.key
+        graph[both(0, index)] = task, *wide.keys(index), (labels.name, *index), known.key
+        graph[part(0, index)] = _passes.part_of(both(0, index), 0)
+        graph[seeds_of(0, index)] = _passes.part_of(both(0, index), 1)
     top = boxes.n_levels - 1
     for level in range(1, boxes.n_levels):
         for index in boxes.nodes(level):
@@ -235,9 +353,10 @@ def _floods(name: str, image: Image, seeds: Any, known: Delayed) -> Any:
             graph[borders(level, index)] = functools.partial(_down, box=box), children, above, known.key
             for place, child in enumerate(boxes.children(level, index)):
                 graph[border(level - 1, child)] = _passes.part_of(borders(level, index), place)
-    ready = f"{name}-ready"
+    table, ready = f"{name}-table", f"{name}-ready"
+    _statistics.add_up(graph, table, [seeds_of(0, index) for index in boxes.nodes(0)], _all_seeds)
     needed = [_passes.above(border, boxes, 0, index) for index in boxes.nodes(0)]
-    graph[ready] = _passes.wait_for, needed
+    graph[ready] = _passes.wait_for, table, needed
     layers = HighLevelGraph.from_collections(
         f"{name}-passes", graph, dependencies=[*wide.inputs, labels, known]
     )
@@ -245,15 +364,21 @@ def _floods(name: str, image: Image, seeds: Any, known: Delayed) -> Any:
     wide = image.again(barrier, "floods").around(surroundings)
     (labels,) = read_again([seeds.rechunk(surroundings.chunks)], barrier, "seeds again")
     graph = {}
+    flooded, survey = (_passes.key_of(f"{name}-{what}", 0) for what in ("flooded", "survey"))
+    weights, maps = f"{name}-weights", f"{name}-maps"
     for index in boxes.nodes(0):
         flood = functools.partial(
             _flooded, inner=surroundings.inner(index), box=boxes.box(0, index), convert2lab=image.convert2lab
         )
-        graph[(f"{name}-floods", *index)] = (
+        graph[flooded(0, index)] = (
             flood, *wide.keys(index), (labels.name, *index), known.key,
-            _passes.above(border, boxes, 0, index),
+            _passes.above(border, boxes, 0, index), table,
         )  # fmt: skip
-    layers = HighLevelGraph.from_collections(
-        f"{name}-floods", graph, dependencies=[*wide.inputs, labels, known, barrier]
-    )
-    return da.Array(layers, f"{name}-floods", surroundings.chunks, dtype=np.int64)
+        graph[survey(0, index)] = _surveyed, flooded(0, index)
+        # Not before all are surveyed: until then they stay compressed.
+        graph[(maps, 0, *index)] = _unpacked, flooded(0, index), weights
+    _statistics.add_up(graph, f"{name}-surveys", [survey(0, index) for index in boxes.nodes(0)], _all_surveys)
+    graph[weights] = functools.partial(_weights, shape=seeds.shape), f"{name}-surveys", table, known.key
+    layers = HighLevelGraph.from_collections(maps, graph, dependencies=[*wide.inputs, labels, known, barrier])
+    chunks = ((3,), *surroundings.chunks)
+    return da.Array(layers, maps, chunks, dtype=np.int32), Delayed(weights, layers, layer=maps)

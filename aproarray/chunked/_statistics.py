@@ -81,14 +81,9 @@ class Known(NamedTuple):
     """Whether `range_` is that of the numbers without outliers."""
     step: float = 0.0
     usual: np.float32 = np.float32(0)
-    blurred: bool = False
+    clean: bool = False
     heaviest: tuple[float, ...] = ()
     """Twice the largest number of each relief."""
-
-    @property
-    def statistics(self) -> _relief.Statistics:
-        """As the functions in memory take them."""
-        return _relief.Statistics(self.constant_end, self.range_, self.step, self.usual, self.blurred)
 
     def mask(self, takes_part: Array | None) -> Array | None:
         """Return a chunk's mask."""
@@ -101,6 +96,13 @@ class Known(NamedTuple):
         return _relief.features_of(
             pixels, self.mask(takes_part), convert2lab, constant_end=self.constant_end, range_=self.range_
         )
+
+    def reliefs(
+        self, pixels: Array, takes_part: Array | None, convert2lab: bool | None
+    ) -> tuple[Array, Array]:
+        """Return the features of a chunk, and its reliefs."""
+        features, outliers = self.features(pixels, takes_part, convert2lab)
+        return features, _relief.reliefs(features, self.mask(takes_part), outliers, usual=self.usual)
 
 
 def reduction(
@@ -129,17 +131,22 @@ def reduction(
         )
         graph[(f"{name}-chunk", *index)] = own, *image.keys(index), key_before
         found.append((f"{name}-chunk", *index))
+    add_up(graph, f"{name}-total", found, add)
+    graph[name] = finish, f"{name}-total", key_before
+    inputs = image.inputs if before is None else [*image.inputs, before]
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=inputs)
+    return Delayed(name, layers, layer=name)
+
+
+def add_up(graph: Graph, name: str, found: list[Key], add: Callable[[list[Any]], Any]) -> None:
+    """Add the tasks that add up the results of tasks, a few at a time; the total goes by the name."""
     level = 0
     while len(found) > _TOGETHER:
         groups = [found[first : first + _TOGETHER] for first in range(0, len(found), _TOGETHER)]
         found = [(f"{name}-some", level, number) for number in range(len(groups))]
         graph.update({key: (add, group) for key, group in zip(found, groups, strict=True)})
         level += 1
-    graph[f"{name}-total"] = add, found
-    graph[name] = finish, f"{name}-total", key_before
-    inputs = image.inputs if before is None else [*image.inputs, before]
-    layers = HighLevelGraph.from_collections(name, graph, dependencies=inputs)
-    return Delayed(name, layers, layer=name)
+    graph[name] = add, found
 
 
 def known(image: Image) -> Delayed:
@@ -384,15 +391,14 @@ def _with_means(total: tuple[float, ...], before: Known) -> Known:
     return before._replace(
         step=step,
         usual=_relief.mean_of(*(far_means if far_means[1] else all_means)),
-        blurred=_relief.is_blurred(*total[8:]),
+        clean=_relief.is_clean(*total[8:]),
     )
 
 
 def _largest(
     pixels: Array, takes_part: Array | None, before: Known, inner: Any, chunk: str, convert2lab: bool | None
 ) -> list[float]:
-    features, outliers = before.features(pixels, takes_part, convert2lab)
-    reliefs = _relief.reliefs(features, before.mask(takes_part), outliers, usual=before.usual)
+    _, reliefs = before.reliefs(pixels, takes_part, convert2lab)
     return [float(relief[inner].max(initial=0)) for relief in reliefs]
 
 

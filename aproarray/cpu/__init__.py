@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as xp
 
+from aproarray.cpu._evidence import Pixels, Seeds, Survey, Weights, settle
 from aproarray.cpu._forests import contracted, edge_levels, flood_from, flood_graph_from
 from aproarray.cpu._global import (
     affinities,
@@ -21,7 +22,7 @@ from aproarray.cpu._global import (
     lines,
     recent_lines,
 )
-from aproarray.cpu._labels import Floods, Votes, settle, tally, vote
+from aproarray.cpu._labels import Floods, Votes, tally, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._smoothing import gradient, smooth, square_steps
@@ -46,7 +47,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Floods",
+    "Pixels",
+    "Seeds",
+    "Survey",
     "Votes",
+    "Weights",
     "affinities",
     "are_trees",
     "available_workers",

@@ -29,34 +29,46 @@ class Lines(NamedTuple):
     order: Array
     gaps: Array
     moves: Array
-    """See `_sweep.line_moves`."""
+    """See `_sweep.find_moves`."""
 
 
 def lines(order: Array, gaps: Array, workers: int) -> Lines:
     """Return the lines of trees (B, N) and (B, N-1) for the functions below; 1 byte per pixel is new."""
     moves = np.empty(gaps.shape, np.uint8)
-    _workers.run([functools.partial(_find_moves, gaps[b], moves[b]) for b in range(len(gaps))], workers)
+    threads = max(1, workers // max(len(gaps), 1))  # for one tree
+    find = [functools.partial(_find_moves, gaps[b], moves[b], threads) for b in range(len(gaps))]
+    _workers.run(find, workers)
     return Lines(order, gaps, moves)
 
 
 def recent_lines(order: Array, gaps: Array, workers: int) -> Lines:
     """Return what `lines` does, of trees that do not keep it: it is kept here for the last calls' trees."""
     moves = np.empty(gaps.shape, np.uint8)
+    threads = max(1, workers // max(len(gaps), 1))
 
     def find(b: int) -> None:
         kept = recent.find(gaps[b])
         if kept is not None:
             moves[b] = kept
             return
-        _find_moves(gaps[b], moves[b])
+        _find_moves(gaps[b], moves[b], threads)
         recent.keep(gaps[b], moves[b])
 
     _workers.run([functools.partial(find, b) for b in range(len(gaps))], workers)
     return Lines(order, gaps, moves)
 
 
-def _find_moves(gaps: Array, moves: Array) -> None:
-    _workers.run_apart(_processor.sweeps.line_moves, gaps, moves, pixels=len(gaps))
+def _find_moves(gaps: Array, moves: Array, workers: int) -> None:
+    """Fill moves (N-1) of one line; see `_sweep.find_moves`."""
+    with Workspace() as workspace:
+        left = workspace.array(gaps.shape, np.intp)
+        ranges = _workers.ranges(len(gaps), workers, _workers.LINEAR)
+        find = functools.partial(_processor.sweeps.find_moves, gaps, moves, left)
+        counts = _workers.run([functools.partial(find, *bounds) for bounds in ranges], workers)
+        found = np.array([(first, first + count) for (first, _), count in zip(ranges, counts, strict=True)])
+        _workers.run_apart(
+            _processor.sweeps.close_moves, gaps, moves, left, found.reshape(-1, 2), pixels=sum(counts)
+        )
 
 
 # Columns that become rows, at most, where the channels of a pixel are not side by side. More buffers than

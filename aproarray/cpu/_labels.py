@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray.cpu import _flood, _processor, _tally, _workers
+from aproarray.cpu import _flood, _tally, _workers
 
-__all__ = ["Floods", "Votes", "settle", "tally", "vote"]
+__all__ = ["Floods", "Votes", "tally", "vote"]
 
 Array = NDArray[Any]
 
@@ -132,130 +132,6 @@ class _Flooded:
 def _drive(state: _flood.Flood | _flood.SpacedFlood | _flood.Repair) -> None:
     while state.run(max(1, _workers.STEP // _FLOOD)):
         _workers.check_stop()
-
-
-# Seeds of each label that pixels are compared with, and pixels whose comparison is taken for usual.
-_COMPARED = 32
-_SAMPLED = 256
-_DOUBT = 16  # Pixels of all labels that count beside a label's own, where little is known of it.
-_COMPARISONS = 2.0  # what a pixel takes that is compared, in pixels of `_workers.STEP`
-_LEAST = 0.3  # of the usual difference: labels of one colour are not held to it more closely
-
-
-def settle(
-    maps: Sequence[Array],
-    seeds: Array,
-    features: Array,
-    shape: tuple[int, ...],
-    spacing: tuple[float, ...] | None,
-    trust: tuple[float, float, float],
-    strength: float,
-    workers: int,
-) -> NDArray[np.int32]:
-    """Return one label for each pixel, of the three that maps (N) give it, flooded from the same seeds (N).
-
-    Where the maps disagree, the label of the highest score is taken. It is the sum of `trust` over the maps
-    that bring it, less w (log(1 + d / (1 + d')) + log(1 + c / (0.3 c'' + c'))). Here d is the distance of the
-    label's nearest seed, and c the least difference in `features` (N, C) to any of its seeds. d' and c' are
-    their means over pixels that all maps give the label, or 0 if there are none. c'' is the mean of c' over
-    labels, each as often as it is brought where maps disagree.
-
-    The weight w is `strength` times the cube of the mean over labels, counted likewise, of e / (e + d'). Here
-    e is the extent of the label's seeds, their root mean square distance to their centre. For this, the d' of
-    a label that few pixels surely have is drawn to that of all labels. Seeds that are drawn all over a region
-    say how far it reaches, and a point says nothing of that.
-
-    Distances are in pixels of an image of `shape`, or in units of `spacing`. Of many seeds, 32 are compared.
-    Products are compared rather than sums of logarithms, in float32.
-    """
-    first, second, third = maps
-    n = len(first)
-    # No label is larger than the largest seed's, which all floods bring.
-    n_labels = int(seeds.max(initial=0)) + 1
-    apart, at = np.empty(n, np.int32), np.empty(n, np.int32)
-    agreed, brought = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
-    n_apart = n_seeds = 0
-    for bounds in _workers.ranges(n, 1, _workers.LINEAR):
-        _workers.check_stop()
-        n_apart, n_seeds = _processor.settling.survey(
-            first, second, third, seeds, apart, at, agreed, brought, *bounds, n_apart, n_seeds
-        )
-    if n_apart == 0:
-        return first.copy()
-    units = (1.0,) * len(shape) if spacing is None else spacing
-    at = at[:n_seeds]
-    at = at[np.argsort(seeds[at], kind="stable")]
-    of_label = np.bincount(seeds[at], minlength=n_labels)
-    places = np.stack(np.unravel_index(at, shape), axis=-1) * np.array(units)
-    extents = _extents(places, seeds[at], of_label)
-
-    n_compared = np.minimum(of_label, _COMPARED)
-    lanes = _processor.settling.SEEDS_AT_ONCE
-    n_filled = -(-n_compared // lanes) * lanes  # the last block of a label repeats its last seed
-    begins = np.concatenate([[0], np.cumsum(n_filled)])
-    number = np.arange(begins[-1]) - np.repeat(begins[:-1], n_filled)
-    of_each = np.repeat(n_compared, n_filled)
-    number = np.minimum(number, of_each - 1)
-    seeds_before = np.repeat(np.cumsum(of_label) - of_label, n_filled)
-    chosen = seeds_before + number * np.repeat(of_label, n_filled) // of_each
-    rows = np.concatenate([places[chosen], features[at[chosen]]], axis=1)
-    blocks = np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1), np.float32)
-    evidence = _processor.settling.Evidence(
-        (begins // lanes).astype(np.int32), blocks, features, shape, units
-    )
-
-    every = np.maximum(agreed // _SAMPLED, 1)
-    until, counts = np.zeros(n_labels, np.int64), np.zeros(n_labels, np.int64)
-    distances, differences = np.zeros(n_labels), np.zeros(n_labels)
-    for bounds in _workers.ranges(n, 1, _workers.LINEAR):
-        _workers.check_stop()
-        evidence.sample(first, second, third, seeds, every, until, distances, differences, counts, *bounds)
-    usual, usual_difference = distances / np.maximum(counts, 1), differences / np.maximum(counts, 1)
-    reach = (distances + _DOUBT * distances.sum() / max(counts.sum(), 1)) / (counts + _DOUBT)
-
-    weight = np.divide(extents, extents + reach, out=np.zeros(n_labels), where=extents > 0)
-    strength *= float((weight * brought).sum() / brought.sum()) ** 3
-    typical = float((usual_difference * brought).sum() / brought.sum())
-    per_distance, per_difference = np.zeros(n_labels, np.float32), np.zeros(n_labels, np.float32)
-    if strength > 0:
-        per_distance[:] = 1 / (1 + usual)
-        if typical > 0:
-            per_difference[:] = 1 / (_LEAST * typical + usual_difference)
-    own = np.array(trust)
-    lead_of_two, lead_of_first = (
-        _exponential(lead, strength) for lead in (own.sum() - 2 * own, own[0] - own)
-    )
-    labels = first.copy()
-    task = functools.partial(
-        evidence.choose,
-        first,
-        second,
-        third,
-        lead_of_two,
-        lead_of_first,
-        per_distance,
-        per_difference,
-        apart,
-        labels,
-    )
-    _workers.run_ranges(task, n_apart, workers, _COMPARISONS)
-    return labels
-
-
-def _exponential(leads: Array, strength: float) -> NDArray[np.float32]:
-    """Return exp(lead / strength), in the limit where strength is 0."""
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
-        exponents = np.where(leads == 0, 0.0, leads / np.float64(strength))
-        return np.exp(exponents).astype(np.float32)
-
-
-def _extents(places: Array, labels: Array, counts: Array) -> NDArray[np.float64]:
-    """Return the root mean square distance of each label's places (S, ndim) to their centre."""
-    squares = np.zeros(len(counts))
-    for axis in range(places.shape[1]):
-        centre = np.bincount(labels, places[:, axis]) / np.maximum(counts, 1)
-        squares += np.bincount(labels, (places[:, axis] - centre[labels]) ** 2)
-    return np.asarray(np.sqrt(squares / np.maximum(counts, 1)))
 
 
 def vote(

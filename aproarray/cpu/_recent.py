@@ -22,7 +22,7 @@ _OVERHEAD, _SAMPLE = 1 << 10, 64
 
 
 class RecentMoves:
-    """The moves of the last lines, by their gaps: see `line_moves` in _sweep.pxi."""
+    """The moves of the last lines, by their gaps: see `find_moves` in _sweep.pxi."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

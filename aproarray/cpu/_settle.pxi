@@ -1,44 +1,16 @@
 """Which label a pixel takes where floods disagree: how far its seeds are, and how alike, for each."""
 
 from libc.math cimport INFINITY, sqrtf
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 from libc.string cimport memcpy, memset  # for the code below
 
 cdef enum:
     MAX_NDIM = 8
     LANES = 8  # seeds that a pixel is compared with at a time
+    RANKS = 32  # of keys: the number of leading zeros, of 32 bits
+    MOST_SAMPLED = 511  # pixels of a label whose comparison is taken for usual
 
-SEEDS_AT_ONCE = LANES
-
-
-def survey(
-    const int32_t[::1] first_map, const int32_t[::1] second_map, const int32_t[::1] third_map,
-    const int32_t[::1] seeds, int32_t[::1] apart, int32_t[::1] places, int64_t[::1] agreed,
-    int64_t[::1] brought, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n_apart, Py_ssize_t n_places,
-):
-    """List those of pixels [first, last) on which floods disagree, and the seeds, beside those of before.
-
-    `agreed` counts the other pixels of each label, but for seeds. `brought` counts for each label how often a
-    flood brings it where they disagree. Return how many pixels and seeds are listed now.
-    """
-    cdef Py_ssize_t i
-    cdef int32_t one, other, another
-    with nogil:
-        for i in range(first, last):
-            if seeds[i] > 0:
-                places[n_places] = <int32_t> i
-                n_places += 1
-                continue
-            one, other, another = first_map[i], second_map[i], third_map[i]
-            if one == other and one == another:
-                agreed[max(one, 0)] += 1
-                continue
-            apart[n_apart] = <int32_t> i
-            n_apart += 1
-            brought[one] += 1
-            brought[other] += 1
-            brought[another] += 1
-    return n_apart, n_places
+SEEDS_AT_ONCE, KEY_RANKS, SAMPLED = LANES, RANKS, MOST_SAMPLED
 
 
 cdef extern from *:
@@ -102,7 +74,8 @@ cdef class Evidence:
 
     Those of label l, from 1 on, are the blocks begins[l] to begins[l + 1] of `seeds` (B, ndim + C, 8): their
     places, in units, and their colours. A block that is not full repeats its last seed. `features` (N, C) are
-    the pixels' own, in an image of a shape whose axes have a spacing.
+    the pixels' own, in an array of a shape that begins at `origin` in the image. Its axes have a spacing.
+    `ratios` make a pixel's key: the sum of its coordinates times these, modulo 2^32.
     """
 
     cdef const int32_t[::1] begins
@@ -110,19 +83,22 @@ cdef class Evidence:
     cdef const float[:, ::1] features
     cdef int ndim
     cdef int n_channels
+    cdef int32_t extents[MAX_NDIM]
     cdef int32_t strides[MAX_NDIM]
+    cdef int64_t origin[MAX_NDIM]
     cdef float spacing[MAX_NDIM]
+    cdef uint32_t ratios[MAX_NDIM]
 
     def __cinit__(
         self, const int32_t[::1] begins, const float[:, :, ::1] seeds, const float[:, ::1] features,
-        tuple shape, tuple spacing,
+        tuple shape, tuple origin, tuple spacing, tuple ratios,
     ):
         cdef Py_ssize_t stride = 1, axis
         self.begins, self.seeds, self.features = begins, seeds, features
         self.ndim, self.n_channels = len(shape), <int> features.shape[1]
         for axis in range(self.ndim - 1, -1, -1):
-            self.strides[axis] = <int32_t> stride
-            self.spacing[axis] = spacing[axis]
+            self.strides[axis], self.extents[axis] = <int32_t> stride, shape[axis]
+            self.origin[axis], self.spacing[axis], self.ratios[axis] = origin[axis], spacing[axis], ratios[axis]
             stride *= shape[axis]
 
     cdef inline void locate(self, int32_t pixel, float *place) noexcept nogil:
@@ -132,7 +108,17 @@ cdef class Evidence:
         for axis in range(self.ndim):
             along = pixel // self.strides[axis]
             pixel -= along * self.strides[axis]
-            place[axis] = <float> along * self.spacing[axis]
+            place[axis] = <float> (along + self.origin[axis]) * self.spacing[axis]
+
+    cdef inline uint32_t key(self, Py_ssize_t pixel) noexcept nogil:
+        cdef int axis
+        cdef Py_ssize_t along
+        cdef uint32_t key = 0
+        for axis in range(self.ndim):
+            along = pixel // self.strides[axis]
+            pixel -= along * self.strides[axis]
+            key += <uint32_t> (along + self.origin[axis]) * self.ratios[axis]
+        return key
 
     cdef inline void nearest(
         self, int32_t pixel, const float *place, int32_t label, float *distance, float *difference
@@ -152,32 +138,61 @@ cdef class Evidence:
         else:
             difference[0] = sqrtf(least_square(own, colours, n_blocks, stride, self.n_channels))
 
-    def sample(
+    def survey(
         self, const int32_t[::1] first_map, const int32_t[::1] second_map, const int32_t[::1] third_map,
-        const int32_t[::1] seeds, const int64_t[::1] every, int64_t[::1] until, double[::1] distances,
-        double[::1] differences, int64_t[::1] counts, Py_ssize_t first, Py_ssize_t last,
+        const int32_t[::1] seeds, int32_t[::1] apart, int64_t[::1] brought, int32_t[::1] lowest,
+        int64_t[:, ::1] counts, double[:, ::1] distances, double[:, ::1] differences, Py_ssize_t first,
+        Py_ssize_t last, Py_ssize_t n_apart,
     ):
-        """Add up distances and differences of pixels [first, last) that all floods give one label.
+        """List those of pixels [first, last) on which floods disagree; measure some of the others.
 
-        Of those of label l that are no seeds, every[l]-th counts; until[l] of them are still to be left out.
+        `brought` counts for each label how often a flood brings it where they disagree. Of the pixels of
+        label l on which floods agree, but for seeds, those count whose key has at least lowest[l] leading
+        zeros. That is raised until they are at most SAMPLED. Row l of `counts`, `distances` and `differences`
+        adds them up by their leading zeros. Return how many pixels are listed now.
         """
-        cdef Py_ssize_t i
-        cdef int32_t label
-        cdef float distance, difference
-        cdef float place[MAX_NDIM]
+        cdef Py_ssize_t i, left = 0, row = self.extents[self.ndim - 1]
+        cdef int32_t one, other, another
+        cdef uint32_t key = 0, step = self.ratios[self.ndim - 1]
         with nogil:
             for i in range(first, last):
-                label = first_map[i]
-                if label <= 0 or label != second_map[i] or label != third_map[i] or seeds[i] > 0:
-                    continue
-                if until[label] == 0:
-                    self.locate(<int32_t> i, place)
-                    self.nearest(<int32_t> i, place, label, &distance, &difference)
-                    distances[label] += distance
-                    differences[label] += difference
-                    counts[label] += 1
-                    until[label] = every[label]
-                until[label] -= 1
+                if left == 0:
+                    key, left = self.key(i), row - i % row
+                one, other, another = first_map[i], second_map[i], third_map[i]
+                if one != other or one != another:
+                    apart[n_apart] = <int32_t> i
+                    n_apart += 1
+                    brought[one] += 1
+                    brought[other] += 1
+                    brought[another] += 1
+                elif one > 0 and key <= (<uint32_t> 0xffffffff) >> lowest[one] and seeds[i] <= 0:
+                    self.measure(<int32_t> i, one, key, &lowest[one], counts, distances, differences)
+                key += step
+                left -= 1
+        return n_apart
+
+    cdef void measure(
+        self, int32_t pixel, int32_t label, uint32_t key, int32_t *lowest, int64_t[:, ::1] counts,
+        double[:, ::1] distances, double[:, ::1] differences,
+    ) noexcept nogil:
+        cdef float distance, difference
+        cdef float place[MAX_NDIM]
+        cdef int64_t n = 0
+        cdef int rank = lowest[0]
+        while rank < RANKS - 1 and key <= (<uint32_t> 0xffffffff) >> (rank + 1):
+            rank += 1
+        self.locate(pixel, place)
+        self.nearest(pixel, place, label, &distance, &difference)
+        counts[label, rank] += 1
+        distances[label, rank] += distance
+        differences[label, rank] += difference
+        for rank in range(lowest[0], RANKS):
+            n += counts[label, rank]
+        while n > MOST_SAMPLED and lowest[0] < RANKS - 1:
+            n -= counts[label, lowest[0]]
+            counts[label, lowest[0]] = 0
+            distances[label, lowest[0]] = differences[label, lowest[0]] = 0
+            lowest[0] += 1
 
     def choose(
         self, const int32_t[::1] first_map, const int32_t[::1] second_map, const int32_t[::1] third_map,

@@ -5,40 +5,36 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 SEEDS_AT_ONCE: int
-
-def survey(
-    first_map: Array,
-    second_map: Array,
-    third_map: Array,
-    seeds: Array,
-    apart: Array,
-    places: Array,
-    agreed: Array,
-    brought: Array,
-    first: int,
-    last: int,
-    n_apart: int,
-    n_places: int,
-) -> tuple[int, int]: ...
+KEY_RANKS: int
+SAMPLED: int
 
 class Evidence:
     def __init__(
-        self, begins: Array, seeds: Array, features: Array, shape: tuple[int, ...], spacing: tuple[float, ...]
+        self,
+        begins: Array,
+        seeds: Array,
+        features: Array,
+        shape: tuple[int, ...],
+        origin: tuple[int, ...],
+        spacing: tuple[float, ...],
+        ratios: tuple[int, ...],
     ) -> None: ...
-    def sample(
+    def survey(
         self,
         first_map: Array,
         second_map: Array,
         third_map: Array,
         seeds: Array,
-        every: Array,
-        until: Array,
+        apart: Array,
+        brought: Array,
+        lowest: Array,
+        counts: Array,
         distances: Array,
         differences: Array,
-        counts: Array,
         first: int,
         last: int,
-    ) -> None: ...
+        n_apart: int,
+    ) -> int: ...
     def choose(
         self,
         first_map: Array,

@@ -254,112 +254,208 @@ cdef enum:  # what a sweep does at a gap
 
 
 cdef inline int move_of(int moves, Py_ssize_t step) noexcept nogil:
-    """Return what a sweep forward (step 1) or backward (-1) does at a gap of `line_moves`."""
+    """Return what a sweep forward (step 1) or backward (-1) does at a gap of `find_moves`."""
     return moves & 3 if step > 0 else moves >> 2
 
 
-cdef struct Opened:
-    int64_t key
-    Py_ssize_t place
+# Bits that order gaps as their weights do: those of float32 in 32 bits, for twice as many in a vector.
+ctypedef fused bits_t:
+    int32_t
+    int64_t
 
 
-cdef inline int64_t key_of(real gap) noexcept nogil:
-    """Return a number that orders gaps as their weights do; NaN counts as inf."""
+cdef inline bits_t bits_of(real gap, bits_t _kind) noexcept nogil:
+    """Return the bits that order a gap; NaN counts as inf."""
     cdef int32_t single
     cdef int64_t both
     gap = (gap if gap == gap else <real> INFINITY) + 0  # -0 becomes 0
     if real is float:
         memcpy(&single, &gap, sizeof(single))
-        return single ^ (single >> 31 & <int32_t> LARGEST32)
+        return <bits_t> (single ^ (single >> 31 & <int32_t> LARGEST32))
     else:
         memcpy(&both, &gap, sizeof(both))
-        return both ^ (both >> 63 & LARGEST64)
+        return <bits_t> (both ^ (both >> 63 & LARGEST64))
 
 
-cdef Py_ssize_t drop_minima(int64_t *keys, int32_t *places, uint8_t *on_left, Py_ssize_t n) noexcept nogil:
-    """Drop the gaps that are lighter than both neighbours, but for the ends; return how many are left.
-
-    The parent of such a gap is the lighter one of the two. `on_left` says whether it is the left one, and is
-    of no meaning for gaps that stay.
+cdef extern from *:
     """
-    cdef Py_ssize_t i, kept = 1
-    cdef int64_t left = keys[0], key = keys[1], right
-    cdef int32_t place
-    for i in range(1, n - 1):
-        right = keys[i + 1]
-        place = places[i]
-        on_left[place] = left <= right
-        keys[kept] = key  # written in any case, kept unless it is dropped: no branch
-        places[kept] = place
-        kept += (left <= key) | (right < key)
-        left = key
-        key = right
-    keys[kept] = key
-    places[kept] = places[n - 1]
+    #if defined(__AVX2__) && (defined(__GNUC__) || defined(__clang__))
+    #include <immintrin.h>
+    #define APRO_ROUNDS_PAY 16
+    static unsigned char apro_lanes[256][8]; /* of the bits that are set in a number: which, then anything */
+    static void apro_fill_lanes(void) {
+        for (int bits = 0; bits < 256; bits++) {
+            int count = 0;
+            for (int lane = 0; lane < 8; lane++) {
+                apro_lanes[bits][count] = (unsigned char)lane;
+                count += bits >> lane & 1;
+            }
+        }
+    }
+    /* What `drop_minima` does, for as many gaps from the first on as fill vectors; returns how many. */
+    static int apro_drop_vectors(
+        const int32_t *keys, const int32_t *places, int n, int32_t *kept_keys, int32_t *kept_places, int *kept,
+        int32_t *dropped, int *n_dropped
+    ) {
+        int i = 1, k = *kept, d = *n_dropped;
+        for (; i + 8 < n; i += 8) {
+            __m256i left = _mm256_loadu_si256((const __m256i *)(keys + i - 1));
+            __m256i key = _mm256_loadu_si256((const __m256i *)(keys + i));
+            __m256i right = _mm256_loadu_si256((const __m256i *)(keys + i + 1));
+            __m256i place = _mm256_loadu_si256((const __m256i *)(places + i));
+            __m256i drop = _mm256_andnot_si256(_mm256_cmpgt_epi32(key, right), _mm256_cmpgt_epi32(left, key));
+            __m256i side = _mm256_add_epi32( /* 2 place, and 1 if the parent is on the left */
+                _mm256_or_si256(_mm256_slli_epi32(place, 1), _mm256_set1_epi32(1)), _mm256_cmpgt_epi32(left, right)
+            );
+            int mask = _mm256_movemask_ps(_mm256_castsi256_ps(drop));
+            __m256i stay = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)apro_lanes[255 ^ mask]));
+            __m256i go = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)apro_lanes[mask]));
+            int count = __builtin_popcount(mask);
+            _mm256_storeu_si256((__m256i *)(kept_keys + k), _mm256_permutevar8x32_epi32(key, stay));
+            _mm256_storeu_si256((__m256i *)(kept_places + k), _mm256_permutevar8x32_epi32(place, stay));
+            _mm256_storeu_si256((__m256i *)(dropped + d), _mm256_permutevar8x32_epi32(side, go));
+            k += 8 - count;
+            d += count;
+        }
+        *kept = k;
+        *n_dropped = d;
+        return i;
+    }
+    #else
+    #define APRO_ROUNDS_PAY 8
+    static void apro_fill_lanes(void) {}
+    static int apro_drop_vectors(
+        const int32_t *keys, const int32_t *places, int n, int32_t *kept_keys, int32_t *kept_places, int *kept,
+        int32_t *dropped, int *n_dropped
+    ) {
+        (void)keys, (void)places, (void)n, (void)kept_keys, (void)kept_places, (void)kept, (void)dropped;
+        (void)n_dropped;
+        return 1;
+    }
+    #endif
+    """
+    int ROUNDS_PAY "APRO_ROUNDS_PAY"  # one of so many gaps has to be dropped in a round
+    void fill_lanes "apro_fill_lanes"()
+    int drop_vectors "apro_drop_vectors"(
+        const int32_t *keys, const int32_t *places, int n, int32_t *kept_keys, int32_t *kept_places, int *kept,
+        int32_t *dropped, int *n_dropped
+    ) noexcept nogil
+
+fill_lanes()
+
+
+cdef int drop_minima(
+    const bits_t *keys, const int32_t *places, int n, bits_t *kept_keys, int32_t *kept_places,
+    int32_t *dropped, int *n_dropped,
+) noexcept nogil:
+    """Drop the gaps that are lighter than both neighbours, but for the ends; return how many are kept.
+
+    The parent of such a gap is the lighter one of the two. Its place is appended to `dropped`, twice, and 1
+    is added if the parent is on the left. All are written in any case, kept or dropped: no branch.
+    """
+    cdef int i = 1, kept = 1, gone
+    kept_keys[0] = keys[0]
+    kept_places[0] = places[0]
+    if bits_t is int32_t:
+        i = drop_vectors(keys, places, n, kept_keys, kept_places, &kept, dropped, n_dropped)
+    for i in range(i, n - 1):
+        gone = (keys[i - 1] > keys[i]) & (keys[i] <= keys[i + 1])
+        kept_keys[kept] = keys[i]
+        kept_places[kept] = places[i]
+        dropped[n_dropped[0]] = 2 * places[i] + (keys[i - 1] <= keys[i + 1])
+        kept += 1 - gone
+        n_dropped[0] += gone
+    kept_keys[kept] = keys[n - 1]
+    kept_places[kept] = places[n - 1]
     return kept + 1
 
 
-def line_moves(const real[::1] gaps, uint8_t[::1] moves):
-    """moves (N-1) <- what sweeps over a line do at its gaps: forward in the lower two bits, backward above.
+cdef Py_ssize_t block_moves(
+    const real *gaps, Py_ssize_t n, Py_ssize_t start, int count, uint8_t *moves, Py_ssize_t *left, bits_t kind
+) noexcept nogil:
+    """Find the moves at `count` gaps from `start` on; `left` becomes those whose parents are to be found."""
+    cdef bits_t[2][BLOCK + 16] keys  # those of a block, and one on either side; vectors write further
+    cdef int32_t[2][BLOCK + 16] places
+    cdef int32_t[BLOCK + 16] dropped
+    cdef uint8_t *at = moves + start
+    cdef const real *given = gaps + start
+    cdef bits_t outside = <bits_t> (LARGEST32 if bits_t is int32_t else LARGEST64)
+    cdef int i, now = 0, kept = count, before = 2 * count, n_dropped = 0
+    keys[0][0] = bits_of(gaps[start - 1], kind) if start else outside
+    for i in range(count):
+        keys[0][i + 1] = bits_of(given[i], kind)
+        places[0][i] = i
+    keys[0][count + 1] = bits_of(given[count], kind) if start + count < n else outside
+    for i in range(count):
+        at[i] = (
+            JOIN << 2 | (keys[0][i] <= keys[0][i + 1]) * TAKE
+            | (keys[0][i + 2] < keys[0][i + 1]) * (TAKE << 2)
+        )
+    for i in range(count):
+        keys[0][i] = keys[0][i + 1]
+    while kept > 2 and ROUNDS_PAY * kept < (ROUNDS_PAY - 1) * before:  # the rest is left to `close_moves`
+        before = kept
+        kept = drop_minima(
+            &keys[now][0], &places[now][0], kept, &keys[1 - now][0], &places[1 - now][0], &dropped[0], &n_dropped
+        )
+        now = 1 - now
+    for i in range(n_dropped):
+        at[dropped[i] >> 1] ^= (dropped[i] & 1) * (JOIN | JOIN << 2)
+    for i in range(kept):
+        left[i] = start + places[now][i]
+    return kept
 
-    In the Cartesian tree of the gaps (ties: the later one is heavier), a sweep forward takes along what lies
-    between a gap and its left child, and joins the slot of its parent where that is on the left. O(N).
+
+def find_moves(
+    const real[::1] gaps, uint8_t[::1] moves, Py_ssize_t[::1] left, Py_ssize_t first, Py_ssize_t last
+):
+    """Write what sweeps over a line do at gaps [first, last) to moves (N-1), as far as their blocks tell.
+
+    Forward is in the lower two bits, backward above. In the Cartesian tree of the gaps (ties: the later one
+    is heavier), a sweep forward takes along what lies between a gap and its left child, and joins the slot of
+    its parent where that is on the left. `close_moves` finds the parents of the gaps left [first, first + the
+    number returned). O(N).
 
     A stack finds parents, but nobody can predict how many gaps the next one closes. Of a block of gaps, most
     are therefore dropped before, in rounds without such a branch.
     """
-    cdef Py_ssize_t n = gaps.shape[0], start, count, left, last, i, top = 0, first
-    cdef Opened *opened  # the gaps whose parents may still come, weights falling
-    cdef int64_t[BLOCK + 2] keys  # those of a block, and one on either side
-    cdef int32_t[BLOCK] places
-    cdef uint8_t[BLOCK] on_left
-    cdef uint8_t *at
-    cdef int64_t key
-    if n == 0:
-        return
-    opened = <Opened *> malloc(n * sizeof(Opened))
-    if opened == NULL:
-        raise MemoryError(f"no memory for the moves of sweeps over {n + 1} pixels")
+    cdef Py_ssize_t n = gaps.shape[0], start = first, count = 0
+    cdef int size
     with nogil:
-        keys[0] = LARGEST64
-        start = 0
-        while start < n:
-            count = min(<Py_ssize_t> BLOCK, n - start)
-            at = &moves[start]
-            for i in range(count):
-                keys[i + 1] = key_of(gaps[start + i])
-            keys[count + 1] = key_of(gaps[start + count]) if start + count < n else <int64_t> LARGEST64
-            last = keys[count]
-            for i in range(count):
-                at[i] = (
-                    JOIN << 2 | (keys[i] <= keys[i + 1]) * TAKE | (keys[i + 2] < keys[i + 1]) * (TAKE << 2)
-                )
-                places[i] = <int32_t> i
-            left = count
-            i = 2 * count
-            while left > 2 and 8 * left < 7 * i:  # rounds that drop little are left to the stack
-                i = left
-                left = drop_minima(keys + 1, places, on_left, left)
-            for i in range(left):
-                on_left[places[i]] = False
-            for i in range(count):
-                at[i] ^= on_left[i] * (JOIN | JOIN << 2)
-            for i in range(left):
-                key = keys[i + 1]
+        while start < last:
+            size = <int> min(<Py_ssize_t> BLOCK, last - start)
+            if real is float:
+                count += block_moves(&gaps[0], n, start, size, &moves[0], &left[first + count], <int32_t> 0)
+            else:
+                count += block_moves(&gaps[0], n, start, size, &moves[0], &left[first + count], <int64_t> 0)
+            start += size
+    return count
+
+
+def close_moves(
+    const real[::1] gaps, uint8_t[::1] moves, Py_ssize_t[::1] left, const Py_ssize_t[:, ::1] ranges
+):
+    """Find the parents of the gaps in ranges (R, 2) of `left`, which is overwritten: see `find_moves`."""
+    # The gaps whose parents may still come, weights falling, are left[:top]; the last one's key is `lightest`.
+    cdef Py_ssize_t r, i, place, top = 0, first
+    cdef int64_t key, lightest = LARGEST64
+    with nogil:
+        for r in range(ranges.shape[0]):
+            for i in range(ranges[r, 0], ranges[r, 1]):
+                place = left[i]
+                key = bits_of(gaps[place], <int64_t> 0)
                 first = top
-                while top > 0 and opened[top - 1].key <= key:
+                while lightest <= key:
                     top -= 1
-                    moves[opened[top].place] ^= JOIN | JOIN << 2  # the parent is on the left ...
+                    moves[left[top]] ^= JOIN | JOIN << 2  # the parent is on the left ...
+                    lightest = bits_of(gaps[left[top - 1]], <int64_t> 0) if top else LARGEST64
                 if top < first:  # ... but for the heaviest of them, whose parent is this gap
-                    moves[opened[top].place] ^= JOIN | JOIN << 2
-                opened[top].key = key
-                opened[top].place = start + places[i]
+                    moves[left[top]] ^= JOIN | JOIN << 2
+                left[top] = place
+                lightest = key
                 top += 1
-            keys[0] = last
-            start += BLOCK
         for i in range(1, top):
-            moves[opened[i].place] ^= JOIN | JOIN << 2
-        free(opened)
+            moves[left[i]] ^= JOIN | JOIN << 2
 
 
 cdef struct Side:
@@ -401,7 +497,7 @@ cdef bint sweep_many(
 
     T, on top of the stack, is the sum over all pixels passed, each weighted by its affinity to the next
     pixel. S is the unweighted sum of a slot. At a gap, `moves` says whether the top slot's S comes along, and
-    whether what comes along joins the slot below or begins a new one (see `line_moves`). Neither is a branch.
+    whether what comes along joins the slot below or begins a new one (see `find_moves`). Neither is a branch.
     Only terms of one sign are added; nothing is ever subtracted. The first sweep to reach a pixel leaves the
     mean so far in the result (a sum might overflow float32), and its weight in `counts`. The second sweep
     completes both. Transposed, `counts` holds the final z from the start: values are divided by it, and sums

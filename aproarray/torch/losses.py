@@ -11,9 +11,11 @@ their tensors are. Images may be integers.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from aproarray import _edges, _validate
@@ -29,14 +31,15 @@ def apro_loss(
     *,
     propagation: AffinityPropagation | None = None,
     per_instance: bool = False,
-    weights: tuple[float, float] = (1.0, 1.0),
+    weights: tuple[float, float] | None = None,
+    constant_targets: bool | None = None,
     tree: Tree | None = None,
     image_index: Tensor | None = None,
 ) -> Tensor:
     """Return how far probabilities are from what affinity propagation makes of them.
 
     For every target y: ``sum(|y - p| region) / max(sum(region), 1)``; `per_instance`, the mean of that over
-    the K masks. Targets are constants.
+    the K masks.
 
     Parameters
     ----------
@@ -52,9 +55,13 @@ def apro_loss(
     per_instance : bool
         Whether each of the K masks is an instance with a region of its own, its box: the loss is a mean over
         the masks, and p is 0 where the region is 0, before and after every step of LP.
-    weights : (float, float)
+    weights : (float, float), optional
         Of the terms of GP and LP; a term of weight 0 is not computed. A cascade has one term, and the
-        first weight. The paper has 2 and 1 with one detector, 1 and 1 with another.
+        first weight. None: 1 and 1 for instances, 0.3 and 0.3 for classes. The paper has 2 and 1 with one
+        detector, else 1 and 1.
+    constant_targets : bool, optional
+        Whether targets are constants, as published. Else they have a gradient: to p, through the values that
+        are propagated, not through the affinities. None: as `per_instance`.
     tree : Tree, optional
         Of the images, where it is known already.
     image_index : (K,) integer tensor, optional
@@ -63,6 +70,14 @@ def apro_loss(
     Returns
     -------
     tensor of no axes
+
+    Notes
+    -----
+    The published form is ``weights=(1.0, 1.0), constant_targets=True``. It is the default for boxes. Where a
+    network learns from points, it can merge classes that the points hardly tell apart: constant targets pull
+    an unsure network away from a class even where they are right. The defaults for points and scribbles
+    have helped with both. Let the loss rise from 0 in the first half of the training. See "Training with
+    weak annotations" in the documentation.
 
     References
     ----------
@@ -82,22 +97,34 @@ def apro_loss(
         propagation = AffinityPropagation()
     if not isinstance(propagation, AffinityPropagation):
         raise TypeError(f"propagation must be an AffinityPropagation, got a {type(propagation).__name__}")
+    if weights is None:
+        weights = (1.0, 1.0) if per_instance else (0.3, 0.3)
     if not isinstance(weights, tuple | list) or len(weights) != 2:
         raise TypeError(f"weights must be two numbers, of GP and LP, got {weights!r}")
+    if constant_targets is None:
+        constant_targets = per_instance
+    if not isinstance(constant_targets, bool):
+        raise TypeError(f"constant_targets must be True, False or None, got {constant_targets!r}")
     of_tree, of_window = weights
-    with torch.no_grad():
-        p, inside = probabilities.detach(), region if per_instance else None
-        if propagation.mode != "parallel":
-            (target,) = propagation(p, image, tree=tree, region=inside, image_index=image_index)
-            of_targets = [(of_tree, target)]
-        else:
-            of_targets = []
-            if of_tree:
-                along = image if tree is None else tree
-                of_targets.append((of_tree, propagation.global_propagation(p, along, tree_index=image_index)))
-            if of_window:
-                target = propagation.local_propagation(p, image, region=inside, image_index=image_index)
-                of_targets.append((of_window, target))
+    p, inside = (
+        probabilities.detach() if constant_targets else probabilities,
+        region if per_instance else None,
+    )
+    image = image.detach()
+    if propagation.mode != "parallel":
+        (target,) = _with_constants(propagation, p, image, tree=tree, region=inside, image_index=image_index)
+        of_targets = [(of_tree, target)]
+    else:
+        of_targets = []
+        if of_tree:
+            along = image if tree is None else tree
+            target = _with_constants(propagation.global_propagation, p, along, tree_index=image_index)
+            of_targets.append((of_tree, target))
+        if of_window:
+            target = _with_constants(
+                propagation.local_propagation, p, image, region=inside, image_index=image_index
+            )
+            of_targets.append((of_window, target))
     loss = loss + probabilities.sum() * 0
     for weight, target in of_targets:
         difference = (target - probabilities).abs() * region
@@ -425,6 +452,14 @@ def _checked(region: Tensor, **tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]
         looked = looked + _tensors.look_at_shares(region, "region", "pass region > 0")
     wide = _tensors.wide(probabilities)
     return wide, region.to(wide.dtype), looked
+
+
+def _with_constants(propagation: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Return a module's result, with its parameters as constants: a loss would make learned scales small."""
+    if not isinstance(propagation, nn.Module) or not any(True for _ in propagation.parameters()):
+        return propagation(*arguments, **options)
+    constants = {name: parameter.detach() for name, parameter in propagation.named_parameters()}
+    return torch.func.functional_call(propagation, constants, arguments, options)
 
 
 def _dice(a: Tensor, b: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ class GlobalPropagation(nn.Module):
         standard deviation; 0.0023 for images in [0, 1]).
     feature_zeta : float or None
         Scale of a second propagation, of the first one's result, whose weights come from `features`, or from
-        the first result itself (paper: 0.07). None: there is no second one.
+        the first result itself (paper: 0.07). In the latter case no gradient passes through the weights.
+        None: there is no second one.
     learnable : bool
         Whether the scales are parameters. They are kept as logarithms, so that they stay above 0.
     connectivity : int
@@ -94,7 +95,7 @@ class GlobalPropagation(nn.Module):
             first,
             tree,
             zeta=self.feature_zeta(),
-            features=first if features is None else features,
+            features=first.detach() if features is None else features,
             tree_index=tree_index,
         )
 
