@@ -1216,7 +1216,7 @@ def queue_pixels(
     const int32_t[::1] labels, const int32_t[::1] pixels, unsigned char[::1] queued, int32_t[::1] listed,
     Py_ssize_t n_listed,
 ):
-    """Queue pixels. They are written to `listed`, where n_listed are already. Return how many there are now."""
+    """Queue pixels. They are written to `listed`, where n_listed are. Return how many there are now."""
     cdef Py_ssize_t i
     with nogil:
         for i in range(pixels.shape[0]):
