@@ -277,7 +277,8 @@ class _PreparedImage:
     ) -> tuple[Array, NDArray[np.float32]]:
         """Put the labels of all pixels in place of the seeds; return the distinct ones and their shares."""
         takes_part = self._mask
-        at = np.nonzero(seeds > 0 if takes_part is None else (seeds > 0) & takes_part)
+        seeded = seeds > 0 if takes_part is None else (seeds > 0) & takes_part
+        at = np.unravel_index(np.flatnonzero(seeded), self._shape)
         values, numbers = np.unique(seeds[at], return_inverse=True)
 
         padded = np.full(self._padded_shape, -1, np.int32)
