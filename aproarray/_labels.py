@@ -286,11 +286,13 @@ class _PreparedImage:
     def propagate(self, seeds: Array, with_shares: bool, workers: int) -> tuple[Array, NDArray[np.float32]]:
         """Put the labels of all pixels in place of the seeds.
 
+
         Return the distinct ones, on the host, and their shares.
         """
         backend, xp = self._backend, self._backend.xp
         takes_part = self._mask
-        at = xp.nonzero(seeds > 0 if takes_part is None else (seeds > 0) & takes_part)
+        seeded = seeds > 0 if takes_part is None else (seeds > 0) & takes_part
+        at = xp.unravel_index(xp.flatnonzero(seeded), self._shape)
         distinct, numbers = xp.unique(seeds[at], return_inverse=True)
         values = _arrays.on_host(distinct)
 
