@@ -221,7 +221,7 @@ def test_seeds_and_what_pixels_compare_as_add_up_over_parts(data):
         pixels = cpu.Pixels(own.reshape(-1, 3), own.shape[:-1], low, None)
         return (
             pixels,
-            seeds[place].reshape(-1),
+            np.ascontiguousarray(seeds[place]).reshape(-1),
             np.ascontiguousarray(maps[(slice(None), *place)]).reshape(3, -1),
         )
 
