@@ -1,9 +1,9 @@
 """What propagation of labels sees of an image: smoothed colours, and reliefs whose ridges are its edges.
 
 Both come from a small scale space: the image is smoothed by [1 2 1]/4 with steps of 1, 2 and 4 pixels
-in turn (Gaussians of 0.7, 1.6 and 3.2 pixels, nearly), and there is a relief at each scale: the magnitude of
-the gradient, over what is usual around the pixel. An edge of a plain region then counts as much as a
-stronger one among texture.
+in turn (Gaussians of 0.7, 1.6 and 3.2 pixels, nearly). In volumes the steps are 1, 1 and 2. There is a relief
+at each scale: the magnitude of the gradient, over what is usual around the pixel. An edge of a plain region
+then counts as much as a stronger one among texture.
 
 Arrays are of NumPy or CuPy, and all that comes of one is of the same library.
 """
@@ -508,7 +508,7 @@ _CLEAN = 1.45
 def square_sums(
     gradients: Array, mask: NDArray[np.bool_] | None, outliers: NDArray[np.bool_] | None
 ) -> tuple[float, float]:
-    """Return the sums of squares of gradients (3, ...) far from outliers: the middle ones, and the finest."""
+    """Return the sums of squares of gradients (3, ...) far from outliers: of the middle and the finest."""
     counted = mask if outliers is None else _far_from(outliers, mask)
     middle, finest = (gradients[k] if counted is None else gradients[k][counted] for k in (0, 1))
     return float((middle * middle).sum(dtype=np.float64)), float((finest * finest).sum(dtype=np.float64))
