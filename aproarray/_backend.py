@@ -10,6 +10,7 @@ numbers are finite is a bool, or a scalar on the device, which need not be waite
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
@@ -131,6 +132,37 @@ class Backend(Protocol):
         by_zeta: Array,
         region: Array | None = None,
     ) -> None: ...
+
+    # Labels: images (*shape, C) and masks (*shape)
+    def smooth(self, image: Array, steps: Sequence[tuple[int, float]], workers: int) -> Array: ...
+    def gradient(
+        self,
+        image: Array,
+        mask: Array | None,
+        spacing: Sequence[float] | None,
+        workers: int,
+        out: Array | None = None,
+    ) -> Array: ...
+    def square_steps(
+        self, image: Array, mask: Array | None, spacing: Sequence[float] | None, workers: int
+    ) -> list[tuple[float, int]]: ...
+
+    def Floods(  # noqa: N802 - a class
+        self, reliefs: Array, steps: Array, shape: tuple[int, ...], spacing: tuple[float, ...] | None
+    ) -> Any: ...
+
+    def settle(
+        self,
+        maps: Sequence[Array],
+        seeds: Array,
+        pixels: Any,
+        trust: tuple[float, float, float],
+        strength: float,
+        workers: int,
+    ) -> Array: ...
+    def Votes(  # noqa: N802 - a class
+        self, features: Array, zones: Array, steps: Array, neighbours: Array, scale: float, iterations: int
+    ) -> Any: ...
 
     # Related methods
     def rooted_trees(self, order: Array, gap_edges: Array, workers: int) -> RootedTrees: ...

@@ -9,7 +9,6 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import numpy as np
@@ -80,20 +79,6 @@ def backend(**arrays: Any) -> Backend:
                 f"{name} is a numpy.ma.MaskedArray, whose mask would be lost: pass {name}.data, and "
                 "mask=~numpy.ma.getmaskarray(...) where pixels are to take no part"
             )
-    from aproarray import cpu
-
-    return cpu
-
-
-def cpu_backend(verb: str, **arrays: Any) -> ModuleType:
-    """Return the NumPy backend, for what has no kernels on a device."""
-    for name, array in arrays.items():
-        if _arrays.is_cupy(array):
-            raise TypeError(
-                f"{name} is on a CUDA device, where {verb} does not run: "
-                f"pass {name}.get(), or {name}.cpu() of a tensor"
-            )
-    backend(**arrays)
     from aproarray import cpu
 
     return cpu

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,14 +59,14 @@ def grid(shape: tuple[int, ...], connectivity: int) -> Grid:
 
 
 def ends(
-    shape: tuple[int, ...], connectivity: int, mask: NDArray[np.bool_] | None = None
+    shape: tuple[int, ...], connectivity: int, mask: NDArray[np.bool_] | None = None, xp: Any = np
 ) -> NDArray[np.intp]:
     """Return the two pixels (E, 2) of each edge of a graph, the earlier one first, in no order.
 
-    With `mask`, both take part.
+    With `mask`, both take part. Arrays are of the namespace `xp`.
     """
-    numbers = np.arange(np.prod(shape, dtype=np.intp)).reshape(shape)
-    found = [np.empty((0, 2), np.intp)]
+    numbers = xp.arange(math.prod(shape)).reshape(shape)
+    found = [xp.empty((0, 2), np.intp)]
     for offset in grid(shape, connectivity).offsets.tolist():
         here = tuple(
             slice(max(-step, 0), extent - max(step, 0)) for step, extent in zip(offset, shape, strict=True)
@@ -73,9 +74,10 @@ def ends(
         there = tuple(
             slice(max(step, 0), extent - max(-step, 0)) for step, extent in zip(offset, shape, strict=True)
         )
-        pairs = np.stack([numbers[here].reshape(-1), numbers[there].reshape(-1)], axis=-1)
+        pairs = xp.stack([numbers[here].reshape(-1), numbers[there].reshape(-1)], axis=-1)
         found.append(pairs if mask is None else pairs[mask.reshape(-1)[pairs].all(-1)])
-    return np.concatenate(found)
+    joined: NDArray[np.intp] = xp.concatenate(found)
+    return joined
 
 
 def window_steps(ndim: int, kernel_size: int, dilation: int = 1) -> list[tuple[int, ...]]:

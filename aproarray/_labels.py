@@ -11,7 +11,6 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
@@ -125,16 +124,14 @@ class LabelPropagator:
         workers: int | None = None,
     ):
         """Smooth the image and compute its relief."""
-        backend = _dispatch.cpu_backend(
-            "LabelPropagator", image=image, edges=edges, features=features, mask=mask
-        )
-        threads = _validate.workers(workers, backend.available_workers())
+        self._backend = _dispatch.backend(image=image, edges=edges, features=features, mask=mask)
+        threads = _validate.workers(workers, cpu.available_workers())
         if image is None:
             image, channel_axis = _plain_image(edges), None
         images = _images(image, channel_axis, spatial_ndim, mask, edges, features)
         self.shape: tuple[int, ...] = images.leading + images.spatial
         self.spatial_ndim = len(images.spatial)
-        self._like_seeds = _look_like_seeds(images.pixels)
+        self._like_seeds = _look_like_seeds(images.pixels, self._backend.xp)
         spacing = _units(spacing, self.spatial_ndim)
         self._prepared = [
             _Image(one, convert2lab, spacing, threads) for one in images.each() if 0 not in self.shape
@@ -166,16 +163,22 @@ class LabelPropagator:
         self, labels: ArrayLike, *, return_full_prob: bool = False, workers: int | None = None
     ) -> Any:
         """Return the labels of all pixels; see `propagate_labels`."""
-        backend = _dispatch.cpu_backend("propagate", labels=labels)
+        backend = self._backend
+        if _dispatch.backend(labels=labels) is not backend:
+            library = "NumPy" if backend is cpu else "CuPy"
+            raise TypeError(
+                f"labels must be a {library} array, as the image was, got a {_arrays.kind_of(labels)}"
+            )
+        xp = backend.xp
         with_shares = _validate.flag(return_full_prob, "return_full_prob")
-        threads = _validate.workers(workers, backend.available_workers())
-        seeds = _seeds(labels, self.shape, self._like_seeds)
+        threads = _validate.workers(workers, cpu.available_workers())
+        seeds = _seeds(labels, self.shape, self._like_seeds, xp)
         result = seeds.copy()
         if not self._prepared:  # no pixels, or no images
-            return np.zeros((0, *self.shape), np.float32) if with_shares else result
+            return xp.zeros((0, *self.shape), np.float32) if with_shares else result
         spatial = self.shape[len(self.shape) - self.spatial_ndim :]
         each = [
-            image.prepared(one).propagate(backend, one, with_shares, threads)
+            image.prepared(one).propagate(one, with_shares, threads)
             for image, one in zip(self._prepared, result.reshape(-1, *spatial), strict=True)
         ]
         _warn_of_missing_seeds([len(values) for values, _ in each])
@@ -185,9 +188,10 @@ class LabelPropagator:
             ((_, shares),) = each
             return shares.reshape(len(shares), *self.shape)
         values = np.unique(np.concatenate([values for values, _ in each]))
-        shares = np.zeros((len(values), len(each), *spatial), np.float32)
+        shares = xp.zeros((len(values), len(each), *spatial), np.float32)
         for item, (own, own_shares) in enumerate(each):
-            shares[np.searchsorted(values, own), item] = own_shares
+            for place, of_label in zip(np.searchsorted(values, own).tolist(), own_shares, strict=True):
+                shares[place, item] = of_label
         return shares.reshape(len(values), *self.shape)
 
 
@@ -204,7 +208,8 @@ class Voters:
         self.shape = tuple(extent + 2 * _RADIUS for extent in shape)
         if np.prod(self.shape, dtype=float) >= 2**31:
             raise ValueError(f"labels are propagated over at most 2^31 pixels, got an image of {shape}")
-        padded = np.zeros((*self.shape, features.shape[-1]), np.float32)
+        self._backend = _dispatch.backend(features=features)
+        padded: Array = self._backend.xp.zeros((*self.shape, features.shape[-1]), np.float32)
         padded[self.inner] = features
         self.features = padded.reshape(math.prod(self.shape), features.shape[-1])
         self.neighbours = _edges.flat_steps(self.shape, _edges.hops(len(shape)))
@@ -226,9 +231,11 @@ class Voters:
             shares, workers,
         )  # fmt: skip
 
-    def following(self, zones: NDArray[np.int32]) -> cpu.Votes:
-        """Return the same votes, which follow labels as they change."""
-        return cpu.Votes(self.features, zones, self._window, self.neighbours, self._scale, self._iterations)
+    def following(self, zones: NDArray[np.int32]) -> Any:
+        """Return the same votes, which follow labels as they change; see `cpu.Votes`."""
+        return self._backend.Votes(
+            self.features, zones, self._window, self.neighbours, self._scale, self._iterations
+        )
 
 
 def votes_over(shape: tuple[int, ...]) -> int:
@@ -242,9 +249,11 @@ class _PreparedImage:
     def __init__(
         self, image: OneImage, convert2lab: bool | None, spacing: tuple[float, ...] | None, workers: int
     ):
+        self._backend = _dispatch.backend(image=image.pixels)
+        xp = self._backend.xp
         takes_part = self._mask = image.mask
         self._shape = image.pixels.shape[:-1]
-        self._n_pixels = math.prod(self._shape) if takes_part is None else int(np.count_nonzero(takes_part))
+        self._n_pixels = math.prod(self._shape) if takes_part is None else int(xp.count_nonzero(takes_part))
         self._spacing = spacing
         features, outliers = _relief.features_of(image.pixels, takes_part, convert2lab, spacing, workers)
         if image.features is not None:
@@ -266,21 +275,28 @@ class _PreparedImage:
             votes = 0
         self._voters = Voters(features, step, votes, spacing)
         self._inner, self._padded_shape = self._voters.inner, self._voters.shape
-        self._reliefs = np.zeros((len(reliefs), *self._padded_shape), np.float32)
+        self._reliefs = xp.zeros((len(reliefs), *self._padded_shape), np.float32)
         self._reliefs[(slice(None), *self._inner)] = reliefs
         self._reliefs = self._reliefs.reshape(len(reliefs), -1)
-        self._floods = cpu.Floods(self._reliefs, self._voters.neighbours, self._padded_shape, spacing)
+        self._floods = self._backend.Floods(
+            self._reliefs, self._voters.neighbours, self._padded_shape, spacing
+        )
         self._witnesses: _certainty.Witnesses | None = None  # until probabilities are asked for
 
-    def propagate(
-        self, backend: ModuleType, seeds: Array, with_shares: bool, workers: int
-    ) -> tuple[Array, NDArray[np.float32]]:
-        """Put the labels of all pixels in place of the seeds; return the distinct ones and their shares."""
-        takes_part = self._mask
-        at = np.nonzero(seeds > 0 if takes_part is None else (seeds > 0) & takes_part)
-        values, numbers = np.unique(seeds[at], return_inverse=True)
+    def propagate(self, seeds: Array, with_shares: bool, workers: int) -> tuple[Array, NDArray[np.float32]]:
+        """Put the labels of all pixels in place of the seeds.
 
-        padded = np.full(self._padded_shape, -1, np.int32)
+
+        Return the distinct ones, on the host, and their shares.
+        """
+        backend, xp = self._backend, self._backend.xp
+        takes_part = self._mask
+        seeded = seeds > 0 if takes_part is None else (seeds > 0) & takes_part
+        at = xp.unravel_index(xp.flatnonzero(seeded), self._shape)
+        distinct, numbers = xp.unique(seeds[at], return_inverse=True)
+        values = _arrays.on_host(distinct)
+
+        padded = xp.full(self._padded_shape, -1, np.int32)
         inner = padded[self._inner]
         inner[() if takes_part is None else takes_part] = 0
         inner[at] = numbers + 1
@@ -296,16 +312,16 @@ class _PreparedImage:
                 origin = (-_RADIUS,) * len(self._shape)
                 pixels = cpu.Pixels(self._voters.features, self._padded_shape, origin, self._spacing)
                 flat = backend.settle(maps, flat, pixels, trust, STRENGTH, workers)
-            by_relief = np.stack(maps) if with_shares else np.empty((0, 0), np.int32)
-        shares = np.empty((0, *self._shape), np.float32)
+            by_relief = xp.stack(maps) if with_shares else xp.empty((0, 0), np.int32)
+        shares = xp.empty((0, *self._shape), np.float32)
         if with_shares:
             shares = self._shares(padded, names, by_relief, flat, workers)
         else:
             self._ballots.cast(flat, names, padded.reshape(-1), workers)
         chosen = flat.reshape(self._padded_shape)[self._inner]
-        own = np.concatenate([np.zeros(1, seeds.dtype), values])
+        own = xp.concatenate([xp.zeros(1, seeds.dtype), distinct])
         if takes_part is None:
-            own.take(chosen, out=seeds, mode="clip")
+            seeds[...] = own[chosen]
         else:
             seeds[takes_part] = own[chosen[takes_part]]
         return values, shares
@@ -314,15 +330,20 @@ class _PreparedImage:
         self, seeds: Array, names: list[Any], maps: Array, labels: Array, workers: int
     ) -> NDArray[np.float32]:
         """Let labels (N) vote, and return their probabilities (labels, *spatial)."""
+        on_host, xp = _arrays.on_host, self._backend.xp
         # Those of a label lie side by side, as they are returned.
-        shares = np.zeros((len(names), labels.size), np.float32)
-        held = (seeds.reshape(-1) > 0).view(np.uint8)
-        self._voters.vote(labels, self._zones, held, shares.T, workers)
+        shares = on_host(self._ballots.shares(labels, len(names), seeds.reshape(-1), workers))
+        # Witnesses are on the host, for both backends.
         if self._witnesses is None:
-            self._witnesses = _certainty.Witnesses(self.reliefs, self._mask, self._spacing, _RADIUS, workers)
-        self._witnesses.probabilities(seeds, names, maps, labels, self._zones, shares.T, workers)
-        by_label = shares.reshape(len(names), *self._padded_shape)
-        return np.ascontiguousarray(by_label[(slice(None), *self._inner)])
+            self._witnesses = _certainty.Witnesses(
+                on_host(self.reliefs), on_host(self._mask), self._spacing, _RADIUS, workers
+            )
+        self._witnesses.probabilities(
+            on_host(seeds), names, on_host(maps), on_host(labels), on_host(self._zones), shares.T, workers
+        )
+        by_label = shares.reshape(len(names), *self._padded_shape)[(slice(None), *self._inner)]
+        found: NDArray[np.float32] = xp.asarray(np.ascontiguousarray(by_label))
+        return found
 
     @functools.cached_property
     def _zones(self) -> NDArray[np.int32]:
@@ -330,15 +351,18 @@ class _PreparedImage:
 
         A window may reach across walls that labels must not cross.
         """
+        xp = self._backend.xp
+        zones: NDArray[np.int32]
         if self._mask is None or self._mask.all():
-            return np.empty(0, np.int32)
-        zones = np.zeros(self._padded_shape, np.int32)
-        graph = mst(np.zeros(self._shape, np.uint8), mask=self._mask, spatial_ndim=len(self._shape))
+            zones = xp.empty(0, np.int32)
+            return zones
+        zones = xp.zeros(self._padded_shape, np.int32)
+        graph = mst(xp.zeros(self._shape, np.uint8), mask=self._mask, spatial_ndim=len(self._shape))
         zones[self._inner] = graph.cut(0)
         return zones.reshape(-1)
 
     @functools.cached_property
-    def _ballots(self) -> cpu.Votes:
+    def _ballots(self) -> Any:
         return self._voters.following(self._zones)
 
     @property
@@ -388,9 +412,10 @@ class _Image:
             void &= mask
         if not void.any():
             return self._whole
-        bits = np.packbits(void)
+        xp = _dispatch.backend(labels=seeds).xp
+        bits = xp.packbits(void)
         beside = self._beside
-        if beside is None or not np.array_equal(beside[0], bits):
+        if beside is None or not xp.array_equal(beside[0], bits):
             without = self._image._replace(mask=~void if mask is None else mask & ~void)
             beside = self._beside = bits, _PreparedImage(without, *self._options)
         return beside[1]
@@ -576,9 +601,11 @@ def propagate_labels(
     in `global_propagate` when zeta goes to 0, and whatever its distance from all seeds. Plain areas are
     shared out by the number of steps, or with `spacing` by distance.
 
-    Where the scales bring different labels, the number of scales that bring a label speaks for it. Against it
-    speak the distance of its nearest seed, and the difference to the seed most like the pixel, each over what
-    is usual for that label. These two count little where seeds are points, which do not say how far a label
+    Where the scales bring different labels, the number of scales that bring a label speaks for it. In volumes
+    the finest one counts more than the two others, and so it does for small objects (less than 10^4 pixels
+    for each label) in images without noise, texture or thin lines. Against a label speak the distance of its
+    nearest seed, and the difference to the seed most like the pixel, each over what is usual for that label.
+    These two count little where seeds are points, which do not say how far a label
     reaches, and much where they are drawn all over their regions (see docs/quality.md). Then pixels take the
     label of the largest vote over a 5 x 5 window, weighted by likeness as in `local_propagate`. There are
     five votes, one in volumes and one beside `edges`, none in volumes with them. Seeds are held.
@@ -616,30 +643,29 @@ def propagate_labels(
     >>> aproarray.propagate_labels(image, seeds)[0].tolist()
     [1, 1, 1, 2, 2, 2, 2, 2]
     """
-    _dispatch.cpu_backend(
-        "propagate_labels", image=image, labels=labels, edges=edges, features=features, mask=mask
-    )
-    seeds = _validate.as_array(labels, "labels")
+    backend = _dispatch.backend(image=image, labels=labels, edges=edges, features=features, mask=mask)
+    seeds = _validate.as_array(labels, "labels", backend.xp)
     if image is None:
         image, channel_axis = _plain_image(edges, seeds.shape), None
-    pixels = _validate.real_array(image, "image")
+    pixels = _validate.real_array(image, "image", backend.xp)
     spatial_ndim, channel_axis = axes_beside_labels(pixels.shape, seeds.shape, channel_axis, spatial_ndim)
     propagator = LabelPropagator(
         pixels, edges=edges, features=features, channel_axis=channel_axis, spatial_ndim=spatial_ndim,
-        convert2lab=convert2lab, spacing=spacing, mask=_without_void(mask, seeds, spatial_ndim),
+        convert2lab=convert2lab, spacing=spacing,
+        mask=_without_void(mask, seeds, spatial_ndim, backend.xp),
         workers=workers,
     )  # fmt: skip
     return propagator.propagate(labels, return_full_prob=return_full_prob, workers=workers)
 
 
-def _without_void(mask: ArrayLike | None, seeds: Array, spatial_ndim: int) -> ArrayLike | None:
+def _without_void(mask: ArrayLike | None, seeds: Array, spatial_ndim: int, xp: Any) -> ArrayLike | None:
     """Return the mask without the pixels of labels below 0. A mask that does not fit comes back as it is."""
     if seeds.dtype.kind not in "if" or not (seeds < 0).any():
         return mask
     takes_part: Array = seeds >= 0
     if mask is None:
         return takes_part
-    inside = np.asarray(mask)
+    inside = xp.asarray(mask)
     if inside.dtype != np.bool_ or inside.shape not in (seeds.shape, seeds.shape[-spatial_ndim:]):
         return mask
     beside: Array = takes_part & inside
@@ -723,9 +749,9 @@ def _misfit(shape: tuple[int, ...], expected: tuple[int, ...], owner: str, hint:
     return f"{said}; {hint}" if hint else said
 
 
-def _seeds(labels: ArrayLike, shape: tuple[int, ...], beside_seeds: bool) -> Array:
+def _seeds(labels: ArrayLike, shape: tuple[int, ...], beside_seeds: bool, xp: Any) -> Array:
     """Return labels that are whole numbers of a shape; `beside_seeds`: the image looks like seeds itself."""
-    seeds = _validate.as_array(labels, "labels")
+    seeds = _validate.as_array(labels, "labels", xp)
     if seeds.dtype == np.bool_:
         raise TypeError(
             "labels must hold integers (0: unlabelled), got booleans, which know one class alone: of two "
@@ -735,13 +761,13 @@ def _seeds(labels: ArrayLike, shape: tuple[int, ...], beside_seeds: bool) -> Arr
         raise TypeError(f"labels must hold integers (0: unlabelled), got dtype {seeds.dtype}")
     if seeds.shape != shape:
         raise ValueError(_misfit(seeds.shape, shape, "the image"))
-    if beside_seeds and _look_like_an_image(seeds):
+    if beside_seeds and _look_like_an_image(seeds, xp):
         raise ValueError(
             "labels and image look swapped: neighbours in labels differ, and most of the image is 0. The "
             "image comes first"
         )
     if seeds.dtype.kind == "f":
-        broken = seeds[~(np.isfinite(seeds) & (seeds == np.rint(seeds)))]
+        broken = _arrays.on_host(seeds[~(xp.isfinite(seeds) & (seeds == xp.rint(seeds)))])
         if broken.size:
             if beside_seeds:
                 hint = "Are image and labels swapped? The image comes first"
@@ -756,17 +782,17 @@ def _seeds(labels: ArrayLike, shape: tuple[int, ...], beside_seeds: bool) -> Arr
     return seeds
 
 
-def _look_like_seeds(pixels: Array) -> bool:
+def _look_like_seeds(pixels: Array, xp: Any) -> bool:
     """Return whether an image may be seeds: integers, most of them 0."""
-    return pixels.dtype.kind in "iu" and 2 * int(np.count_nonzero(pixels)) < pixels.size
+    return pixels.dtype.kind in "iu" and 2 * int(xp.count_nonzero(pixels)) < pixels.size
 
 
-def _look_like_an_image(labels: Array) -> bool:
+def _look_like_an_image(labels: Array, xp: Any) -> bool:
     """Return whether labels may be an image: many numbers, and neighbours that differ."""
-    if 2 * np.count_nonzero(labels) < labels.size or labels.shape[-1] < 2:
+    if 2 * int(xp.count_nonzero(labels)) < labels.size or labels.shape[-1] < 2:
         return False
-    same = int(np.count_nonzero(labels[..., 1:] == labels[..., :-1]))
-    return 4 * same < 3 * labels[..., 1:].size and len(np.unique(labels)) > 32
+    same = int(xp.count_nonzero(labels[..., 1:] == labels[..., :-1]))
+    return 4 * same < 3 * labels[..., 1:].size and len(xp.unique(labels)) > 32
 
 
 def _warn_of_missing_seeds(numbers: list[int]) -> None:
@@ -832,13 +858,14 @@ def _images(
     batches: bool = True,
 ) -> Images:
     """Check one image or a batch of them with what lies over it, and lay it out."""
-    pixels = _validate.real_array(image, "image")
+    xp = _dispatch.backend(image=image, mask=mask, edges=edges, features=features).xp
+    pixels = _validate.real_array(image, "image", xp)
     batches = batches and spatial_ndim is not None
     if spatial_ndim is None:
         spatial_ndim = max(pixels.ndim - (channel_axis is not None and pixels.ndim > 2), 1)
     spatial_ndim = _validate.integer(spatial_ndim, "spatial_ndim", 1, _edges.MAX_NDIM)
     layout = _validate.image_layout(pixels.shape, spatial_ndim, channel_axis, batches)
-    takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {pixels.shape}")
+    takes_part = _validate.mask(mask, layout.leading, layout.spatial, f"an image of shape {pixels.shape}", xp)
     flat = layout.flatten(pixels)
     _validate.finite(flat, "image", takes_part, _validate.BY_MASK)
     n_images, masks = math.prod(layout.leading), None
@@ -858,7 +885,7 @@ def _edge_maps(
     edges: ArrayLike, leading: tuple[int, ...], spatial: tuple[int, ...], takes_part: NDArray[np.bool_] | None
 ) -> Array:
     """Check a map of boundaries, and return it for each image, (images, *spatial)."""
-    maps = _validate.real_array(edges, "edges")
+    maps = _validate.real_array(edges, "edges", _dispatch.backend(edges=edges).xp)
     if maps.shape not in (spatial, leading + spatial):
         raise ValueError(
             f"edges of shape {maps.shape} do not fit an image of {_by(leading + spatial)} pixels: expected "
@@ -874,7 +901,7 @@ def _feature_maps(
     takes_part: NDArray[np.bool_] | None,
 ) -> Array:
     """Check features that come with an image, and return them for each, (images, *spatial, channels)."""
-    maps = _validate.real_array(features, "features")
+    maps = _validate.real_array(features, "features", _dispatch.backend(features=features).xp)
     if maps.shape[:-1] not in (spatial, leading + spatial) or maps.shape[-1] == 0:
         shapes = dict.fromkeys((spatial, leading + spatial))
         expected = " or ".join(f"({', '.join(map(str, shape))}, D)" for shape in shapes)
@@ -894,7 +921,8 @@ def _for_each_image(
 ) -> Array:
     """Return maps (leading or nothing, *spatial, C) as (images, *spatial, C), finite in the mask."""
     n_images, n_channels = math.prod(leading), maps.shape[-1]
-    maps = np.broadcast_to(maps, (*leading, *spatial, n_channels)).reshape(n_images, *spatial, n_channels)
+    xp = _dispatch.backend(**{name: maps}).xp
+    maps = xp.broadcast_to(maps, (*leading, *spatial, n_channels)).reshape(n_images, *spatial, n_channels)
     flat = maps.reshape(n_images, math.prod(spatial), n_channels)
     _validate.finite(flat, name, takes_part, _validate.BY_MASK)
     return maps
@@ -904,7 +932,9 @@ def _plain_image(edges: ArrayLike | None, shape: tuple[int, ...] | None = None) 
     """Return an image without any contrast, for edges that come without one."""
     if edges is None:
         raise TypeError("image must be an array, got None: only edges can take its place")
-    return np.ones(_validate.as_array(edges, "edges").shape if shape is None else shape, np.uint8)
+    xp = _dispatch.backend(edges=edges).xp
+    plain: Array = xp.ones(_validate.as_array(edges, "edges", xp).shape if shape is None else shape, np.uint8)
+    return plain
 
 
 def _one_image(
@@ -1061,28 +1091,32 @@ def refine(
     >>> (aproarray.refine(image, coarse)[0] > 0.5).tolist()
     [True, True, True, False, False, False, False, False]
     """
-    _dispatch.cpu_backend("refine", image=image, scores=scores, edges=edges, features=features, mask=mask)
+    xp = _dispatch.backend(image=image, scores=scores, edges=edges, features=features, mask=mask).xp
     if mode is None:
         mode = "local" if edges is None else "global-local"
     _validate.choice(mode, "mode", MODES)
     iterations = _validate.integer(iterations, "iterations", 0)
     images = _images(image, channel_axis, spatial_ndim, mask, edges, features)
-    values = _validate.real_array(scores, "scores")
+    values = _validate.real_array(scores, "scores", xp)
     layout = scores_layout(values.shape, images, class_axis)
     flat = layout.flatten(values.astype(_validate.compute_dtype(values.dtype), copy=False))
     stack = flat.reshape(len(flat), *layout.spatial, layout.n_channels)
     if images.masks is None:
         _validate.finite(flat, "scores")
     shape = (*images.leading, *images.spatial, layout.n_channels)
+    results: Array
     if 0 in shape:
-        results = np.empty(shape, flat.dtype)
+        results = xp.empty(shape, flat.dtype)
     else:
         each = []
         for one, over in zip(stack, images.each(), strict=True):
             over_pixels = resampled(one, images.spatial, over.mask)
             each.append(_refined(over_pixels, over, convert2lab, mode, iterations, workers))
-        results = (each[0] if len(each) == 1 else np.stack(each)).reshape(shape)
-    return results[..., 0] if layout.channel_axis is None else np.moveaxis(results, -1, layout.channel_axis)
+        results = (each[0] if len(each) == 1 else xp.stack(each)).reshape(shape)
+    if layout.channel_axis is None:
+        return results[..., 0]
+    moved: Array = xp.moveaxis(results, -1, layout.channel_axis)
+    return moved
 
 
 def _refined(
@@ -1137,17 +1171,19 @@ def _within_boundaries(
     workers: int | None,
 ) -> Array:
     """Return scores (..., C) propagated over the tree whose edges weigh the higher end on a map, squared."""
-    n, flat = boundaries.size, boundaries.reshape(-1)
-    edges = _edges.ends(boundaries.shape, 1, takes_part)
+    n, flat, xp = boundaries.size, boundaries.reshape(-1), _dispatch.backend(scores=scores).xp
+    edges = _edges.ends(boundaries.shape, 1, takes_part, xp)
     tree = SpanningTree.from_edges(edges, flat[edges].max(-1) ** 2, n)
     rows = scores.reshape(n, scores.shape[-1])
     if takes_part is not None:  # which may be NaN elsewhere
-        rows = np.where(takes_part.reshape(-1, 1), rows, 0)
-    weights = tree.gaps[np.isfinite(tree.gaps)]
-    typical = float(np.median(weights)) if weights.size else 0.0
+        rows = xp.where(takes_part.reshape(-1, 1), rows, rows.dtype.type(0))
+    weights = tree.gaps[xp.isfinite(tree.gaps)]
+    typical = float(xp.median(weights)) if weights.size else 0.0
     zeta = math.sqrt(_EDGES_SHARE * typical) if typical > 0 else 1.0
     found = global_propagate(rows, tree, zeta=zeta, workers=workers).reshape(scores.shape)
-    return found if takes_part is None else np.where(takes_part[..., None], found, scores)
+    if takes_part is not None:
+        found = xp.where(takes_part[..., None], found, scores)
+    return found
 
 
 # Pixels along each axis of the window of local propagation.
@@ -1234,10 +1270,11 @@ def _how_to_resize(layout: _validate.Layout, images: Images) -> str:
 
 def _tree_zeta(tree: SpanningTree) -> float:
     """Return a quarter of the median step of a tree's edges: of those that are not 0, if the median is."""
-    weights = tree.gaps[np.isfinite(tree.gaps)]
-    if not np.median(weights) > 0 if weights.size else True:
+    xp = _dispatch.backend(gaps=tree.gaps).xp
+    weights = tree.gaps[xp.isfinite(tree.gaps)]
+    if not float(xp.median(weights)) > 0 if weights.size else True:
         weights = weights[weights > 0]
-    return 0.25 * float(np.sqrt(np.median(weights))) if weights.size else 1.0
+    return 0.25 * float(xp.sqrt(xp.median(weights))) if weights.size else 1.0
 
 
 def _map_zeta(tree: SpanningTree, outliers: NDArray[np.bool_] | None = None) -> float:
@@ -1247,14 +1284,14 @@ def _map_zeta(tree: SpanningTree, outliers: NDArray[np.bool_] | None = None) -> 
     between all neighbours, of which a tree does not know. Edges that outliers reach do not count, unless
     there are no others.
     """
-    counted = np.isfinite(tree.gaps)
+    counted = _dispatch.backend(gaps=tree.gaps).xp.isfinite(tree.gaps)
     if outliers is not None:
         ordinary = counted & ~_relief.blurred_with(outliers).reshape(-1)[tree.gap_edges].any(-1)
         counted = ordinary if ordinary.any() else counted
     weights = tree.gaps[counted]
     largest = float(weights.max()) if weights.size else 0.0
     # Shares of the largest: the sum of weights may be too large for their type.
-    return 2 * float(np.sqrt(largest * (weights / largest).mean(dtype=np.float64))) if largest > 0 else 1.0
+    return 2 * math.sqrt(largest * float((weights / largest).mean(dtype=np.float64))) if largest > 0 else 1.0
 
 
 def resampled(
@@ -1269,23 +1306,29 @@ def resampled(
     of the grid that is wanted, and that the mask is of.
     """
     within = (slice(None),) * len(shape) if within is None else within
-    finite = np.asarray(np.isfinite(scores).all(-1))
+    xp = _dispatch.backend(scores=scores).xp
+    finite = xp.asarray(xp.isfinite(scores).all(-1))
     if takes_part is None or finite.all():
         return _interpolated(scores, shape, within)
     positions = [_positions(*along) for along in zip(finite.shape, shape, within, strict=True)]
-    nearest = np.ix_(*(along.round().astype(np.intp) for along in positions))
-    bad = ~finite[nearest] & takes_part
+    nearest = finite
+    for axis, along in enumerate(positions):
+        nearest = xp.take(nearest, xp.asarray(along.round().astype(np.intp)), axis)
+    bad = ~nearest & takes_part
     if bad.any():
         raise ValueError(
-            f"scores must be finite where mask is True, but {np.count_nonzero(bad)} of "
-            f"{np.count_nonzero(takes_part)} pixels there have NaN or inf"
+            f"scores must be finite where mask is True, but {int(xp.count_nonzero(bad))} of "
+            f"{int(xp.count_nonzero(takes_part))} pixels there have NaN or inf"
         )
     if finite.shape == shape:
         return scores
-    known = np.where(finite[..., None], scores, 0)
+    known = xp.where(finite[..., None], scores, scores.dtype.type(0))
     weight = _interpolated(finite[..., None].astype(scores.dtype), shape, within)
     found = _interpolated(known, shape, within)
-    return np.divide(found, weight, where=weight > 0, out=np.full_like(found, np.nan))
+    divided: Array = xp.where(
+        weight > 0, found / xp.where(weight > 0, weight, weight.dtype.type(1)), found.dtype.type(np.nan)
+    )
+    return divided
 
 
 def _positions(extent: int, wanted: int, within: slice) -> NDArray[np.float64]:
@@ -1295,6 +1338,7 @@ def _positions(extent: int, wanted: int, within: slice) -> NDArray[np.float64]:
 
 
 def _interpolated(scores: Array, shape: tuple[int, ...], within: tuple[slice, ...]) -> Array:
+    xp = _dispatch.backend(scores=scores).xp
     for axis, (extent, wanted) in enumerate(zip(scores.shape[:-1], shape, strict=True)):
         if extent == wanted:
             scores = scores[(slice(None),) * axis + (within[axis],)]
@@ -1302,8 +1346,9 @@ def _interpolated(scores: Array, shape: tuple[int, ...], within: tuple[slice, ..
         at = _positions(extent, wanted, within[axis])
         below = at.astype(np.intp)
         above = np.minimum(below + 1, extent - 1)
-        weight = (at - below).astype(scores.dtype).reshape(-1, *(1,) * (scores.ndim - axis - 1))
-        scores = scores.take(below, axis) * (1 - weight) + scores.take(above, axis) * weight
+        weight = xp.asarray((at - below).astype(scores.dtype)).reshape(-1, *(1,) * (scores.ndim - axis - 1))
+        first, second = (xp.take(scores, xp.asarray(side), axis) for side in (below, above))
+        scores = first * (1 - weight) + second * weight
     return scores
 
 
@@ -1401,7 +1446,7 @@ def affinity_map(
     iterations = _validate.integer(iterations, "iterations", 0)
     if isinstance(image, SpanningTree):
         raise TypeError("image must be an array, got a SpanningTree, which has affinity(pixel, zeta) itself")
-    _dispatch.cpu_backend("affinity_map", image=image, mask=mask)
+    xp = _dispatch.backend(image=image, mask=mask).xp
     pixels, takes_part = _one_image(image, channel_axis, spatial_ndim, mask)
     index = pixel_of(pixel, pixels.shape[:-1])
     if takes_part is not None and not takes_part[index]:
@@ -1412,7 +1457,7 @@ def affinity_map(
         return tree.affinity(index, _map_zeta(tree, outliers) if zeta is None else zeta)
     if zeta is None:
         zeta = local_zeta(_relief.typical_step(features, takes_part, outliers))
-    one = np.zeros(features.shape[:-1], np.float32)
+    one: Array = xp.zeros(features.shape[:-1], np.float32)
     one[index] = 1
     spread = local_propagate(
         one, features, zeta=zeta, iterations=iterations, mask=takes_part, channel_axis=-1,

@@ -1,9 +1,11 @@
 """What propagation of labels sees of an image: smoothed colours, and reliefs whose ridges are its edges.
 
 Both come from a small scale space: the image is smoothed by [1 2 1]/4 with steps of 1, 2 and 4 pixels
-in turn (Gaussians of 0.7, 1.6 and 3.2 pixels, nearly), and there is a relief at each scale: the magnitude of
-the gradient, over what is usual around the pixel. An edge of a plain region then counts as much as a
-stronger one among texture.
+in turn (Gaussians of 0.7, 1.6 and 3.2 pixels, nearly). In volumes the steps are 1, 1 and 2. There is a relief
+at each scale: the magnitude of the gradient, over what is usual around the pixel. An edge of a plain region
+then counts as much as a stronger one among texture.
+
+Arrays are of NumPy or CuPy, and all that comes of one is of the same library.
 """
 
 from __future__ import annotations
@@ -15,9 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aproarray import _validate, cpu
+from aproarray import _arrays, _dispatch, _validate
+from aproarray._backend import Backend
 
 Array = NDArray[Any]
+
+
+def _backend_of(array: Array) -> Backend:
+    return _dispatch.backend(image=array)
+
 
 _STEPS = (1, 2, 4)
 _STEPS_OF_VOLUMES = (1, 1, 2)  # whose objects are a few pixels wide
@@ -36,29 +44,46 @@ _RGB_TO_XYZ = (
 ).astype(np.float32)
 
 
-# Pixels that are converted together: the arrays in between stay in the cache, and Ctrl-C need not wait.
+# Numbers that are converted together: the arrays in between stay in the cache, and Ctrl-C need not wait.
 _CONVERTED = 1 << 14
+
+
+def _pieces(array: Array) -> list[slice]:
+    """Return the pieces that an array is converted in: on a device it is one."""
+    n = len(array)
+    step = max(n, 1) if _arrays.is_cupy(array) else _CONVERTED
+    return [slice(first, first + step) for first in range(0, n, step)]
+
+
+def _quotient(array: Array, by: Any, where: Array, otherwise: Array) -> Array:
+    """Return array / by where that is asked for; `otherwise` elsewhere, which may be written to."""
+    xp = _backend_of(array).xp
+    if xp is np:
+        return np.asarray(np.divide(array, by, where=where, out=otherwise))
+    result: Array = xp.where(where, array / by, otherwise)
+    return result
 
 
 def rgb_to_lab(rgb: Array) -> NDArray[np.float32]:
     """Return CIE L*a*b* of sRGB values, (..., 3), as float32: beyond [0, 1] by the same formulas."""
-    rgb = np.asarray(rgb, np.float32)
-    lab = np.empty(rgb.shape, np.float32)
-    source, target = rgb.reshape(-1, 3), lab.reshape(-1, 3)
-    for first in range(0, len(source), _CONVERTED):
-        part = source[first : first + _CONVERTED]
-        linear = ((np.maximum(part, 0) + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
-        np.divide(part, np.float32(12.92), out=linear, where=part <= 0.04045)
-        xyz = linear @ _RGB_TO_XYZ.T
-        f = np.where(xyz > 0.008856, np.cbrt(xyz), np.float32(7.787) * xyz + np.float32(16 / 116))
-        target[first : first + _CONVERTED, 0] = 116 * f[:, 1] - 16
-        target[first : first + _CONVERTED, 1] = 500 * (f[:, 0] - f[:, 1])
-        target[first : first + _CONVERTED, 2] = 200 * (f[:, 1] - f[:, 2])
+    xp = _backend_of(rgb).xp
+    rgb = xp.asarray(rgb, np.float32)
+    lab: NDArray[np.float32] = xp.empty(rgb.shape, np.float32)
+    source, target, to_xyz = rgb.reshape(-1, 3), lab.reshape(-1, 3), xp.asarray(_RGB_TO_XYZ.T)
+    for piece in _pieces(source):
+        part = source[piece]
+        linear = ((xp.maximum(part, 0) + np.float32(0.055)) / np.float32(1.055)) ** np.float32(2.4)
+        linear = _quotient(part, np.float32(12.92), part <= 0.04045, linear)
+        xyz = linear @ to_xyz
+        f = xp.where(xyz > 0.008856, xp.cbrt(xyz), np.float32(7.787) * xyz + np.float32(16 / 116))
+        target[piece, 0] = 116 * f[:, 1] - 16
+        target[piece, 1] = 500 * (f[:, 0] - f[:, 1])
+        target[piece, 2] = 200 * (f[:, 1] - f[:, 2])
     return lab
 
 
 class Range(NamedTuple):
-    """The numbers of an image that are mapped to [0, 1], in its own dtype."""
+    """The numbers of an image that are mapped to [0, 1], in its own dtype, on the host."""
 
     low: Any
     high: Any
@@ -76,7 +101,7 @@ def image_range(image: Array, mask: NDArray[np.bool_] | None) -> Range | None:
     if inside.size == 0:
         return None
     low, high = _ordinary_range(inside)
-    whole = Range(inside.min(), inside.max(), has_outliers=False)
+    whole = Range(_number(inside.min()), _number(inside.max()), has_outliers=False)
     ordinary = Range(low, high, has_outliers=whole.low < low or whole.high > high)
     if ordinary.has_outliers and too_many_outliers(n_outlying(image, mask, ordinary), inside[..., 0].size):
         return whole
@@ -86,12 +111,21 @@ def image_range(image: Array, mask: NDArray[np.bool_] | None) -> Range | None:
 def n_outlying(image: Array, mask: NDArray[np.bool_] | None, ordinary: Range) -> int:
     """Return how many pixels of an image (..., C) have a number beyond a range."""
     inside = _numbers(image if mask is None else image[mask])
-    return int(np.count_nonzero(((inside < ordinary.low) | (inside > ordinary.high)).any(-1)))
+    return _count(((inside < ordinary.low) | (inside > ordinary.high)).any(-1))
 
 
 def too_many_outliers(n_outlying: int, n_pixels: int) -> bool:
     """Return whether so many pixels are no outliers."""
     return n_outlying > _OUTLYING_PIXELS * n_pixels
+
+
+def _number(found: Any) -> Any:
+    """Return what an array's `min` or `max` finds, as a number on the host."""
+    return _arrays.on_host(found)[()]
+
+
+def _count(flags: NDArray[np.bool_]) -> int:
+    return int(_backend_of(flags).xp.count_nonzero(flags))
 
 
 def _numbers(image: Array) -> Array:
@@ -107,30 +141,31 @@ def stretched(
     still is one. An outlier without another one beside it is a defect of the sensor, and is moved to the end
     of the range. Pixels that take no part are 0. The outliers (...) that are left are None if there are none.
     """
+    xp = _backend_of(image).xp
     if range_ is None:
         range_ = image_range(image, mask)
     if range_ is None:
-        return np.zeros(image.shape, np.float32), None
+        return xp.zeros(image.shape, np.float32), None
     image = _numbers(image)
     low, high = range_.low, range_.high
     if mask is not None:
-        image = np.where(mask[..., None], image, low)
-    ordinary = np.clip(image, low, high) if range_.has_outliers else image
+        image = xp.where(mask[..., None], image, low)
+    ordinary = xp.clip(image, low, high) if range_.has_outliers else image
     outside = (image != ordinary) if range_.has_outliers else None
     with np.errstate(over="ignore"):
         scale = float(_differences(high, low))
     if not scale > 0:
-        return np.zeros(image.shape, np.float32), None
+        return xp.zeros(image.shape, np.float32), None
     too_large = not np.isfinite(scale)  # for the numbers' type
     if too_large:
         scale = float(high / 2 - low / 2)
-    result = np.empty(image.shape, np.float32)
+    result = xp.empty(image.shape, np.float32)
     source, target = ordinary.reshape(-1), result.reshape(-1)
-    for first in range(0, len(source), _CONVERTED):
-        part = source[first : first + _CONVERTED]
+    for piece in _pieces(source):
+        part = source[piece]
         exact = part / 2 - low / 2 if too_large else _differences(part, low)
         exact /= scale
-        target[first : first + _CONVERTED] = exact
+        target[piece] = exact
     if outside is None:
         return result, None
     odd: NDArray[np.bool_] = outside.any(-1)
@@ -138,9 +173,9 @@ def stretched(
     outside &= odd[..., None]
     numbers = image[outside].astype(np.float64)
     with np.errstate(over="ignore"):
-        beyond = np.maximum(float(low) - numbers, numbers - float(high)) / scale
-    beyond = 2 * np.log1p(np.minimum(beyond, np.finfo(np.float64).max) / 2)
-    result[outside] = np.where(numbers > float(high), 1 + beyond, -beyond)
+        beyond = xp.maximum(float(low) - numbers, numbers - float(high)) / scale
+    beyond = 2 * xp.log1p(xp.minimum(beyond, np.finfo(np.float64).max) / 2)
+    result[outside] = xp.where(numbers > float(high), 1 + beyond, -beyond)
     return result, odd if odd.any() else None
 
 
@@ -158,17 +193,18 @@ def _ordinary_range(numbers: Array) -> tuple[Any, Any]:
     to there. An object that shades off has no such gap, however bright and small it is.
     """
     flat = numbers.reshape(-1)
-    low, high = flat.min(), flat.max()
+    low, high = _number(flat.min()), _number(flat.max())
     if spread_out(n_beyond(flat, marks(low, high)), flat.size):
         return low, high
     for share in _TAILS:
         tail = int(share * flat.size)
         if tail == 0:
             break
-        ranked = np.partition(flat, (tail, flat.size - 1 - tail))
-        inner = ranked[tail], ranked[-1 - tail]
+        ranked = _backend_of(flat).xp.partition(flat, (tail, flat.size - 1 - tail))
+        inner = _number(ranked[tail]), _number(ranked[-1 - tail])
         if inner[0] != inner[1]:
-            return _without_gaps(low, high, *inner, ranked[: tail + 1], ranked[-1 - tail :])
+            tails = (_arrays.on_host(some) for some in (ranked[: tail + 1], ranked[-1 - tail :]))
+            return _without_gaps(low, high, *inner, *tails)
     return low, high
 
 
@@ -219,7 +255,7 @@ def marks(low: Any, high: Any) -> tuple[Any, Any]:
 
 def n_beyond(numbers: Array, marks: tuple[Any, Any]) -> tuple[int, int]:
     """Return how many numbers lie up to the first mark, and from the last one on."""
-    return int(np.count_nonzero(numbers <= marks[0])), int(np.count_nonzero(numbers >= marks[1]))
+    return _count(numbers <= marks[0]), _count(numbers >= marks[1])
 
 
 def spread_out(n_beyond: tuple[int, int], n: int) -> bool:
@@ -237,20 +273,23 @@ def _last_before_gap(distances: NDArray[np.float64]) -> int:
 def _differences(larger: Array, smaller: Array) -> NDArray[np.float64]:
     """Return differences that are not negative as float64, C order, exact until they are rounded."""
     if larger.dtype.kind in "iu" and larger.dtype.itemsize == 8:  # modulo 2^64, where no difference is lost
-        larger, smaller = (
-            np.asarray(larger).astype(np.uint64, order="C"),
-            np.asarray(smaller).astype(np.uint64),
-        )
-        return (larger - smaller).astype(np.float64)
-    return np.asarray(larger).astype(np.float64, order="C") - np.asarray(smaller).astype(np.float64)
+        whole: NDArray[np.uint64] = _wide(larger, np.uint64) - _wide(smaller, np.uint64)
+        return whole.astype(np.float64)
+    difference: NDArray[np.float64] = _wide(larger, np.float64) - _wide(smaller, np.float64)
+    return difference
+
+
+def _wide(numbers: Any, dtype: Any) -> Any:
+    """Return numbers in another dtype, C order, as an array unless it is one on a device."""
+    return (numbers if _arrays.is_cupy(numbers) else np.asarray(numbers)).astype(dtype, order="C")
 
 
 def _n_around(pixels: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Count the pixels that are True among each one and those that touch it, corners included."""
-    count = pixels.astype(np.int32)
+    count, xp = pixels.astype(np.int32), _backend_of(pixels).xp
     for axis in range(pixels.ndim):
-        own = np.moveaxis(count.copy(), axis, 0)
-        total = np.moveaxis(count, axis, 0)
+        own = xp.moveaxis(count.copy(), axis, 0)
+        total = xp.moveaxis(count, axis, 0)
         total[1:] += own[:-1]
         total[:-1] += own[1:]
     return count
@@ -280,10 +319,12 @@ def smoothed(
         pixels = step if spacing is None else step / spacing[axis]
         whole = max(1, math.ceil(pixels))
         steps.append((whole, (pixels / whole) ** 2 / 4))
-    result = cpu.smooth(image, steps, workers)
+    backend = _backend_of(image)
+    result = backend.smooth(image, steps, workers)
     if mask is not None:
-        weight = cpu.smooth(mask[..., None], steps, workers)
-        result = np.divide(result, weight, where=mask[..., None], out=np.zeros_like(result))
+        weight = backend.smooth(mask[..., None], steps, workers)
+        nothing = backend.xp.zeros(result.shape, np.float32)
+        result = _quotient(result, weight, mask[..., None], nothing)
     return result
 
 
@@ -383,7 +424,7 @@ def over_what_is_usual(
     """Make reliefs of the gradients (3, ...) of `scales`, in place, and return them."""
     around, counted = usual_around(gradients, mask, outliers, spacing, workers)
     around += mean_of(*usual_sum(around, counted, mask)) if usual is None else usual
-    gradients /= np.where(around > 0, around, 1)
+    gradients /= _backend_of(around).xp.where(around > 0, around, np.float32(1))
     return gradients
 
 
@@ -403,9 +444,10 @@ def scales(
     _, to_middle, to_coarsest = _steps_between(features.shape[:-1])
     middle = smoothed(features, to_middle, mask, spacing, workers)
     coarsest = smoothed(middle, to_coarsest, mask, spacing, workers)
-    gradients = np.zeros((3, *features.shape[:-1]), np.float32)
-    for scale, gradient in zip((middle, features, coarsest), gradients, strict=True):
-        cpu.gradient(scale, mask, spacing, workers, out=gradient)
+    backend = _backend_of(features)
+    gradients: Array = backend.xp.zeros((3, *features.shape[:-1]), np.float32)
+    for number, scale in enumerate((middle, features, coarsest)):
+        backend.gradient(scale, mask, spacing, workers, out=gradients[number])
     return gradients
 
 
@@ -420,14 +462,15 @@ def usual_around(
 
     Pixels as near to an outlier as its gradient reaches do not count, unless there are no others near.
     """
-    total = gradients.sum(0)
+    total: Array = sum(gradients[1:], gradients[0])
     around = _local_mean(total, mask, spacing, workers)
     if outliers is None:
         return around, mask
     counted = _far_from(outliers, mask)
     weight = _local_mean(counted.astype(np.float32), mask, spacing, workers)
-    mean = _local_mean(np.where(counted, total, np.float32(0)), mask, spacing, workers)
-    return np.divide(mean, weight, out=around, where=weight > 1e-3), counted
+    inside = _backend_of(total).xp.where(counted, total, np.float32(0))
+    mean = _local_mean(inside, mask, spacing, workers)
+    return _quotient(mean, weight, weight > 1e-3, around), counted
 
 
 # From a pixel to the farthest one that its features and its relief depend on. Outliers are those beside
@@ -465,7 +508,7 @@ _CLEAN = 1.45
 def square_sums(
     gradients: Array, mask: NDArray[np.bool_] | None, outliers: NDArray[np.bool_] | None
 ) -> tuple[float, float]:
-    """Return the sums of squares of gradients (3, ...), far from outliers: the middle ones, and the finest."""
+    """Return the sums of squares of gradients (3, ...) far from outliers: of the middle and the finest."""
     counted = mask if outliers is None else _far_from(outliers, mask)
     middle, finest = (gradients[k] if counted is None else gradients[k][counted] for k in (0, 1))
     return float((middle * middle).sum(dtype=np.float64)), float((finest * finest).sum(dtype=np.float64))
@@ -515,7 +558,8 @@ def with_edges(reliefs: Array, edges: Array, mask: NDArray[np.bool_] | None) -> 
                 continue
         results.append(boundaries)
     alone = all(result is boundaries for result in results)
-    return boundaries[None] if alone else np.stack(results)
+    stacked: Array = boundaries[None] if alone else _backend_of(edges).xp.stack(results)
+    return stacked
 
 
 def _centred(array: Array, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.float64], float]:
@@ -524,7 +568,7 @@ def _centred(array: Array, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.f
     if inside.size == 0:
         return inside, 0.0
     inside -= inside.mean()
-    return inside, float(np.sqrt((inside * inside).mean()))
+    return inside, math.sqrt(float((inside * inside).mean()))
 
 
 def smoothed_features(
@@ -534,11 +578,11 @@ def smoothed_features(
     workers: int = 1,
 ) -> Array:
     """Return features (..., D), at any scale, smoothed as colours are, in shares of their largest number."""
-    inside = features if mask is None else np.where(mask[..., None], features, features.dtype.type(0))
-    shares = np.zeros(features.shape, np.float32)
-    largest = max(float(inside.max(initial=0)), -float(inside.min(initial=0)))
-    if largest > 0:
-        np.divide(inside, largest, out=shares, casting="unsafe")
+    xp = _backend_of(features).xp
+    inside = features if mask is None else xp.where(mask[..., None], features, features.dtype.type(0))
+    largest = max(float(inside.max()), -float(inside.min()), 0.0) if inside.size else 0.0
+    zero = xp.zeros(features.shape, np.float32)
+    shares = (inside / largest).astype(np.float32) if largest > 0 else zero
     return smoothed(shares, _STEPS[0], mask, spacing, workers)
 
 
@@ -560,7 +604,8 @@ def beside(
     own = typical_step(features, mask, outliers, spacing, workers)
     if step > 0:
         others = others * np.float32((share * own if own > 0 else 1.0) / step)
-    return np.concatenate([features, others], axis=-1)
+    joined: Array = _backend_of(features).xp.concatenate([features, others], axis=-1)
+    return joined
 
 
 def _local_mean(
@@ -586,7 +631,7 @@ def typical_step(
     do not count, unless there are no others.
     """
     for counted in (without_outliers(mask, outliers), mask):
-        along = cpu.square_steps(features, counted, spacing, workers)
+        along = _backend_of(features).square_steps(features, counted, spacing, workers)
         step = root_mean(sum(total for total, _ in along), sum(count for _, count in along))
         if step > 0 or counted is mask:
             break

@@ -3,11 +3,17 @@
 Times are medians between CUDA events, around calls whose inputs take turns, so that none finds its data in
 the L2 cache. The floor is what input and output alone would take at the speed of a plain copy on the same
 device, measured first: how far a row is from it shows.
+
+Rows stand beside what a user has today on a GPU: `torch.nn.Unfold` for LP; APro as published, whose tree is
+built on the CPU; cuCIM's random walker for labels, as there is no watershed for CuPy arrays; CuPy's `label`
+for components. Those that are not installed are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import itertools
 import shlex
 import statistics
@@ -20,7 +26,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import aproarray
-from benchmarks import inputs, machine
+from aproarray import related
+from benchmarks import algorithm_1, inputs, machine
+from benchmarks.timing import Skip
 
 N_CLASSES = 21
 
@@ -38,17 +46,39 @@ class Row(NamedTuple):
 class Device:
     """A CUDA device and its copy bandwidth."""
 
-    def __init__(self, repeats: int):
-        import cupy
+    # What the sides of images are divided by: tests do not measure anything.
+    divisor = 1
 
-        self.cupy, self.repeats = cupy, repeats
-        properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
-        self.name = properties["name"].decode()
-        self.l2_bytes = properties["l2CacheSize"]
-        source = cupy.ones(1 << 29, np.float32)  # 2 GiB
-        target = cupy.empty_like(source)
-        ms = self.median_ms(lambda _: cupy.copyto(target, source), [None])
+    def __init__(self, repeats: int):
+        self.cupy, self.repeats = importlib.import_module("cupy"), repeats
+        self.name, self.l2_bytes = self.properties()
+        source = self.cupy.ones((1 << 29) // self.divisor**2, np.float32)  # 2 GiB
+        target = self.cupy.empty_like(source)
+        ms = self.median_ms(lambda _: self.cupy.copyto(target, source), [None])
         self.bytes_per_ms = 2 * source.nbytes / ms
+
+    def properties(self) -> tuple[str, int]:
+        """Return the device's name, and the bytes of its L2 cache."""
+        found = self.cupy.cuda.runtime.getDeviceProperties(self.cupy.cuda.Device().id)
+        return found["name"].decode(), found["l2CacheSize"]
+
+    def side(self, side: int) -> int:
+        """Return the side of images whose rows are named after `side`."""
+        return side // self.divisor
+
+    def to_torch(self, array: Any) -> Any:
+        """Return a tensor over the memory of an array."""
+        return importlib.import_module("torch").from_dlpack(array)
+
+    def from_torch(self, tensor: Any) -> Any:
+        """Return an array over the memory of a tensor."""
+        return self.cupy.from_dlpack(tensor.contiguous())
+
+    def torch_stream(self) -> contextlib.AbstractContextManager[Any]:
+        """Let torch work on the null stream, which CuPy works on here, too."""
+        cuda = importlib.import_module("torch").cuda
+        stream: contextlib.AbstractContextManager[Any] = cuda.stream(cuda.default_stream())
+        return stream
 
     def median_ms(self, call: Callable[[Any], Any], rotated: list[Any]) -> float:
         """Return the median milliseconds of a call over inputs that take turns."""
@@ -71,7 +101,7 @@ class Device:
 
     def images(self, side: int, batch: int) -> list[Any]:
         """Return batches of different photographs, more than fit the L2 cache."""
-        image = self.cupy.asarray(inputs.mosaic(side))
+        image = self.cupy.asarray(inputs.mosaic(self.side(side)))
         n = self.copies(batch * image.nbytes)
         shifts = itertools.count(1, 37)
         made = [
@@ -89,14 +119,14 @@ def tree(device: Device) -> Iterator[Row]:
     for side, batch, target in [(512, 1, "0.45"), (512, 16, "1.6 (0.10 each)"), (4096, 1, "15")]:
         images = device.images(side, batch)
         ms = device.median_ms(lambda image: aproarray.mst(image, check_finite=False), images)
-        pixels = side * side * batch
+        pixels = device.side(side) ** 2 * batch
         yield Row(f"tree, {batch} x {side} x {side} RGB", ms, pixels * 28 / 1e6, target)
 
 
 def gp(device: Device) -> Iterator[Row]:
     for batch, target in [(1, "0.2"), (16, "0.96 (0.06 each)")]:
         trees = [aproarray.mst(image) for image in device.images(512, batch)]
-        values = device.values((*trees[0].batch_shape, 512, 512, N_CLASSES))
+        values = device.values((*trees[0].batch_shape, device.side(512), device.side(512), N_CLASSES))
         n = device.copies(values.nbytes)
         rotated = [(trees[k % len(trees)], values.copy()) for k in range(n)]
 
@@ -108,22 +138,63 @@ def gp(device: Device) -> Iterator[Row]:
         yield Row(what, device.median_ms(call, rotated), megabytes, target)
 
 
+def apro(device: Device) -> Iterator[Row]:
+    """Tree and GP together, beside APro as published: its tree, and its walk over it, are the CPU's."""
+    images = device.images(512, 1)
+    values = device.values((N_CLASSES, device.side(512), device.side(512)))
+    zeta = 0.1
+
+    def call(image: Any) -> Any:
+        tree = aproarray.mst(image, check_finite=False)
+        return aproarray.global_propagate(values, tree, zeta=zeta, channel_axis=0, check_finite=False)
+
+    def published(image: Any) -> Any:
+        edges, weights = algorithm_1.spanning_tree(image.get())
+        return device.cupy.asarray(algorithm_1.propagate(values.get(), edges, weights, zeta))
+
+    ms = device.median_ms(call, images)
+
+    def against() -> str:
+        _agree("GP", call(images[0]), published(images[0]), 1e-3)
+        theirs = device.median_ms(published, images[:2])
+        return f"APro as published, copies both ways, {theirs:.3g} ms, {theirs / ms:.1f} x"
+
+    megabytes = (2 * values.nbytes + images[0].nbytes) / 1e6
+    what = f"tree + GP, 512 x 512, {N_CLASSES} channels"
+    yield Row(what, ms, megabytes, "0.65", _measured(against, "APro as published"))
+
+
+def _agree(what: str, ours: Any, theirs: Any, tolerance: float) -> None:
+    worst = float(abs(theirs - ours).max())
+    if not worst < tolerance:
+        raise AssertionError(f"{what}: results differ by {worst:.2g}")
+
+
+def _measured(against: Callable[[], str], what: str) -> str:
+    """Return what a comparison says, or why there is none."""
+    try:
+        return against()
+    except (ImportError, Skip) as error:
+        return f"{what} not measured: {error}"
+
+
 def lp(device: Device) -> Iterator[Row]:
     images = device.images(512, 1)
-    values = device.values((512, 512, N_CLASSES))
+    values = device.values((device.side(512), device.side(512), N_CLASSES))
     out = device.cupy.empty_like(values)
 
     def call(image: Any) -> Any:
         return aproarray.local_propagate(values, image, zeta=0.034, out=out, check_finite=False)
 
     ms = device.median_ms(call, images)
-    try:
+
+    def against() -> str:
         theirs = _unfold_ms(device, images, values, out)
-        against = f"torch Unfold {theirs:.3g} ms, {theirs / ms:.1f} x (target 15)"
-    except ImportError as error:
-        against = f"torch Unfold not measured: {error}"
+        return f"torch Unfold {theirs:.3g} ms, {theirs / ms:.1f} x (target 15)"
+
     megabytes = (2 * values.nbytes + images[0].nbytes) / 1e6
-    yield Row(f"LP, 5 x 5, 20 iterations, 512 x 512, {N_CLASSES} channels", ms, megabytes, "0.5", against)
+    what = f"LP, 5 x 5, 20 iterations, 512 x 512, {N_CLASSES} channels"
+    yield Row(what, ms, megabytes, "0.5", _measured(against, "torch Unfold"))
 
 
 def _unfold_ms(device: Device, images: list[Any], values: Any, ours: Any) -> float:
@@ -132,19 +203,15 @@ def _unfold_ms(device: Device, images: list[Any], values: Any, ours: Any) -> flo
 
     from benchmarks import torch_lp
 
-    phi = torch.from_dlpack(values).movedim(-1, 0)[:, None].contiguous()
+    phi = device.to_torch(values).movedim(-1, 0)[:, None].contiguous()
 
     def call(image: Any) -> Any:
-        x = torch.from_dlpack(image).movedim(-1, 0)[None].contiguous()
+        x = device.to_torch(image).movedim(-1, 0)[None].contiguous()
         return torch_lp.local_propagate(phi, x, 0.034, 5, 20, at_once=len(phi))
 
-    # The null stream, which CuPy works on here, too.
-    with torch.no_grad(), torch.cuda.stream(torch.cuda.default_stream()):
+    with torch.no_grad(), device.torch_stream():
         aproarray.local_propagate(values, images[0], zeta=0.034, out=ours)
-        theirs = device.cupy.from_dlpack(call(images[0])[:, 0].movedim(0, -1).contiguous())
-        worst = float(abs(theirs - ours).max())
-        if not worst < 1e-4:
-            raise AssertionError(f"LP: results differ by {worst:.2g}")
+        _agree("LP", ours, device.from_torch(call(images[0])[:, 0].movedim(0, -1)), 1e-4)
         return device.median_ms(call, images)
 
 
@@ -156,11 +223,11 @@ def lp_gradients(device: Device) -> Iterator[Row]:
     except ImportError as error:
         print(f"gradients of LP not measured: {error}", file=sys.stderr)
         return
-    with torch.cuda.stream(torch.cuda.default_stream()):  # CuPy's, too
-        shape = (1, N_CLASSES, 512, 512)
-        values = torch.from_dlpack(device.values(shape)).requires_grad_()
-        images = [torch.from_dlpack(image).movedim(-1, 0)[None] for image in device.images(512, 1)]
-        upstream = torch.from_dlpack(device.values(shape))
+    with device.torch_stream():
+        shape = (1, N_CLASSES, device.side(512), device.side(512))
+        values = device.to_torch(device.values(shape)).requires_grad_()
+        images = [device.to_torch(image).movedim(-1, 0)[None] for image in device.images(512, 1)]
+        upstream = device.to_torch(device.values(shape))
         for what, by_image, target in [("values", False, "0.6"), ("values and image", True, "2")]:
             rotated = [image.clone().requires_grad_(by_image) for image in images]
             results = [local_propagate(values, image, zeta=0.034) for image in rotated]
@@ -171,7 +238,7 @@ def lp_gradients(device: Device) -> Iterator[Row]:
                 return torch.autograd.grad(result, wanted, upstream, retain_graph=True)
 
             ms = device.median_ms(call, list(zip(results, rotated, strict=True)))
-            n_bytes = 12 * values.numel() + 24 * 512 * 512
+            n_bytes = 12 * values.numel() + 24 * device.side(512) ** 2
             yield Row(f"its gradients to {what}", ms, n_bytes / 1e6, target)
 
 
@@ -182,7 +249,7 @@ def pipeline(device: Device) -> Iterator[Row]:
         return aproarray.local_propagate(soft, image, zeta=0.034, check_finite=False)
 
     images = device.images(2048, 1)
-    values = device.values((2048, 2048, N_CLASSES))
+    values = device.values((device.side(2048), device.side(2048), N_CLASSES))
     ms = device.median_ms(lambda image: call(image, values), images)
     on_host = images[0].get(), values.get()
     seconds = []
@@ -196,7 +263,73 @@ def pipeline(device: Device) -> Iterator[Row]:
     yield Row(f"tree + GP + LP, 2048 x 2048, {N_CLASSES} channels", ms, megabytes, "", against)
 
 
-ROWS = {"tree": tree, "gp": gp, "lp": lp, "gradients": lp_gradients, "pipeline": pipeline}
+def labels(device: Device) -> Iterator[Row]:
+    images = device.images(512, 1)
+    strokes = np.zeros((device.side(512), device.side(512)), np.int32)
+    strokes[4::40, 4::40] = 1 + np.arange(strokes[4::40, 4::40].size).reshape(strokes[4::40, 4::40].shape) % 5
+    seeds = device.cupy.asarray(strokes)
+    ms = device.median_ms(lambda image: aproarray.propagate_labels(image, seeds), images)
+
+    def walker() -> str:
+        module = importlib.import_module("cucim.skimage.segmentation")
+        theirs = device.median_ms(
+            lambda image: module.random_walker(image, seeds, mode="cg_j", channel_axis=-1), images[:2]
+        )
+        return f"cuCIM's random_walker {theirs:.3g} ms, {theirs / ms:.1f} x"
+
+    megabytes = (images[0].nbytes + 2 * seeds.nbytes) / 1e6
+    yield Row(
+        "labels, 512 x 512 RGB, 5 of them", ms, megabytes, "", _measured(walker, "cuCIM's random_walker")
+    )
+
+    mask = images[0][..., 0] > 0.5
+    plain = device.cupy.zeros(mask.shape, np.uint8)
+    ms = device.median_ms(lambda _: aproarray.mst(plain, mask=mask).cut(0), [None])
+
+    def components() -> str:
+        module = importlib.import_module("cupyx.scipy.ndimage")
+        ours, (theirs, n) = aproarray.mst(plain, mask=mask).cut(0), module.label(mask)
+        if len(device.cupy.unique(ours[mask])) != int(n):
+            raise AssertionError(f"components: {n}, and other ones here")
+        del theirs
+        theirs_ms = device.median_ms(lambda _: module.label(mask), [None])
+        return f"cupyx.scipy.ndimage.label {theirs_ms:.3g} ms, {theirs_ms / ms:.1f} x"
+
+    megabytes = (mask.nbytes + 4 * mask.size) / 1e6
+    yield Row("components of a mask, 512 x 512", ms, megabytes, "", _measured(components, "CuPy's label"))
+
+
+def tree_filter(device: Device) -> Iterator[Row]:
+    """Build a tree and filter over it: what a network's layer does in each step."""
+    images = device.images(512, 1)
+    values = device.values((device.side(512), device.side(512), N_CLASSES))
+
+    def call(image: Any) -> Any:
+        return related.tree_filter(values, aproarray.mst(image, check_finite=False), zeta=0.1)
+
+    def published() -> str:
+        def on_the_cpu(image: Any) -> Any:
+            edges, _ = algorithm_1.spanning_tree(image.get())
+            return device.cupy.asarray(edges)
+
+        theirs = device.median_ms(on_the_cpu, images[:2])
+        return f"the published one's tree alone, on the CPU, copies both ways: {theirs:.3g} ms"
+
+    megabytes = 2 * values.nbytes / 1e6
+    what = f"tree + tree filter, 512 x 512, {N_CLASSES} channels"
+    yield Row(what, device.median_ms(call, images), megabytes, "", _measured(published, "the published one"))
+
+
+ROWS = {
+    "tree": tree,
+    "gp": gp,
+    "apro": apro,
+    "lp": lp,
+    "gradients": lp_gradients,
+    "filter": tree_filter,
+    "labels": labels,
+    "pipeline": pipeline,
+}
 
 
 def _arguments() -> argparse.Namespace:

@@ -77,9 +77,11 @@ def with_changes(method: Method, *changes: tuple[Any, str, Any], **options: Any)
 def combined(combine: Callable[[Array], Array]) -> tuple[Any, str, Any]:
     """Return a change: the same relief three times, made of the three."""
     original = _relief.over_what_is_usual
-    return (
-        _relief, "over_what_is_usual", lambda *arguments: np.repeat(combine(original(*arguments))[None], 3, axis=0),
-    )  # fmt: skip
+
+    def three_times(*arguments: Any) -> Array:
+        return np.repeat(combine(original(*arguments))[None], 3, axis=0)
+
+    return _relief, "over_what_is_usual", three_times
 
 
 OF_SEEDS: dict[str, Method] = {

@@ -5,13 +5,14 @@ A function here yields the rows that share an input, after checking that others 
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 import aproarray
-from benchmarks import algorithm_1, inputs, machine, memory
+from benchmarks import algorithm_1, inputs, machine, memory, spanning_trees
 from benchmarks.timing import Row, Skip, check_equal, cost, one_cpu, speedup
 
 # In the units of images in [0, 1]: five grey levels for global, 38 for local propagation.
@@ -81,28 +82,23 @@ def masks(repeats: int) -> Iterator[Row]:
     yield speedup("80 masks of one 160 x 200 image", "Algorithm 1, a tree each", ours, theirs, repeats)
 
 
-def csgraph(repeats: int) -> Iterator[Row]:
-    try:
-        from scipy.sparse import csr_array
-        from scipy.sparse.csgraph import minimum_spanning_tree
-    except ImportError as error:
-        raise Skip(f"SciPy cannot be imported ({error})") from error
+def spanning_tree(package: str, repeats: int) -> Iterator[Row]:
     image = inputs.astronaut()
     pixels = np.arange(image.shape[0] * image.shape[1]).reshape(image.shape[:2])
     u = np.concatenate([pixels[:, :-1].ravel(), pixels[:-1].ravel()])
     v = np.concatenate([pixels[:, 1:].ravel(), pixels[1:].ravel()])
     flat = image.reshape(-1, 3).astype(np.float64)
     weights = ((flat[u] - flat[v]) ** 2).sum(1) + 1e-12  # csgraph takes a weight of 0 for no edge
-    graph = csr_array((weights, (u, v)), shape=(pixels.size, pixels.size))
+    try:
+        written, theirs = getattr(spanning_trees, package)(pixels.size, u, v, weights)
+    except ImportError as error:
+        raise Skip(f"{package} cannot be imported ({error})") from error
 
     def ours() -> aproarray.SpanningTree:
         return aproarray.mst(image, workers=1)
 
-    def theirs() -> csr_array:
-        return minimum_spanning_tree(graph)
-
-    check_equal(ours().weights.sum(dtype=np.float64), theirs().sum(), 1e-4, "csgraph")
-    yield speedup("tree, 512 x 512", "scipy csgraph, CSR ready", ours, theirs, repeats)
+    check_equal(ours().weights.sum(dtype=np.float64), theirs(), 1e-4, package)
+    yield speedup("tree, 512 x 512", written, ours, theirs, repeats)
 
 
 def torch_unfold(repeats: int) -> Iterator[Row]:
@@ -375,7 +371,10 @@ ROWS: dict[str, Callable[[int], Iterator[Row]]] = {
     "higra": higra,
     "algorithm-1": paper,
     "masks": masks,
-    "csgraph": csgraph,
+    **{
+        package: functools.partial(spanning_tree, package)
+        for package in ("csgraph", "rustworkx", "fast_hdbscan", "networkit")
+    },
     "torch-unfold": torch_unfold,
     "torch-gradients": torch_gradients,
     "labels": labels,

@@ -78,12 +78,59 @@ def _verbs(cupy: Any, side: int, dtype: np.dtype[Any], near: Callable[[Any, Any]
     i, j = rng.integers(0, mask.size, (2, 50))
     np.testing.assert_array_equal(one.minimax(d(i), d(j)).get(), other.minimax(i, j))
     np.testing.assert_array_equal(one.cut(0.1).get(), other.cut(0.1))
+    _labels(cupy, image[0], values[0], mask)
     volume = rng.integers(0, 5, (6, 7, 9, 2)).astype(dtype)
     options = {"spatial_ndim": 3, "connectivity": 3}
     _same_trees(aproarray.mst(d(volume), **options), aproarray.mst(volume, **options))
     ends, weights = rng.integers(0, 300, (900, 2)), rng.integers(0, 20, 900).astype(dtype)
     from_edges = aproarray.SpanningTree.from_edges
     _same_trees(from_edges(d(ends), d(weights), 300), from_edges(ends, weights, 300))
+
+
+def _labels(cupy: Any, image: Any, scores: Any, mask: Any) -> None:
+    """Compare labels, whose floods are the CPU's, and refined scores."""
+    seeds = np.zeros(mask.shape, np.int32)
+    seeds[2::9, 1::7] = 1 + np.arange(seeds[2::9, 1::7].size).reshape(seeds[2::9, 1::7].shape) % 5
+    grey, d = image[..., 0], cupy.asarray
+    for options in ({}, {"mask": mask}, {"edges": image[..., 1]}, {"features": image[..., 1:]}):
+        given = {name: d(value) for name, value in options.items()}
+        ours = aproarray.propagate_labels(d(grey), d(seeds), **given).get()
+        wrong = float((ours != aproarray.propagate_labels(grey, seeds, **options)).mean())
+        if wrong > 1e-3:  # logarithms and exponentials are rounded in other ways
+            raise AssertionError(f"labels with {list(options)}: {wrong:.2%} differ from the CPU's")
+    volume, strokes = grey.reshape(-1, 3, grey.shape[1])[:9], seeds.reshape(-1, 3, grey.shape[1])[:9]
+    shares = [
+        aproarray.propagate_labels(put(volume), put(strokes), return_full_prob=True) for put in (d, np.array)
+    ]
+    np.testing.assert_allclose(shares[0].get().mean(), shares[1].mean(), rtol=1e-3)
+    for mode in ("local", "global"):
+        options = {"mode": mode, "iterations": 2, "convert2lab": False}
+        np.testing.assert_allclose(
+            aproarray.refine(d(image), d(scores), **options).get(),
+            aproarray.refine(image, scores, **options), rtol=1e-3, atol=1e-5,
+        )  # fmt: skip
+    _same_floods(cupy, image.shape[:2])
+
+
+def _same_floods(cupy: Any, shape: tuple[int, int]) -> None:
+    """Compare floods of plain reliefs, of few heights and of many: bit for bit."""
+    rng, (gpu, cpu) = (
+        np.random.default_rng(3),
+        map(importlib.import_module, ("aproarray.gpu", "aproarray.cpu")),
+    )
+    seeds = np.full(shape, -1, np.int32)
+    seeds[1:-1, 1:-1] = np.where(rng.random((shape[0] - 2, shape[1] - 2)) < 0.1, -1, 0)
+    seeds[1, 1], seeds[-2, -2], seeds[shape[0] // 2, 1] = 1, 2, 3
+    heights = [rng.integers(levels, size=seeds.size) / levels for levels in (1, 3, 1 << 20)]
+    reliefs = np.stack(heights).astype(np.float32)
+    steps = np.array([-shape[1], -1, 1, shape[1]])
+    found = []
+    for backend, put in ((gpu, cupy.asarray), (cpu, np.array)):
+        with backend.Floods(put(reliefs), steps, shape, None).labels(
+            put(seeds.ravel()), [1, 2, 3], 1
+        ) as maps:
+            found.append([labels if backend is cpu else labels.get() for labels in maps])
+    np.testing.assert_array_equal(*found)
 
 
 def _same_trees(ours: Any, theirs: Any) -> None:

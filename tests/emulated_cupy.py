@@ -99,7 +99,7 @@ def _method(name: str) -> Any:
 
 
 _METHODS = """
-    all any argmax astype copy fill item max mean min ravel reshape squeeze sum tolist transpose view
+    all any argmax astype copy fill item max mean min ravel reshape squeeze sum take tolist transpose view
 """
 for _name in _METHODS.split():
     setattr(ndarray, _name, _method(_name))
@@ -137,8 +137,10 @@ def _function(name: str) -> Any:
 
 
 _FUNCTIONS = """
-    arange array_equal ascontiguousarray broadcast_arrays concatenate cumsum exp full isfinite log maximum
-    may_share_memory moveaxis ones partition ravel_multi_index sort sqrt unique where zeros
+    arange array_equal ascontiguousarray bincount broadcast_arrays broadcast_to cbrt clip concatenate
+    count_nonzero cumsum exp flatnonzero full isfinite log log1p maximum may_share_memory median minimum
+    moveaxis nonzero ones packbits partition ravel_multi_index rint roll sort sqrt stack take unique where
+    zeros
 """
 for _name in _FUNCTIONS.split():
     globals()[_name] = _function(_name)
@@ -153,6 +155,10 @@ def empty(shape: Any, dtype: Any = float) -> ndarray:
     result = np.empty(shape, dtype)
     result.view(np.uint8).fill(0xFF) if result.ndim and result.flags.c_contiguous else None
     return ndarray(result)
+
+
+def copyto(target: ndarray, source: ndarray) -> None:
+    target[...] = source
 
 
 def empty_like(array: ndarray) -> ndarray:
@@ -201,7 +207,7 @@ def _offsets(code: str) -> str:
         for place, parameter in enumerate(parameters.split(",")):
             kind = parameter.replace("const ", "", 1).strip().rpartition(" ")[0]
             members = structs.get(kind.partition("<")[0])
-            if members is not None:
+            if members is not None and "*" not in parameter:
                 found = "".join(f'"{name} " << offsetof(S, {name}) << " " << ' for name in members)
                 text += (
                     f'extern "C" const char *members_{kernel}_{place}() {{ using S = {kind}; '

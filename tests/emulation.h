@@ -286,6 +286,8 @@ static inline float exact_add(float a, float b) { return a + b; }
 static inline double exact_add(double a, double b) { return a + b; }
 static inline float exact_multiply(float a, float b) { return a * b; }
 static inline double exact_multiply(double a, double b) { return a * b; }
+static inline float exact_divide(float a, float b) { return a / b; }
+static inline float exact_root(float x) { return sqrtf(x); }
 template <typename To, typename From> static To emulated_cast(From from) {
     To to;
     static_assert(sizeof(To) == sizeof(From), "the same bits");

@@ -37,7 +37,10 @@ _TESTS = {
     "local_tiles": "local or window",
     "local_gradients_tiles": "window",
     "local_gradients": "window",
-    "tree_filter": "filter",
+    "tree_filter": "filter or breadth",
+    "rooted": "breadth or no_forest",
+    "grid_edges": "trees_are_the_cpus",
+    "flood": "floods",
 }
 
 
@@ -74,6 +77,7 @@ def _fails(folder: Path, tests: str | None, seed: int) -> str | None:
         "-p",
         "no:cacheprovider",
         "tests/test_gpu_emulated.py",
+        "tests/test_gpu_labels.py",
     ]
     environment = os.environ | {"EMULATION_SEED": str(1_000_000 * seed)}
     try:

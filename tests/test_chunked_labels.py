@@ -185,6 +185,21 @@ def test_floods_that_disagree_are_settled_as_in_memory(seed, monkeypatch):
     assert (aproarray.propagate_labels(image, seeds) != expected).mean() > 0.01
 
 
+def test_a_clean_image_of_small_objects_is_told_from_all_chunks(monkeypatch):
+    """Part of it is noise: a chunk of that alone would not be clean."""
+    rows, columns = np.indices((120, 160))
+    image = 1 / (1 + np.exp((np.hypot(rows % 20 - 10, columns % 20 - 10) - 7) / 1.5))
+    image[:40, :40] += np.random.default_rng(0).normal(0, 0.1, (40, 40))
+    seeds = np.zeros((120, 160), int)
+    seeds[10::20, 10::20] = np.arange(1, 49).reshape(6, 8)
+    seeds[::40, ::40] = 49
+    expected = aproarray.propagate_labels(image, seeds)
+    result = aproarray.propagate_labels(da.from_array(image, chunks=40), seeds).compute()
+    np.testing.assert_array_equal(result, expected)
+    monkeypatch.setattr(_relief, "is_clean", lambda *_: False)
+    assert (aproarray.propagate_labels(image, seeds) != expected).any()
+
+
 @given(st.data())
 def test_seeds_and_what_pixels_compare_as_add_up_over_parts(data):
     """Many seeds and pixels of a label; parts that lack some labels."""
@@ -206,7 +221,7 @@ def test_seeds_and_what_pixels_compare_as_add_up_over_parts(data):
         pixels = cpu.Pixels(own.reshape(-1, 3), own.shape[:-1], low, None)
         return (
             pixels,
-            seeds[place].reshape(-1),
+            np.ascontiguousarray(seeds[place]).reshape(-1),
             np.ascontiguousarray(maps[(slice(None), *place)]).reshape(3, -1),
         )
 

@@ -1,7 +1,9 @@
 """The GPU backend on a device: the CPU backend's tests and its very bits, streams, CUDA graphs."""
 
+import importlib
 import os
 
+import label_tests
 import numpy as np
 import pytest
 from on_device import Device, usable_cupy
@@ -15,6 +17,7 @@ if os.environ.get("WITHOUT_POOL"):  # an array is an allocation then, beyond whi
     cupy.cuda.set_allocator(None)
 device = Device(cupy)
 globals().update(device.tests(max_examples=80))
+globals().update({name: test for name, test in vars(label_tests).items() if name.startswith("test_")})
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +35,17 @@ def test_trees_are_the_cpus_bit_for_bit(shape, levels, dtype):
     theirs = aproarray.mst(image, spatial_ndim=len(shape))
     for name in ("edges", "weights", "order", "gaps", "gap_edges"):
         np.testing.assert_array_equal(getattr(ours, name).get(), getattr(theirs, name))
+
+
+@pytest.fixture
+def there():
+    return label_tests.There(cupy, importlib.import_module("aproarray.gpu"), tolerance=5e-3)
+
+
+@pytest.mark.parametrize("shape", [(700, 900), (2000, 1500), (40, 70, 80)], ids=str)
+@pytest.mark.parametrize("levels", [1, 3, 1 << 20])
+def test_large_floods_are_the_cpus_bit_for_bit(there, shape, levels):
+    label_tests.test_floods_are_the_cpus_bit_for_bit(there, shape, levels)
 
 
 def some_input(n=4):

@@ -43,6 +43,10 @@ CONSTANTS = {
     "global_gradients": [{"REAL": real, "GAP": "float"} for real in REALS],
     "feature_gradients": [{"REAL": real} for real in REALS],
     "rooted": [{}],
+    "smoothing": [{}],
+    "flood": [{}],
+    "settle": [{}],
+    "votes": [{}],
     "tree_filter": [{"REAL": real} for real in REALS],
     "tree_filter_gradients": [{"REAL": real} for real in REALS],
     "neighbours": [{"REAL": real, "NDIM": ndim} for real, ndim in [("float", 2), ("double", 3)]],
@@ -66,6 +70,32 @@ between = pytest.mark.slow("the kernels tell no architectures apart: oldest and 
 CASES += [pytest.param("sm_80", source, all_[0], marks=between) for source, all_ in CONSTANTS.items()]
 
 
+def _code_of(source):
+    with device.active():  # the sources are those of a package that imports CuPy
+        return _compile.code_of(source)
+
+
+def compile_kernels(arch, source, constants):
+    """Return what the compiler says, and the machine code."""
+    code = _code_of(source)
+    # CuPy adds the flag, whatever one asks for.
+    options = (
+        *_compile.options_for(**constants), f"-arch={arch}", "-ftz=true", "--ptxas-options=-v"
+    )  # fmt: skip
+    _, program = nvrtc.nvrtcCreateProgram(code.encode(), b"kernels.cu", 0, None, None)
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
+    _, size = nvrtc.nvrtcGetProgramLogSize(program)
+    log = bytes(size + 1)  # written to: Python shares bytes of one or none with everybody
+    nvrtc.nvrtcGetProgramLog(program, log)
+    said = log.rstrip(b"\0").decode()
+    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, said
+    _, size = nvrtc.nvrtcGetCUBINSize(program)
+    machine_code = bytes(size)
+    nvrtc.nvrtcGetCUBIN(program, machine_code)
+    nvrtc.nvrtcDestroyProgram(program)
+    return said, machine_code
+
+
 def test_every_source_is_compiled():
     files = (resources.files("aproarray") / "gpu" / "kernels").iterdir()
     assert {file.name.removesuffix(".cu") for file in files if file.name.endswith(".cu")} == set(CONSTANTS)
@@ -77,23 +107,23 @@ def test_every_source_is_compiled():
     ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else value,
 )
 def test_kernels_compile(arch, source, constants):
-    with device.active():  # the sources are those of a package that imports CuPy
-        code = _compile.code_of(source)
-    # CuPy adds the flag, whatever one asks for.
-    options = (
-        *_compile.options_for(**constants), f"-arch={arch}", "-ftz=true", "--ptxas-options=-v"
-    )  # fmt: skip
-    _, program = nvrtc.nvrtcCreateProgram(code.encode(), b"kernels.cu", 0, None, None)
-    (status,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
-    _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    log = bytes(size + 1)  # written to: Python shares bytes of one or none with everybody
-    nvrtc.nvrtcGetProgramLog(program, log)
-    nvrtc.nvrtcDestroyProgram(program)
-    said = log.rstrip(b"\0").decode()
-    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, said
+    said, machine_code = compile_kernels(arch, source, constants)
+    assert machine_code
     assert not re.sub(r"^ptxas (info|  ).*$", "", said, flags=re.MULTILINE).strip(), said
     spilled = [int(n) for n in re.findall(r"(\d+) bytes spill (?:stores|loads)", said)]
-    assert len(spilled) == 2 * len(_compile.kernels_of(code)), said
+    assert len(spilled) == 2 * len(_compile.kernels_of(_code_of(source))), said
     # Weights of 25 doubles take all that a thread has.
     wide = constants.get("RADIUS") == 2 and constants.get("PIXEL") == "double"
     assert arch != "sm_90" or max(spilled) <= (16 if wide else 0), said
+
+
+def test_instructions_are_counted():
+    import count_instructions  # which imports this
+
+    counted = list(count_instructions.counts("rooted", {}, "sm_90"))
+    assert {one.kernel for one in counted} == {"arc_nodes", "find_arcs", "lay_out_breadth_first"}
+    for one in counted:
+        assert 20 < one.instructions < 2000
+        assert 8 <= one.registers <= 64
+        assert one.spilled == 0
+        assert (one.shared > 0) == (one.kernel == "lay_out_breadth_first")

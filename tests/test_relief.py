@@ -385,7 +385,7 @@ def test_a_channel_of_its_own_scale_is_no_outlier():
 
 
 def discs(ndim, sigma, noise=0.0, n_along=4):
-    """Return a grey image of bright balls of radius 6, one in each 20 pixels, blurred, and a seed for each."""
+    """Return a grey image of bright balls of radius 6, one each 20 pixels, blurred, and a seed for each."""
     shape = (20 * n_along,) * ndim
     axes = np.meshgrid(*(np.arange(extent) % 20 - 10 for extent in shape), indexing="ij")
     image = ndimage.gaussian_filter((sum(axis**2 for axis in axes) < 36).astype(np.float32), sigma)

@@ -38,7 +38,8 @@ def widget(
     Parameters
     ----------
     image : array_like
-        A 2-D image, at any scale: bool, integer or float, (H, W), or with channels.
+        A 2-D image, at any scale: bool, integer or float, (H, W), or with channels. Arrays on a device are
+        copied to the host, which shows them and computes labels.
     classes : int, sequence of str, or mapping
         The classes to paint, 1 to 255 of them: their number, their names, or their names with colors
         ("#rrggbb", three integers from 0 to 255, or None). The first is label 1.

@@ -19,7 +19,7 @@ import numpy as np
 import traitlets
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _dispatch, _files, _validate
+from aproarray import _arrays, _dispatch, _files, _validate
 from aproarray._labels import LabelPropagator
 from aproarray._widget import _pictures
 from aproarray._widget._pictures import Box
@@ -102,7 +102,8 @@ class Painter(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget has no ty
         convert2lab: bool | None,
     ):
         """Check all arguments, and make the image ready, and the pictures of it."""
-        _dispatch.cpu_backend("widget", image=image, strokes=strokes, mask=mask)
+        _dispatch.backend(image=image, strokes=strokes, mask=mask)
+        image, strokes, mask = map(_arrays.on_host, (image, strokes, mask))
         if extent is not None:
             _validate.choice(extent, "extent", ("image", "window"))
         pixels = _validate.real_array(image, "image")

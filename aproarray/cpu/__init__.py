@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as xp
 
-from aproarray.cpu._evidence import Pixels, Seeds, Survey, Weights, settle
+from aproarray.cpu._evidence import Pixels, Seeds, Survey, Weights, lowest_of, ratios, settle
 from aproarray.cpu._forests import contracted, edge_levels, flood_from, flood_graph_from
 from aproarray.cpu._global import (
     affinities,
@@ -75,8 +75,10 @@ __all__ = [
     "linkage",
     "local_gradients",
     "local_propagate",
+    "lowest_of",
     "pairwise_affinities",
     "pamr",
+    "ratios",
     "recent_lines",
     "reduce_line",
     "reweighed_trees",

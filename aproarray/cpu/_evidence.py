@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from aproarray.cpu import _processor, _workers
 from aproarray.cpu._settle import KEY_RANKS, SAMPLED, SEEDS_AT_ONCE, Evidence
 
-__all__ = ["Pixels", "Seeds", "Survey", "Weights", "settle"]
+__all__ = ["Pixels", "Seeds", "Survey", "Weights", "lowest_of", "ratios", "settle"]
 
 Maps = Sequence[NDArray[np.int32]]
 
@@ -34,7 +34,7 @@ _GOLDEN = (
 )  # fmt: skip
 
 
-def _ratios(ndim: int) -> tuple[int, ...]:
+def ratios(ndim: int) -> tuple[int, ...]:
     """Return what a pixel's coordinates are multiplied by in its key, modulo 2^32."""
     ratio, numbers = 1.0, []
     for _ in range(ndim):
@@ -53,6 +53,13 @@ class Pixels(NamedTuple):
     """The coordinates of the first one in the image."""
     spacing: tuple[float, ...] | None
     """Of the axes; None: 1."""
+
+    def features_at(self, at: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return the features of some pixels, on the host."""
+        if isinstance(self.features, np.ndarray):
+            return self.features[at]
+        rows: NDArray[np.float32] = self.features.take(at.tolist(), axis=0).get()
+        return rows
 
     @property
     def units(self) -> tuple[float, ...]:
@@ -80,7 +87,11 @@ class Seeds(NamedTuple):
     def of(cls, labels: NDArray[np.int32], pixels: Pixels, n_labels: int) -> Seeds:
         """Return the seeds of a part: pixels whose label (N) is above 0, and below `n_labels`."""
         at = np.flatnonzero(labels > 0)
-        own = labels[at]
+        return cls.at(at, labels[at], pixels, n_labels)
+
+    @classmethod
+    def at(cls, at: NDArray[np.intp], own: NDArray[np.int32], pixels: Pixels, n_labels: int) -> Seeds:
+        """Return the same of the pixels that are seeds, ascending, and their labels."""
         coordinates = np.stack(np.unravel_index(at, pixels.shape), axis=-1) + np.array(pixels.origin)
         places = coordinates * np.array(pixels.units)
         counts = np.bincount(own, minlength=n_labels)
@@ -88,10 +99,10 @@ class Seeds(NamedTuple):
         for axis in range(places.shape[1]):
             centres[:, axis] = np.bincount(own, places[:, axis], n_labels) / np.maximum(counts, 1)
             squares += np.bincount(own, (places[:, axis] - centres[own, axis]) ** 2, n_labels)
-        ratios = np.array(_ratios(places.shape[1]), np.uint64)
-        keys = (coordinates.astype(np.uint64) * ratios).sum(-1).astype(np.uint32)
+        factors = np.array(ratios(places.shape[1]), np.uint64)
+        keys = (coordinates.astype(np.uint64) * factors).sum(-1).astype(np.uint32)
         kept = _lowest(own, keys)
-        rows = np.concatenate([places[kept], pixels.features[at[kept]]], axis=1).astype(np.float32)
+        rows = np.concatenate([places[kept], pixels.features_at(at[kept])], axis=1).astype(np.float32)
         return cls(counts, centres, squares, own[kept], keys[kept], rows)
 
     @classmethod
@@ -131,6 +142,13 @@ class Seeds(NamedTuple):
 
     def evidence(self, pixels: Pixels) -> Evidence:
         """Return what pixels are compared with."""
+        return _processor.settling.Evidence(
+            *self.blocks(), pixels.features, pixels.shape, pixels.origin, pixels.units,
+            ratios(len(pixels.shape)),
+        )  # fmt: skip
+
+    def blocks(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Return the seeds of `_settle.Evidence`, and where those of each label begin."""
         n_kept = np.bincount(self.labels, minlength=len(self.counts))
         n_compared = np.minimum(n_kept, _COMPARED)
         lanes = SEEDS_AT_ONCE
@@ -141,10 +159,7 @@ class Seeds(NamedTuple):
         number = np.minimum(number, of_each - 1) * np.repeat(n_kept, n_filled) // of_each
         rows = self.rows[np.repeat(np.cumsum(n_kept) - n_kept, n_filled) + number]
         blocks = np.ascontiguousarray(rows.reshape(-1, lanes, rows.shape[1]).transpose(0, 2, 1))
-        return _processor.settling.Evidence(
-            (begins // lanes).astype(np.int32), blocks, pixels.features, pixels.shape, pixels.origin,
-            pixels.units, _ratios(len(pixels.shape)),
-        )  # fmt: skip
+        return (begins // lanes).astype(np.int32), blocks
 
 
 def _lowest(labels: NDArray[np.int32], keys: NDArray[np.uint32]) -> NDArray[np.intp]:
@@ -209,12 +224,19 @@ class Survey(NamedTuple):
             found.distances[to] += part.distances
             found.differences[to] += part.differences
         ranks = np.arange(KEY_RANKS)
-        counts = np.where(ranks >= found.lowest[:, None], found.counts, 0)
-        too_many = counts[:, ::-1].cumsum(1)[:, ::-1] > SAMPLED
-        lowest = np.minimum(np.maximum(found.lowest, too_many.sum(1)), KEY_RANKS - 1).astype(np.int32)
+        lowest = np.maximum(
+            found.lowest, lowest_of(np.where(ranks >= found.lowest[:, None], found.counts, 0))
+        )
         for table in (found.counts, found.distances, found.differences):
             table[ranks < lowest[:, None]] = 0
         return found._replace(lowest=lowest)
+
+
+def lowest_of(counts: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the leading zeros from which on few enough pixels count, of how many there are (L, 32)."""
+    too_many = counts[:, ::-1].cumsum(1)[:, ::-1] > SAMPLED
+    lowest: NDArray[np.int32] = np.minimum(too_many.sum(1), KEY_RANKS - 1).astype(np.int32)
+    return lowest
 
 
 class Weights(NamedTuple):

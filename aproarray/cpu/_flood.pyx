@@ -206,7 +206,8 @@ cdef inline void reach(
 
 
 cdef inline void fetch_ahead(
-    const Queue *queue, const Pixel *pixels, const int32_t *steps, int n_steps, int32_t k
+    const Queue *queue, const Pixel *pixels, const int32_t *labels, const int32_t *steps, int n_steps,
+    int32_t k,
 ) noexcept nogil:
     """Fetch what will be asked for a few pixels later in list k."""
     cdef const List *waiting = &queue.lists[k]
@@ -215,6 +216,7 @@ cdef inline void fetch_ahead(
     if waiting.begin + AHEAD < N_ENTRIES:
         later = queue.chunks[waiting.first].pixels[waiting.begin + AHEAD]
         prefetch(&pixels[later])
+        prefetch(&labels[later])
         for s in range(n_steps):
             if steps[s] > 1 or steps[s] < -1:
                 prefetch(&pixels[later + steps[s]])
@@ -224,7 +226,6 @@ cdef enum Stage:
     LOADING
     SEEDING
     SPREADING
-    LABELLING
     STORING
     FINISHED
 
@@ -292,15 +293,11 @@ cdef class Flood:
                 else:
                     self.spread(pixels, self.n_steps)
             else:
-                if self.stage == LABELLING:
-                    n = self.n_entered
                 stop = min(n, self.at + pixels)
                 if self.stage == LOADING:
                     self.load(stop)
                 elif self.stage == SEEDING:
                     self.seed(stop)
-                elif self.stage == LABELLING:
-                    self.label(stop)
                 else:
                     self.store(stop)
                 self.at = stop
@@ -329,18 +326,20 @@ cdef class Flood:
         cdef Pixel *pixels = &self.pixels[0]
         cdef int32_t *order = &self.order[0]
         cdef uint16_t *levels = &self.levels[0]
+        cdef int32_t *labels = &self.labels[0]
         cdef int32_t pixel, k
         cdef Py_ssize_t entered = self.n_entered
         while n > 0:
             k = lightest(queue)
             if k < 0:
-                self.stage, self.at = LABELLING, 0
+                self.stage, self.at = STORING, 0
                 break
             pixel = first_of(queue, k)
-            fetch_ahead(queue, pixels, self.steps, n_steps, k)
+            fetch_ahead(queue, pixels, labels, self.steps, n_steps, k)
             remove_first(queue, k)
             if pixels[pixel].reached < 0:
                 continue
+            labels[pixel] = labels[pixel - self.steps[pixels[pixel].reached & STEP_MASK]]
             pixels[pixel].reached |= ENTERED
             order[entered] = pixel
             levels[entered] = <uint16_t> k
@@ -348,13 +347,6 @@ cdef class Flood:
             reach(queue, pixels, self.steps, n_steps, pixel, self.lightest_bits)
             n -= 1
         self.n_entered = entered
-
-    cdef void label(self, Py_ssize_t stop) noexcept nogil:
-        cdef Py_ssize_t i
-        cdef int32_t pixel
-        for i in range(self.at, stop):
-            pixel = self.order[i]
-            self.labels[pixel] = self.labels[pixel - self.steps[self.pixels[pixel].reached & STEP_MASK]]
 
     cdef void store(self, Py_ssize_t stop) noexcept nogil:
         cdef Py_ssize_t i
@@ -1224,7 +1216,7 @@ def queue_pixels(
     const int32_t[::1] labels, const int32_t[::1] pixels, unsigned char[::1] queued, int32_t[::1] listed,
     Py_ssize_t n_listed,
 ):
-    """Queue pixels. They are written to `listed`, where n_listed are already. Return how many there are now."""
+    """Queue pixels. They are written to `listed`, where n_listed are. Return how many there are now."""
     cdef Py_ssize_t i
     with nogil:
         for i in range(pixels.shape[0]):

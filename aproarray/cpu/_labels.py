@@ -244,6 +244,15 @@ class Votes:
         self._vote(labels, held, self._iterations - 1, changed, workers)
         self._last[:] = [_Voted(names, settled, held, changed, changed_to)]
 
+    def shares(self, labels: Array, n_labels: int, seeds: Array, workers: int) -> NDArray[np.float32]:
+        """Change labels (N) likewise, and return their shares of the last votes (n_labels, N)."""
+        shares = np.zeros((n_labels, labels.size), np.float32)
+        vote(
+            self._features, labels, self._zones, (seeds > 0).view(np.uint8), self._steps, self._neighbours,
+            self._scale, self._iterations, shares.T, workers,
+        )  # fmt: skip
+        return shares
+
     def _vote(self, labels: Array, held: Array, iterations: int, changed: Array | None, workers: int) -> None:
         vote(
             self._features, labels, self._zones, held, self._steps, self._neighbours, self._scale,

@@ -294,8 +294,8 @@ cdef extern from *:
     }
     /* What `drop_minima` does, for as many gaps from the first on as fill vectors; returns how many. */
     static int apro_drop_vectors(
-        const int32_t *keys, const int32_t *places, int n, int32_t *kept_keys, int32_t *kept_places, int *kept,
-        int32_t *dropped, int *n_dropped
+        const int32_t *keys, const int32_t *places, int n, int32_t *kept_keys, int32_t *kept_places,
+        int *kept, int32_t *dropped, int *n_dropped
     ) {
         int i = 1, k = *kept, d = *n_dropped;
         for (; i + 8 < n; i += 8) {
@@ -303,10 +303,10 @@ cdef extern from *:
             __m256i key = _mm256_loadu_si256((const __m256i *)(keys + i));
             __m256i right = _mm256_loadu_si256((const __m256i *)(keys + i + 1));
             __m256i place = _mm256_loadu_si256((const __m256i *)(places + i));
-            __m256i drop = _mm256_andnot_si256(_mm256_cmpgt_epi32(key, right), _mm256_cmpgt_epi32(left, key));
-            __m256i side = _mm256_add_epi32( /* 2 place, and 1 if the parent is on the left */
-                _mm256_or_si256(_mm256_slli_epi32(place, 1), _mm256_set1_epi32(1)), _mm256_cmpgt_epi32(left, right)
-            );
+            __m256i drop = _mm256_cmpgt_epi32(left, key), twice = _mm256_slli_epi32(place, 1);
+            __m256i side = _mm256_cmpgt_epi32(left, right); /* 2 place, and 1 if the left is the parent */
+            side = _mm256_add_epi32(_mm256_or_si256(twice, _mm256_set1_epi32(1)), side);
+            drop = _mm256_andnot_si256(_mm256_cmpgt_epi32(key, right), drop);
             int mask = _mm256_movemask_ps(_mm256_castsi256_ps(drop));
             __m256i stay = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)apro_lanes[255 ^ mask]));
             __m256i go = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)apro_lanes[mask]));
@@ -325,8 +325,8 @@ cdef extern from *:
     #define APRO_ROUNDS_PAY 8
     static void apro_fill_lanes(void) {}
     static int apro_drop_vectors(
-        const int32_t *keys, const int32_t *places, int n, int32_t *kept_keys, int32_t *kept_places, int *kept,
-        int32_t *dropped, int *n_dropped
+        const int32_t *keys, const int32_t *places, int n, int32_t *kept_keys, int32_t *kept_places,
+        int *kept, int32_t *dropped, int *n_dropped
     ) {
         (void)keys, (void)places, (void)n, (void)kept_keys, (void)kept_places, (void)kept, (void)dropped;
         (void)n_dropped;
@@ -337,8 +337,8 @@ cdef extern from *:
     int ROUNDS_PAY "APRO_ROUNDS_PAY"  # one of so many gaps has to be dropped in a round
     void fill_lanes "apro_fill_lanes"()
     int drop_vectors "apro_drop_vectors"(
-        const int32_t *keys, const int32_t *places, int n, int32_t *kept_keys, int32_t *kept_places, int *kept,
-        int32_t *dropped, int *n_dropped
+        const int32_t *keys, const int32_t *places, int n, int32_t *kept_keys, int32_t *kept_places,
+        int *kept, int32_t *dropped, int *n_dropped
     ) noexcept nogil
 
 fill_lanes()
@@ -371,7 +371,8 @@ cdef int drop_minima(
 
 
 cdef Py_ssize_t block_moves(
-    const real *gaps, Py_ssize_t n, Py_ssize_t start, int count, uint8_t *moves, Py_ssize_t *left, bits_t kind
+    const real *gaps, Py_ssize_t n, Py_ssize_t start, int count, uint8_t *moves, Py_ssize_t *left,
+    bits_t kind,
 ) noexcept nogil:
     """Find the moves at `count` gaps from `start` on; `left` becomes those whose parents are to be found."""
     cdef bits_t[2][BLOCK + 16] keys  # those of a block, and one on either side; vectors write further
@@ -393,10 +394,11 @@ cdef Py_ssize_t block_moves(
         )
     for i in range(count):
         keys[0][i] = keys[0][i + 1]
-    while kept > 2 and ROUNDS_PAY * kept < (ROUNDS_PAY - 1) * before:  # the rest is left to `close_moves`
+    while kept > 2 and ROUNDS_PAY * kept < (ROUNDS_PAY - 1) * before:
         before = kept
         kept = drop_minima(
-            &keys[now][0], &places[now][0], kept, &keys[1 - now][0], &places[1 - now][0], &dropped[0], &n_dropped
+            &keys[now][0], &places[now][0], kept, &keys[1 - now][0], &places[1 - now][0],
+            &dropped[0], &n_dropped,
         )
         now = 1 - now
     for i in range(n_dropped):
@@ -436,7 +438,7 @@ def close_moves(
     const real[::1] gaps, uint8_t[::1] moves, Py_ssize_t[::1] left, const Py_ssize_t[:, ::1] ranges
 ):
     """Find the parents of the gaps in ranges (R, 2) of `left`, which is overwritten: see `find_moves`."""
-    # The gaps whose parents may still come, weights falling, are left[:top]; the last one's key is `lightest`.
+    # The gaps whose parents may still come, weights falling, are left[:top]; `lightest` is the last one's.
     cdef Py_ssize_t r, i, place, top = 0, first
     cdef int64_t key, lightest = LARGEST64
     with nogil:

@@ -35,19 +35,19 @@ def affinities(distances: Any, zeta: float) -> Any:
 
 
 def _sum_over(
-    line: Line, values: Any, of_items: tuple[Any, np.uint32], shape: tuple[int, int, int], zeta: float,
+    line: Line, values: Any, of_items: tuple[Any, np.uint32], shape: tuple[int, int, int], kappas: Any,
     divisors: Any, z: Any, out: Any,
 ) -> None:  # fmt: skip
     """Fill out (items, n, channels) with K times values, which are divided by `divisors` first, by z last.
 
-    Without values, they are 1, and out is z (items, n).
+    Without values, they are 1, and out is z (items, n). `kappas` are those of `_row_affinities`.
     """
     n_items, n, channels = shape
     of_ones = values is None
     source, target = (NO_VALUES, NO_VALUES) if of_ones else (strided(values), strided(out))
     names = {"REAL": REAL[np.dtype(np.float32) if of_ones else values.dtype], "GAP": REAL[line.gaps.dtype]}
     trees = Struct(TREES, *of_items, line.order, divisors)
-    sizes, inverse = Struct(SIZES, *shape), np.float64(_zeta.inverse(zeta))
+    sizes = Struct(SIZES, *shape)
     groups_of_item, total = n_groups(n), n_items * n * channels
     groups = cupy.empty((n_items, groups_of_item, channels), np.float64)
     if not of_ones or divisors is not NULL:
@@ -56,8 +56,8 @@ def _sum_over(
         )
     to_branch, from_branch = (cupy.empty((n_items, n - 1, channels), np.float64) for _ in range(2))
     kernel("global", "exchange", **names)(
-        total, source, trees, groups, np.uint32(groups_of_item), line.gaps, line.chains, inverse, sizes,
-        to_branch, from_branch,
+        total, source, trees, groups, np.uint32(groups_of_item), kappas, line.chains, sizes, to_branch,
+        from_branch,
     )  # fmt: skip
     groups_of_item = n_groups(n - 1)
     groups = cupy.empty((n_items, groups_of_item, channels), np.float64)
@@ -73,11 +73,22 @@ def _sum_over(
     )
 
 
-def _normalisers(line: Line, zeta: float) -> Any:
+def _row_affinities(line: Line, zeta: float) -> Any:
+    """Return the affinity of each row's gap: once for all channels, and for z."""
+    n_trees, n = line.order.shape
+    kappas = cupy.empty(n_trees * (n - 1), np.float64)
+    kernel("global", "row_affinities", REAL="float", GAP=REAL[line.gaps.dtype])(
+        kappas.size, line.gaps, line.chains, np.uint32(n_trees), np.uint32(n),
+        np.float64(_zeta.inverse(zeta)), kappas,
+    )  # fmt: skip
+    return kappas
+
+
+def _normalisers(line: Line, kappas: Any) -> Any:
     """Return z = K 1 of every tree (B, N), along the line."""
     n_trees, n = line.order.shape
     z = cupy.empty((n_trees, n), np.float64)
-    _sum_over(line, None, _ONE_EACH, (n_trees, n, 1), zeta, NULL, NULL, z)
+    _sum_over(line, None, _ONE_EACH, (n_trees, n, 1), kappas, NULL, NULL, z)
     return z
 
 
@@ -128,7 +139,8 @@ def global_propagate(
     for trees, items, channels in _parts(values, tree_index, n_trees):
         if line is None or shown != trees:
             shown, line = trees, line_of(order[trees], gaps[trees])
-            z = sums[trees].astype(np.float64) if transposed else _normalisers(line, zeta)
+            kappas = _row_affinities(line, zeta)
+            z = sums[trees].astype(np.float64) if transposed else _normalisers(line, kappas)
             if sums is not None and not transposed:
                 sums[trees] = z
         where = trees_of_items(tree_index[items] - trees.start, trees.stop - trees.start)
@@ -137,7 +149,7 @@ def global_propagate(
         if not isinstance(chosen, slice):
             target = cupy.empty(source.shape, out.dtype)
         divisors, z_last = (z, NULL) if transposed else (NULL, z)
-        _sum_over(line, source, where, source.shape, zeta, divisors, z_last, target)
+        _sum_over(line, source, where, source.shape, kappas, divisors, z_last, target)
         if not isinstance(chosen, slice):
             out[chosen, :, channels] = target
     return False

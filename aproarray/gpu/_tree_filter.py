@@ -1,6 +1,7 @@
 """The tree filter on the device, level after level of trees laid out breadth first.
 
-The kernels are those of kernels/rooted.cu and tree_filter*.cu. The functions are those of `aproarray.cpu._tree_filter`.
+The kernels are those of kernels/rooted.cu and tree_filter*.cu. The functions are those of
+`aproarray.cpu._tree_filter`.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from aproarray.gpu._compile import Struct, kernel
 from aproarray.gpu._sort import sort
 
 _FORESTS = struct_of_pointers("parents", "n_roots", "stops", "levels", "n_levels")
-
-
 _ARCS = struct_of_pointers("numbers", "starts", "stops")
 
 
 def rooted_trees(order: Any, gap_edges: Any, workers: int) -> RootedTrees:
-    """Lay trees of order (B, N) and gap_edges (B, N-1, 2) out breadth first; wait for the look that they are."""
+    """Lay trees of order (B, N) and gap_edges (B, N-1, 2) out breadth first.
+
+    This waits for the device, to look whether they are trees.
+    """
     del workers
     n_trees, n = order.shape
     step = items_at_once(n_trees, 2 * n, "a tree")
@@ -42,8 +44,8 @@ def rooted_trees(order: Any, gap_edges: Any, workers: int) -> RootedTrees:
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        nothing = [cupy.empty((0, n), np.int32) for _ in range(3)]
-        return RootedTrees(*nothing, cupy.empty(0, np.int64))
+        nothing = cupy.empty((0, n), np.int32)
+        return RootedTrees(nothing, nothing, nothing, cupy.empty(0, np.int64))
     return RootedTrees(*map(cupy.concatenate, zip(*parts, strict=True)))
 
 

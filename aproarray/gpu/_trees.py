@@ -121,10 +121,16 @@ def grid_trees(
         kernel("grid_edges", "weigh_grid", **defines)(
             len(image) * n_nodes, images_with(mask, image), np.uint32(n_nodes), of_axes, keys
         )
-        ids = sort(keys, key_bits(dtype))
+        keep = kernel("grid_edges", "keep_edges", **defines)
+        kept, ids, count = cupy.empty_like(keys), cupy.empty(n_edges, np.uint32), cupy.empty(1, np.uint32)
+        keep(
+            n_edges, keys, np.uint32(n_edges), np.uint32(n_nodes), of_axes, kept, ids,
+            cupy.empty(keep.n_blocks(n_edges), np.uint32), count,
+        )  # fmt: skip
+        keys, ids = kept, sort(kept, key_bits(dtype), ids, count)
         ends = cupy.empty((n_edges, 2), np.uint32)
-        kernel("grid_edges", "grid_ends", **defines)(n_edges, keys, ids, np.uint32(n_edges), of_axes, ends)
-        del ids
+        kernel("grid_edges", "grid_ends", **defines)(n_edges, ids, count, np.uint32(n_edges), of_axes, ends)
+        del ids, kept
         parts.append(_connect(keys, ends, len(image), n_nodes, dtype))
     if n_trees and not n_nodes:
         return _without_nodes(n_trees, dtype), cupy.ones((), np.bool_)

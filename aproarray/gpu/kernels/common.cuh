@@ -58,6 +58,16 @@ __device__ float exact_multiply(float a, float b) {
     asm("mul.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
     return result;
 }
+__device__ float exact_divide(float a, float b) {
+    float result;
+    asm("div.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+    return result;
+}
+__device__ float exact_root(float x) {
+    float result;
+    asm("sqrt.rn.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+}
 __device__ double exact_subtract(double a, double b) { return __dsub_rn(a, b); }
 __device__ double exact_add(double a, double b) { return __dadd_rn(a, b); }
 __device__ double exact_multiply(double a, double b) { return __dmul_rn(a, b); }

@@ -55,10 +55,17 @@ COOPERATIVE_KERNEL group_rows(const double *rows, const Sizes sizes, u32 n_group
     }
 }
 
+// The affinities of the gaps of all rows: `trees` trees over n nodes, whose rows follow one another.
+KERNEL row_affinities(const GAP *gaps, const Line line, u32 trees, u32 n, double inverse_zeta, double *kappas) {
+    FOR_EACH_32(row, trees * (n - 1)) {
+        kappas[row] = affinity((double)gaps[line.cuts[row] - row / (n - 1)], inverse_zeta);
+    }
+}
+
 // For each row: what its gap hands to the other side, to its branch (v) and from it (w).
 KERNEL exchange(
-    const Strided<const REAL> values, const Trees trees, const double *groups, u32 n_groups, const GAP *gaps,
-    const Line line, double inverse_zeta, const Sizes sizes, double *to_branch, double *from_branch
+    const Strided<const REAL> values, const Trees trees, const double *groups, u32 n_groups, const double *kappas,
+    const Line line, const Sizes sizes, double *to_branch, double *from_branch
 ) {
     const u32 n = sizes.n, channels = sizes.channels;
     FOR_EACH_32(i, sizes.items * (n - 1) * channels) {
@@ -66,7 +73,7 @@ KERNEL exchange(
         const u32 tree = trees.of(item);
         const u64 row = (u64)tree * (n - 1) + i / channels % (n - 1);
         const u32 start = tree * n, cut = line.cuts[row];
-        const double kappa = affinity((double)gaps[cut - tree], inverse_zeta);
+        const double kappa = kappas[row];
         double to = 0, from = 0;
         if (kappa != 0) {
             const u32 low = line.lows[row] - start, middle = cut - start + 1, high = line.highs[row] - start + 1;

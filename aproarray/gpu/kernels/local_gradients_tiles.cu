@@ -46,14 +46,19 @@ KERNEL pair_tiles(
         for (u32 term = 0; term < iterations * depth; term += STAGED) {
             const u32 left = iterations * depth - term, staged = left < STAGED ? left : STAGED;
             __syncthreads();
-            for (u32 i = threadIdx.x; i < staged * HALO_Y * HALO_X; i += BLOCK) {
-                const u32 s = i / (HALO_Y * HALO_X), hy = i / HALO_X % HALO_Y, hx = i % HALO_X;
+            for (u32 s = 0; s < staged; s++) {
                 const u32 t = (term + s) / depth, c = (term + s) % depth;
-                const int qx = px + (int)hx - RADIUS, qy = py + (int)hy;
-                const bool inside = qx >= 0 && qx < (int)width && qy < (int)height;
-                const u64 place = first + c * n_pixels + (u64)qy * width + qx;
-                y[s][hy][hx] = inside ? iterates[t * step_size + place] : 0;
-                a[s][hy][hx] = inside ? adjoints[(iterations - 1 - t) * step_size + place] : 0;
+                const REAL *const its_y = iterates + t * step_size + first + c * n_pixels;
+                const REAL *const its_a = adjoints + (iterations - 1 - t) * step_size + first + c * n_pixels;
+#pragma unroll 1
+                for (u32 i = threadIdx.x; i < HALO_Y * HALO_X; i += BLOCK) {
+                    const u32 hy = i / HALO_X, hx = i % HALO_X;
+                    const int qx = px + (int)hx - RADIUS, qy = py + (int)hy;
+                    const bool inside = qx >= 0 && qx < (int)width && qy < (int)height;
+                    const u64 place = (u64)qy * width + qx;
+                    y[s][hy][hx] = inside ? its_y[place] : 0;
+                    a[s][hy][hx] = inside ? its_a[place] : 0;
+                }
             }
             __syncthreads();
             for (u32 s = 0; s < staged; s++) {
