@@ -357,7 +357,7 @@ def test_trees_of_many_pixels_need_64_bits():
     """Told from the shape alone, before there is an image."""
     if jax.config.jax_enable_x64:
         pytest.skip("JAX has 64 bits here")
-    image = jax.ShapeDtypeStruct((1 << 16, 1 << 16), np.float32)
+    image = jax.ShapeDtypeStruct((1 << 16, 1 << 16, 1), np.float32)
     with pytest.raises(ValueError, match="trees of 4294967296 pixels have 64-bit numbers of pixels: call"):
         jax.eval_shape(ours.mst, image)
 
