@@ -106,7 +106,8 @@ class PropagateLabels(Container):  # type: ignore[misc]  # magicgui is not there
         start = time.perf_counter()
         try:
             propagator = self._propagator(image)
-            labels = propagator.propagate(marks) if (marks > 0).any() else marks.copy()
+            is_empty = marks.shape == propagator.shape and not (marks > 0).any()
+            labels = marks.copy() if is_empty else propagator.propagate(marks)
         except (TypeError, ValueError) as problem:
             self.status.value = str(problem)
             return

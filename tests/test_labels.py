@@ -988,6 +988,9 @@ def test_positional_options_of_random_walker_say_so(scene):
 
 
 @pytest.mark.filterwarnings("ignore:The probability range is outside")
+@pytest.mark.filterwarnings(
+    "ignore:.*`tol` is deprecated:DeprecationWarning"
+)  # old scikit-image, newer SciPy
 def test_takes_what_random_walker_takes(scene):
     segmentation = pytest.importorskip("skimage.segmentation")
     image, seeds, truth = scene

@@ -155,7 +155,7 @@ def test_another_image_and_other_strokes(viewer, widget, photograph, result, qtb
     more = viewer.add_labels(np.zeros((30, 30), int), name="more")
     widget.reset_choices()
     widget.image.value = viewer.layers["grey"]
-    assert "spatial shape (30, 30), got (40, 60)" in widget.status.value
+    assert "labels of shape (40, 60) do not fit the image: expected shape (30, 30)" in widget.status.value
     widget.strokes.value = more
     more.paint((3, 3), 5)
     before = result(lambda labels: (labels == 5).all()).data
