@@ -286,7 +286,6 @@ class _PreparedImage:
     def propagate(self, seeds: Array, with_shares: bool, workers: int) -> tuple[Array, NDArray[np.float32]]:
         """Put the labels of all pixels in place of the seeds.
 
-
         Return the distinct ones, on the host, and their shares.
         """
         backend, xp = self._backend, self._backend.xp

@@ -206,3 +206,27 @@ def test_affinity_maps_are_the_cpus(there, kind):
     theirs = aproarray.affinity_map(image, (3, 20), kind=kind)
     ours = on_device(there, aproarray.affinity_map, image, (3, 20), kind=kind)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [((60, 70), None), ((60, 70), (1.0, 2.5)), ((9, 20, 21), None)]
+)
+def test_what_settles_labels_is_the_cpus_bit_for_bit(there, shape, spacing):
+    rng, n = np.random.default_rng(9), math.prod(shape)
+    features = rng.random((n, 3), np.float32)
+    # Of label 1, one pixel more is sure than may count.
+    sure = np.arange(n) < 512 + 20
+    maps = [np.where(sure, 1, 1 + rng.integers(3, size=n)).astype(np.int32)] * 3
+    for k in (1, 2):
+        others = np.where(maps[0] == 1, 2, 1 + rng.integers(3, size=n))
+        maps[k] = np.where(~sure & ((maps[0] == 1) | (rng.random(n) < 0.3)), others, maps[0]).astype(np.int32)
+    seeds = np.where(rng.random(n) < 0.05, maps[0], 0).astype(np.int32)
+    seeds[sure], seeds[rng.permutation(512 + 20)[:20]] = 0, 1
+    maps = [np.where(seeds > 0, seeds, one) for one in maps]
+    found = []
+    for backend, put in ((there.gpu, there.cupy.asarray), (cpu, np.asarray)):
+        pixels = cpu.Pixels(put(features), shape, (-2,) * len(shape), spacing)
+        settled = backend.settle([put(one) for one in maps], put(seeds), pixels, (1.5, 1.3, 1.3), 12.0, 1)
+        found.append(settled if backend is cpu else settled.get())
+    np.testing.assert_array_equal(*found)
+    assert (found[1] != maps[0]).any()

@@ -41,6 +41,7 @@ _TESTS = {
     "rooted": "breadth or no_forest",
     "grid_edges": "trees_are_the_cpus",
     "flood": "floods",
+    "settle": "settles",
 }
 
 

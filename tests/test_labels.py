@@ -685,11 +685,12 @@ def test_another_stroke_after_one_that_failed(scene, monkeypatch):
     assert np.array_equal(propagator.propagate(seeds), propagate_labels(image, seeds))
 
 
-def test_only_what_a_stroke_wins_is_flooded_again(scene, monkeypatch):
+def test_only_what_a_stroke_wins_is_flooded_and_voted_on_again(scene, monkeypatch):
     image, seeds, _ = scene
     propagator = LabelPropagator(image)
     propagator.propagate(seeds)
     monkeypatch.delattr(cpu._labels._flood, "Flood")  # which floods from the start
+    monkeypatch.delattr(cpu._labels._flood, "find_borders")  # along all of which the first votes are cast
     more = seeds.copy()
     more[50, 60:70] = 3
     result = propagator.propagate(more)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import aproarray
-from aproarray.cpu import _mst, _workers
+from aproarray.cpu import _global, _mst, _workers
 
 
 @pytest.fixture(params=["as many threads as are worth it", "as many as possible"])
@@ -88,6 +88,22 @@ def assert_same(a, b):
         assert a == b
         a, b = (np.concatenate([tree.order.ravel(), tree.gaps.ravel()]) for tree in (a, b))
     np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("channels", "widths"), [(15, [15]), (21, [10, 11]), (32, [8] * 4), (70, [8] * 2 + [9] * 6)]
+)
+def test_columns_side_by_side_are_not_shared_out_in_narrow_blocks(channels, widths, monkeypatch):
+    monkeypatch.setattr(_workers, "STEP", 64)
+    rng, found = np.random.default_rng(0), []
+    tree, values = aproarray.mst(rng.random((24, 20))), rng.random((24, 20, channels))
+    sweep = _global._sweep_blocks
+    monkeypatch.setattr(
+        _global, "_sweep_blocks", lambda *x: found.extend(len(block) for block in x[2]) or sweep(*x)
+    )
+    result = aproarray.global_propagate(values, tree, zeta=0.3, workers=16)
+    assert sorted(found) == widths
+    np.testing.assert_array_equal(result, aproarray.global_propagate(values, tree, zeta=0.3, workers=1))
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -74,6 +74,9 @@ def _find_moves(gaps: Array, moves: Array, workers: int) -> None:
 # Columns that become rows, at most, where the channels of a pixel are not side by side. More buffers than
 # these take were given back to the system after every call, and asked for at the next.
 _GATHERED_COLUMNS = 24
+# Columns of a block, at least, where those of a pixel lie side by side and are shared out: fetching the pixel
+# takes most of the time, and each block fetches it anew.
+_NARROWEST = 8
 
 
 def global_propagate(
@@ -109,10 +112,11 @@ def global_propagate(
         # Both sweeps at once, and if that is too few tasks, columns shared out.
         shares = max(1, _workers.threads_for(_sweep_pixels(order.shape[1], columns.size // 2), threads) // 2)
         if side_by_side and n_channels >= _GATHERED_COLUMNS // 4:
+            at_least = min(-(-shares // len(items)), max(1, n_channels // _NARROWEST))
             blocks = [
                 block
                 for of_item in columns
-                for block in _split(of_item, _processor.sweeps.MAX_COLUMNS, -(-shares // len(items)))
+                for block in _split(of_item, _processor.sweeps.MAX_COLUMNS, at_least)
             ]
         else:
             blocks = _split(columns.reshape(-1, 2), _GATHERED_COLUMNS, shares)

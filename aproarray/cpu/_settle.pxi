@@ -98,7 +98,8 @@ cdef class Evidence:
         self.ndim, self.n_channels = len(shape), <int> features.shape[1]
         for axis in range(self.ndim - 1, -1, -1):
             self.strides[axis], self.extents[axis] = <int32_t> stride, shape[axis]
-            self.origin[axis], self.spacing[axis], self.ratios[axis] = origin[axis], spacing[axis], ratios[axis]
+            self.origin[axis], self.spacing[axis] = origin[axis], spacing[axis]
+            self.ratios[axis] = ratios[axis]
             stride *= shape[axis]
 
     cdef inline void locate(self, int32_t pixel, float *place) noexcept nogil:
