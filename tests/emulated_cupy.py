@@ -139,8 +139,8 @@ def _function(name: str) -> Any:
 _FUNCTIONS = """
     arange array_equal ascontiguousarray bincount broadcast_arrays broadcast_to cbrt clip concatenate
     count_nonzero cumsum exp flatnonzero full isfinite log log1p maximum may_share_memory median minimum
-    moveaxis nonzero ones packbits partition ravel_multi_index rint roll sort sqrt stack take unique unravel_index where
-    zeros
+    moveaxis nonzero ones packbits partition ravel_multi_index rint roll sort sqrt stack take unique
+    unravel_index where zeros
 """
 for _name in _FUNCTIONS.split():
     globals()[_name] = _function(_name)
