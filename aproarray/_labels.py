@@ -580,7 +580,8 @@ def propagate_labels(
     Warns
     -----
     UserWarning
-        An image has no seed: its labels come back as they went in.
+        An image has no seed: its labels come back as they went in. Of dask arrays, labels are not known when
+        the function is called, and there is no warning.
 
     Raises
     ------
