@@ -14,7 +14,7 @@ from benchmarks.timing import Skip
 
 _PACKAGES = (
     "numpy", "numba", "scipy", "scikit-image", "higra", "torch",
-    "opencv-python-headless", "SimpleITK", "PyMaxflow",
+    "rustworkx", "fast-hdbscan", "networkit", "opencv-python-headless", "SimpleITK", "PyMaxflow",
 )  # fmt: skip
 
 
