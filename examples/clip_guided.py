@@ -34,7 +34,8 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from skimage import color, data, draw, io, morphology, transform
+from scipy import ndimage
+from skimage import color, data, draw, io, transform
 
 import aproarray
 from aproarray.related import key_smoothing, mean_iou, prompt_denoising
@@ -57,7 +58,7 @@ def strokes(shape: tuple[int, int]) -> Array:
     for label, lines in STROKES.items():
         for start, end in itertools.chain.from_iterable(map(itertools.pairwise, lines)):
             labels[draw.line(*start, *end)] = label
-    widened: Array = morphology.dilation(labels, np.ones((5, 5)))
+    widened: Array = ndimage.grey_dilation(labels, (5, 5))
     return widened
 
 

@@ -131,7 +131,7 @@ IMAGES = {
     "plain": lambda image: image * np.uint8(0),
     "three levels": lambda image: image // 100,
     "grey": lambda image: image[..., 0],
-    "16 bits with outliers": lambda image: np.where(image[..., 0] > 210, 60000, image[..., 0]).astype("u2"),
+    "16 bits with outliers": lambda image: np.where(image[..., 0] > 210, np.uint16(60000), image[..., 0]),
     "float": lambda image: (image / 255).astype(np.float32),
     "float16": lambda image: (image / 255).astype(np.float16),
     "opaque": lambda image: np.concatenate([image, np.full_like(image[..., :1], 255)], -1),

@@ -14,7 +14,8 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
-from skimage import color, data, draw, filters, morphology, segmentation
+from scipy import ndimage
+from skimage import color, data, draw, filters, segmentation
 
 import aproarray
 
@@ -28,7 +29,7 @@ strokes = np.zeros(data.coffee().shape[:2], int)
 for label, lines in corners.items():
     for start, end in itertools.chain.from_iterable(map(itertools.pairwise, lines)):
         strokes[draw.line(*start, *end)] = label
-strokes = morphology.dilation(strokes, np.ones((5, 5)))[::2, ::2]
+strokes = ndimage.grey_dilation(strokes, (5, 5))[::2, ::2]
 
 # %%
 # The random walker has its default ``beta``. The watershed runs on the edges of grey values.

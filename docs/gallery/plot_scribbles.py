@@ -14,7 +14,8 @@ import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
-from skimage import data, draw, morphology, segmentation
+from scipy import ndimage
+from skimage import data, draw, segmentation
 
 import aproarray
 
@@ -45,7 +46,7 @@ def draw_strokes(shape, strokes):
     for label, lines in strokes.items():
         for start, end in itertools.chain.from_iterable(map(itertools.pairwise, lines)):
             marks[draw.line(*start, *end)] = label
-    return morphology.dilation(marks, np.ones((5, 5)))
+    return ndimage.grey_dilation(marks, (5, 5))
 
 
 marks = {name: draw_strokes(PHOTOGRAPHS[name].shape[:2], STROKES[name]) for name in PHOTOGRAPHS}

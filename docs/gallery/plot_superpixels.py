@@ -10,7 +10,8 @@ import itertools
 
 import matplotlib.pyplot as plt
 import numpy as np
-from skimage import color, data, draw, morphology, segmentation
+from scipy import ndimage
+from skimage import color, data, draw, segmentation
 
 import aproarray
 
@@ -44,7 +45,7 @@ strokes = np.zeros(segments.shape, int)
 for label, lines in corners.items():
     for start, end in itertools.chain.from_iterable(map(itertools.pairwise, lines)):
         strokes[draw.line(*start, *end)] = label
-strokes = morphology.dilation(strokes, np.ones((5, 5)))
+strokes = ndimage.grey_dilation(strokes, (5, 5))
 evidence = np.zeros((n_segments, 3))
 np.add.at(evidence, (segments[strokes > 0], strokes[strokes > 0] - 1), 1)
 evidence /= evidence.sum(0)
