@@ -55,6 +55,7 @@ from torch import Tensor
 from aproarray.related import mean_iou
 from aproarray.torch import (
     AffinityPropagation,
+    GlobalPropagation,
     apro_loss,
     gated_crf_loss,
     mean_field_loss,
@@ -69,14 +70,18 @@ Mode = Literal["parallel", "global-local", "local-global"]
 Term = Callable[[Tensor, Scenes, Tensor, Tensor | None], Tensor]
 
 
-def propagation(shares: tuple[float, float]) -> Term:
-    """Return the term of GP and LP with these shares of the default weights of `apro_loss`."""
+def propagation(shares: tuple[float, float], propagate: AffinityPropagation | None = None) -> Term:
+    """Return the term of GP and LP with these shares of the default weights of `apro_loss`.
+
+    The modules are the published ones, or those of `propagate`.
+    """
 
     def term(probabilities: Tensor, scenes: Scenes, region: Tensor, image_index: Tensor | None) -> Tensor:
         default = 0.3 if image_index is None else 1.0
         return apro_loss(
-            probabilities, scenes.images, region, weights=(default * shares[0], default * shares[1]),
-            per_instance=image_index is not None, tree=scenes.trees, image_index=image_index,
+            probabilities, scenes.images, region, propagation=propagate,
+            weights=(default * shares[0], default * shares[1]), per_instance=image_index is not None,
+            tree=scenes.trees, image_index=image_index,
         )  # fmt: skip
 
     return term
@@ -149,6 +154,9 @@ METHODS = {
 }
 # Rows that are trained if --methods names them: how the defaults were chosen.
 TRIALS = {
+    "GP of zeta 0.06, and LP": Method(
+        propagation((1.0, 1.0), AffinityPropagation(global_propagation=GlobalPropagation(0.06)))
+    ),
     "published GP": Method(published((1.0, 0.0))),
     "published LP": Method(published((0.0, 1.0))),
     "published, weight 0.1": Method(published((0.1, 0.1))),
