@@ -204,13 +204,12 @@ class Survey(NamedTuple):
     ) -> tuple[Survey, NDArray[np.int32]]:
         """Return the survey of a part, from labels by three floods (N), and where these disagree."""
         first, second, third = maps
-        found, apart, n_apart = cls.empty(n_labels), np.empty(len(seeds), np.int32), 0
-        for bounds in _workers.ranges(len(seeds), 1, _workers.LINEAR):
-            _workers.check_stop()
-            n_apart = evidence.survey(
-                first, second, third, seeds, apart, found.brought, found.lowest, found.counts,
-                found.distances, found.differences, *bounds, n_apart,
-            )  # fmt: skip
+        found, apart = cls.empty(n_labels), np.empty(len(seeds), np.int32)
+        task = functools.partial(
+            evidence.survey, first, second, third, seeds, apart, found.brought, found.lowest, found.counts,
+            found.distances, found.differences,
+        )  # fmt: skip
+        n_apart = _workers.collected(task, len(seeds), _workers.LINEAR)
         return found, apart[:n_apart]
 
     @classmethod

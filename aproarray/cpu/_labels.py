@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -176,13 +176,8 @@ def vote(
 
     def queue(changed: Array, n_changed: int, windows: Array) -> int:
         """List the pixels whose window holds one that has changed, and return how many they are."""
-        n_queued = 0
-        for first, last in _workers.ranges(n_changed, 1, _LOOK * len(steps)):
-            _workers.check_stop()
-            n_queued = _flood.queue_windows(
-                labels, held, steps, changed, queued, windows, first, last, n_queued
-            )
-        return n_queued
+        task = functools.partial(_flood.queue_windows, labels, held, steps, changed, queued, windows)
+        return _workers.collected(task, n_changed, _LOOK * len(steps))
 
     def cast(n_active: int, shares: Array) -> int:
         """Let the active pixels vote, and return how many of them have changed."""
@@ -190,11 +185,8 @@ def vote(
             _flood.cast_votes, features, labels, zones, steps, scale, active, chosen, shares
         )
         _workers.run_ranges(task, n_active, workers, _BALLOT * len(steps))
-        n_changed = 0
-        for first, last in _workers.ranges(n_active, 1, _workers.LINEAR):
-            _workers.check_stop()
-            n_changed = _flood.change_labels(labels, active, chosen, queued, first, last, n_changed)
-        return n_changed
+        change = functools.partial(_flood.change_labels, labels, active, chosen, queued)
+        return _workers.collected(change, n_active, _workers.LINEAR)
 
     rounds = iterations - wanted
     if rounds > 0:
@@ -275,13 +267,13 @@ class Votes:
             labels, np.flatnonzero(held != last.held).astype(np.int32), queued, listed, 0
         )
         near = np.intersect1d(self._steps, self._neighbours)
-        n_listed = _collected(
+        n_listed = _workers.collected(
             functools.partial(
                 _flood.queue_differences, before, labels, near, self._steps, differing, queued, listed
             ),
             len(differing), _LOOK * len(self._steps), n_listed,
         )  # fmt: skip
-        n_voters = _collected(
+        n_voters = _workers.collected(
             functools.partial(_flood.find_voters, labels, held, listed, voters), n_listed, _workers.LINEAR
         )
         chosen, changed = np.empty(n_voters, np.int32), np.empty(n, np.int32)
@@ -290,32 +282,24 @@ class Votes:
             chosen, np.empty((0, 0), np.float32),
         )  # fmt: skip
         _workers.run_ranges(task, n_voters, workers, _BALLOT * len(self._steps))
-        n_changed = _collected(
+        n_changed = _workers.collected(
             functools.partial(
                 _flood.change_as_before, labels, queued, last.changed, changed_to, changed
             ),
             len(changed_to), _workers.LINEAR,
         )  # fmt: skip
-        n_changed = _collected(
+        n_changed = _workers.collected(
             functools.partial(_flood.change_voters, labels, voters, chosen, changed),
             n_voters, _workers.LINEAR, n_changed,
         )  # fmt: skip
         return changed[:n_changed].copy()
 
 
-def _collected(function: Callable[[int, int, int], int], stop: int, pixels: float, count: int = 0) -> int:
-    """Call function(first, last, count) for ranges that make up [0, stop), and return the last count."""
-    for first, last in _workers.ranges(stop, 1, pixels):
-        _workers.check_stop()
-        count = function(first, last, count)
-    return count
-
-
 def _differences(before: Array, labels: Array) -> NDArray[np.int32]:
     """Return the pixels that have another label than before."""
     pixels = np.empty(len(labels), np.int32)
     find = functools.partial(_flood.find_differences, before, labels, pixels)
-    return pixels[: _collected(find, len(labels), _workers.LINEAR)].copy()
+    return pixels[: _workers.collected(find, len(labels), _workers.LINEAR)].copy()
 
 
 class _Voted(NamedTuple):

@@ -203,6 +203,17 @@ def ranges(stop: int, workers: int, pixels: float) -> list[tuple[int, int]]:
     return list(itertools.pairwise(stop * part // parts for part in range(parts + 1)))
 
 
+def collected(function: Callable[[int, int, int], int], stop: int, pixels: float, count: int = 0) -> int:
+    """Call function(first, last, count) for ranges that make up [0, stop), and return the last count.
+
+    For work in this thread that goes on from what it has counted; see `ranges`.
+    """
+    for first, last in ranges(stop, 1, pixels):
+        check_stop()
+        count = function(first, last, count)
+    return count
+
+
 def run_ranges(task: Callable[[int, int], Result], stop: int, workers: int, pixels: float) -> list[Result]:
     """Call task(first, last) for ranges that make up [0, stop); see `ranges`."""
     return run([functools.partial(task, *bounds) for bounds in ranges(stop, workers, pixels)], workers)
