@@ -141,16 +141,23 @@ def generate(
     return Scenes.of(images, masks)
 
 
-def load(folder: Path, split: str, shrink: int = 1, ignore: int = VOID) -> Scenes:
-    """Read the images SPLIT/image/NAME.jpg (or .png) of a folder, and their labels SPLIT/label/NAME.png.
+def unit(images: Tensor) -> Tensor:
+    """Return normalised images (B, 3, H, W) in [0, 1] again."""
+    mean, deviation = (
+        torch.tensor(values, dtype=images.dtype, device=images.device)[:, None, None]
+        for values in (MEAN, DEVIATION)
+    )
+    return images * deviation + mean
 
-    Images are averaged over shrink x shrink pixels, and labels are those in the middle. `ignore` is the label
-    of pixels without a class.
+
+def read(folder: Path, split: str) -> Iterator[tuple[Path, Array, Array]]:
+    """Read the labels SPLIT/label/NAME.png of a folder (H, W), and their images SPLIT/image/NAME.jpg or .png.
+
+    Yield the path of the label, the image (H, W, 3) in [0, 1], and the label.
     """
     paths = sorted((folder / split / "label").glob("*.png"))
     if not paths:
         raise SystemExit(f"no labels in {folder / split / 'label'} (expected *.png)")
-    images, masks = [], []
     for path in paths:
         candidates = [folder / split / "image" / f"{path.stem}{ending}" for ending in (".jpg", ".png")]
         image = next((candidate for candidate in candidates if candidate.is_file()), None)
@@ -162,9 +169,20 @@ def load(folder: Path, split: str, shrink: int = 1, ignore: int = VOID) -> Scene
         except OSError as error:
             raise SystemExit(f"{image.name} or {path.name} cannot be read: {error}") from error
         if mask.ndim != 2:
-            raise SystemExit(f"{path} has {mask.shape[2]} channels, but classes are one: grey or a palette")
+            raise SystemExit(f"{path} has {mask.shape[2]} channels, but labels have one: grey or a palette")
         if mask.shape != pixels.shape[:2]:
             raise SystemExit(f"{path} is {mask.shape}, but its image is {pixels.shape[:2]}")
+        yield path, pixels, mask
+
+
+def load(folder: Path, split: str, shrink: int = 1, ignore: int = VOID) -> Scenes:
+    """Read the images of a folder and the class of each of their pixels; see `read`.
+
+    Images are averaged over shrink x shrink pixels, and labels are those in the middle. `ignore` is the label
+    of pixels without a class.
+    """
+    images, masks = [], []
+    for path, pixels, mask in read(folder, split):
         rows, columns = (extent // shrink * shrink for extent in mask.shape)
         images.append(transform.downscale_local_mean(pixels[:rows, :columns], (shrink, shrink, 1)))
         masks.append(mask[shrink // 2 : rows : shrink, shrink // 2 : columns : shrink])

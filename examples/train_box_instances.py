@@ -38,12 +38,11 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from results import Results
-from scenes import DEVIATION, MEAN, Network, fit, percent
+from scenes import DEVIATION, MEAN, Network, fit, percent, read, unit
 from scipy import ndimage
 from skimage.color import label2rgb, rgb2lab
 from torch import Tensor, nn
@@ -117,19 +116,10 @@ def generate(count: int, size: int, seed: int) -> Pictures:
 
 def load(folder: Path, split: str) -> Pictures:
     """Read images and labels of instances, of any sizes."""
-    paths = sorted((folder / split / "label").glob("*.png"))
-    if not paths:
-        raise SystemExit(f"no labels in {folder / split / 'label'} (expected *.png)")
     images, labels = [], []
-    for path in paths:
-        candidates = [folder / split / "image" / f"{path.stem}{ending}" for ending in (".png", ".jpg")]
-        image = next((candidate for candidate in candidates if candidate.is_file()), None)
-        if image is None:
-            raise SystemExit(f"label {path.name} has no image {candidates[0]} or .jpg")
-        images.append(np.asarray(Image.open(image).convert("RGB")) / 255)
-        labels.append(np.asarray(Image.open(path)).astype(np.int64))
-        if labels[-1].shape != images[-1].shape[:2]:
-            raise SystemExit(f"{path} is {labels[-1].shape}, but its image is {images[-1].shape[:2]}")
+    for _, image, label in read(folder, split):
+        images.append(image)
+        labels.append(label.astype(np.int64))
     return Pictures(images, labels)
 
 
@@ -232,14 +222,6 @@ class TreeFilter(nn.Module):
     def forward(self, values: Tensor, tree: Tree, tree_index: Tensor | None = None) -> Tensor:
         """Filter values (K, 1, H, W) along the trees of their images."""
         return tree_filter(values, tree, zeta=TREE_FILTER, tree_index=tree_index)
-
-
-def unit(images: Tensor) -> Tensor:
-    """Return normalised images (B, 3, H, W) in [0, 1] again."""
-    mean, deviation = (
-        torch.tensor(values, dtype=images.dtype)[:, None, None] for values in (MEAN, DEVIATION)
-    )
-    return images * deviation + mean
 
 
 def pairwise(masks: Tensor, batch: Batch, _: Tree) -> Tensor:

@@ -34,8 +34,6 @@ import numpy as np
 import torch
 from results import Results
 from scenes import (
-    DEVIATION,
-    MEAN,
     SUPERVISIONS,
     VOID,
     Annotations,
@@ -49,6 +47,7 @@ from scenes import (
     load,
     percent,
     select,
+    unit,
 )
 from torch import Tensor
 
@@ -165,13 +164,6 @@ TRIALS = {
     "targets with gradients, weight 1": Method(published((1.0, 1.0), constant_targets=False)),
     "targets with gradients, weight 0.3": Method(published((0.3, 0.3), constant_targets=False)),
 }
-
-
-def unit(images: Tensor) -> Tensor:
-    """Return normalised images (B, 3, H, W) in [0, 1] again."""
-    mean, deviation = (torch.tensor(values, dtype=images.dtype, device=images.device)[:, None, None]
-                       for values in (MEAN, DEVIATION))  # fmt: skip
-    return images * deviation + mean
 
 
 def loss(scores: Tensor, scenes: Scenes, told: Annotations, method: Method, done: float) -> Tensor:

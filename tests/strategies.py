@@ -164,3 +164,17 @@ LAYOUTS = {
     "byte-swapped": lambda array: array.astype(array.dtype.newbyteorder()),
     "read-only": _read_only,
 }
+
+
+def maybe_a_forest(rng: np.random.Generator, dtype: Any, n_changes: int) -> tuple[Array, Array]:
+    """Return the order and the gap edges of a small forest, of which so many numbers are drawn anew."""
+    n = int(rng.integers(1, 9))
+    order = rng.permutation(n).astype(dtype)
+    edges = np.stack([[rng.integers(u) for u in range(1, n)], np.arange(1, n)], 1).astype(dtype)
+    edges = order[edges].reshape(-1, 2)
+    edges[rng.random(n - 1) < 0.2] = -1
+    for _ in range(n_changes):
+        array = (order, edges)[int(rng.integers(2))]
+        if array.size:
+            array[tuple(rng.integers(extent) for extent in array.shape)] = rng.integers(-2, n + 2)
+    return order, edges

@@ -15,6 +15,7 @@ import emulated_cupy
 import numpy as np
 import pytest
 from on_device import Device
+from strategies import maybe_a_forest
 
 import aproarray
 import aproarray.related
@@ -156,15 +157,7 @@ def test_trees_are_laid_out_breadth_first_as_on_the_cpu(gpu, shape, levels, monk
 def test_what_is_no_forest_is_refused_as_on_the_cpu(gpu):
     rng, refused = np.random.default_rng(0), 0
     for trial in range(300):
-        n = int(rng.integers(1, 9))
-        order = rng.permutation(n).astype(np.int32)
-        edges = np.stack([[rng.integers(u) for u in range(1, n)], np.arange(1, n)], 1).astype(np.int32)
-        edges = order[edges].reshape(-1, 2)
-        edges[rng.random(n - 1) < 0.2] = -1
-        for _ in range(trial % 3):
-            array = (order, edges)[int(rng.integers(2))]
-            if array.size:
-                array[tuple(rng.integers(extent) for extent in array.shape)] = rng.integers(-2, n + 2)
+        order, edges = maybe_a_forest(rng, np.int32, trial % 3)
         try:
             theirs = cpu.rooted_trees(order[None], edges[None], 1)
         except ValueError as error:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import DTYPES, LAYOUTS, graphs, pictures, values_over, zetas
+from strategies import DTYPES, LAYOUTS, graphs, maybe_a_forest, pictures, values_over, zetas
 
 import aproarray
 import aproarray.related
@@ -332,18 +332,11 @@ def is_forest(order, gap_edges):
 def test_what_is_laid_out_breadth_first_is_a_forest(dtype):
     rng, refused = np.random.default_rng(0), 0
     for trial in range(2000):
-        n = int(rng.integers(1, 9))
-        order = rng.permutation(n).astype(dtype)
-        edges = np.stack([[rng.integers(u) for u in range(1, n)], np.arange(1, n)], 1).astype(dtype)
-        edges = order[edges].reshape(-1, 2)
-        edges[rng.random(n - 1) < 0.2] = -1
-        for _ in range(trial % 3):
-            array = (order, edges)[int(rng.integers(2))]
-            if array.size:
-                array[tuple(rng.integers(extent) for extent in array.shape)] = rng.integers(-2, n + 2)
+        order, edges = maybe_a_forest(rng, dtype, trial % 3)
         arguments = order[None], edges[None], 1
         if is_forest(order, edges):
             nodes, parents, gaps, n_roots = (array[0] for array in cpu.rooted_trees(*arguments))
+            n = len(order)
             assert sorted(nodes) == list(range(n))
             assert n_roots == 1 + (edges[:, 0] < 0).sum()
             for place in range(n):
