@@ -14,7 +14,7 @@ nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs nvidia-cuda-nvr
 
 device = Device(emulated_cupy)
 with device.active():
-    from aproarray.gpu import _compile, _local
+    from aproarray.gpu import _compile, _global, _local
     from aproarray.gpu._trees import steps_of
 
 KEYS = [{"KEY": "u32", "REAL": "float"}, {"KEY": "u64", "REAL": "double"}]
@@ -40,7 +40,10 @@ CONSTANTS = {
     "minimax": [{"REAL": real} for real in REALS],
     "global_line": [{"KEY": key["KEY"]} for key in KEYS],
     "line_tiles": [{"KEY": key["KEY"]} for key in KEYS],
-    "global_tiles": [{"REAL": real, "GAP": gap} for real, gap in [("float", "float"), ("double", "float")]],
+    "global_tiles": [
+        {"REAL": real, "GAP": gap, "RESIDENT": _global.RESIDENT[4 if real == "float" else 8]}
+        for real, gap in [("float", "float"), ("float", "double"), ("double", "float")]
+    ],
     "global": [{"KEY": key["KEY"]} for key in KEYS],
     "global_gradients": [{"REAL": real, "GAP": "float"} for real in REALS],
     "feature_gradients": [{"REAL": real} for real in REALS],

@@ -17,7 +17,7 @@ import numpy as np
 BLOCK = 512
 # Bits of a key that one pass of the radix sort looks at.
 DIGIT_BITS = 8
-# Positions of a line that a block takes into shared memory, and columns of them: 48 kB with what else is needed.
+# Positions of a line that a block takes into shared memory, and columns of them: 48 kB with all else.
 SPAN, COLUMNS = 256, 11
 
 

@@ -28,12 +28,18 @@ from aproarray.gpu._compile import Struct, kernel
 from aproarray.gpu._line import Lines, Tiles, n_groups, n_tiles, tiles_of
 
 _TREES = struct_of(of_items=np.uintp, repeat=np.uint32)
-_ALONG = struct_of(order=np.uintp, gaps=np.uintp, divisors=np.uintp, inverse_zeta=np.float64)
-_WORK = struct_of(
-    sums=np.uintp, to_branch=np.uintp, from_branch=np.uintp, groups=np.uintp, n_groups=np.uint32, kappas=np.uintp
+_ALONG = struct_of(
+    order=np.uintp, gaps=np.uintp, inverse_zeta=np.float64, divisors=np.uintp, z=np.uintp, finds_z=np.uint32
 )
+_WORK = struct_of(
+    sums=np.uintp, to_branch=np.uintp, from_branch=np.uintp, groups=np.uintp, n_groups=np.uint32,
+    kappas=np.uintp,
+)  # fmt: skip
 # What a column takes, in bytes per position: its sums, what rows hand on, groups of both.
-_BYTES_OF_COLUMN = 26
+_BYTES_OF_COLUMN = 27
+# Blocks of tiles on a multiprocessor, by bytes of a value: one works while others wait. With more of them,
+# registers spill.
+RESIDENT = {4: 3, 8: 2}
 
 
 def affinities(distances: Any, zeta: float) -> Any:
@@ -44,29 +50,32 @@ def affinities(distances: Any, zeta: float) -> Any:
 
 
 def _sum_over(
-    tiles: Tiles, values: Any, of_items: tuple[Any, np.uint32], zeta: float, divisors: Any, z: Any, out: Any
-) -> None:
-    """Fill out (items, n, channels) with K times values: divided by z, which z (B, n) gets, or values by divisors."""
+    tiles: Tiles, values: Any, of_items: tuple[Any, np.uint32], zeta: float, divisors: Any, z: Any,
+    finds_z: bool, out: Any,
+) -> None:  # fmt: skip
+    """Fill out (items, n, channels) with K times values.
+
+    Values are divided by `divisors` first, results by z, unless these are NULL. If it finds z, z (B, n) is
+    filled for the trees that have items, unless it is NULL.
+    """
     n_items, n, channels = values.shape
     names = {"REAL": REAL[values.dtype], "GAP": REAL[tiles.gaps.dtype]}
     inverse, trees = np.float64(_zeta.inverse(zeta)), Struct(_TREES, *of_items)
-    along = Struct(_ALONG, tiles.order, tiles.gaps, divisors, inverse)
-    with_z = divisors is NULL
-    columns, at_once = channels + with_z, _compile.COLUMNS - with_z
+    along = Struct(_ALONG, tiles.order, tiles.gaps, inverse, divisors, z, finds_z)
+    columns, at_once = channels + finds_z, _compile.COLUMNS - finds_z
     sums, to_branch, from_branch = (cupy.empty((n_items, n, columns), np.float64) for _ in range(3))
     groups = cupy.empty((n_items, n_groups(n), columns), np.float64)
     kappas = cupy.empty(len(tiles.order) * n, np.float64)
     given = strided(values), trees, tiles.tiles, along, Struct(SIZES, n_items, n, channels), sums
     n_threads = n_items * n_tiles(n) * -(-channels // at_once) * _compile.BLOCK
-    cross_tiles = kernel("global_tiles", "cross_tiles", **names)
-    cross_tiles(n_threads, *given, NO_VALUES, NO_VALUES)
-    left = tiles.left
+    cross_tiles = kernel("global_tiles", "cross_tiles", **names, RESIDENT=RESIDENT[values.itemsize])
+    cross_tiles(n_threads, *given, NO_VALUES)
+    heights, lines, chains = tiles.left
     kernel("global", "propagate_chains", KEY=KEY[tiles.gaps.dtype])(
-        sums.size, left.heights.heights, trees, left.heights.lines, left.chains,
-        Struct(SIZES, n_items, n, columns), inverse,
+        sums.size, heights, trees, lines, chains, Struct(SIZES, n_items, n, columns), inverse,
         Struct(_WORK, sums, to_branch, from_branch, groups, n_groups(n), kappas),
     )  # fmt: skip
-    cross_tiles(n_threads, *given, strided(out), NO_VALUES if z is None else strided(z[:, :, None]))
+    cross_tiles(n_threads, *given, strided(out))
 
 
 def _parts(values: Any, tree_index: Any, n_trees: int) -> Any:
@@ -117,14 +126,21 @@ def global_propagate(
     for trees, items, channels in _parts(values, tree_index, n_trees):
         if tiles is None or shown != trees:
             shown, tiles = trees, tiles_of(order[trees], gaps[trees])
-        divisors = sums[trees].astype(np.float64) if transposed else NULL
-        z = None if sums is None or transposed else sums[trees]
+            divisors = sums[trees].astype(np.float64) if transposed else NULL
+        # The first channels of items find z, which the others know.
+        finds_z, wanted = channels.start == 0 and not transposed, sums is not None and not transposed
+        if channels.start == 0:
+            kept = finds_z and (wanted or channels.stop < values.shape[2])
+            z = cupy.empty((trees.stop - trees.start, n), np.float64) if kept else NULL
         where = trees_of_items(tree_index[items] - trees.start, trees.stop - trees.start)
         chosen = picked(items)
         source, target = values[chosen][..., channels], out[chosen][..., channels]
         if not isinstance(chosen, slice):
             target = cupy.empty(source.shape, out.dtype)
-        _sum_over(tiles, source, where, zeta, divisors, z, target)
+        _sum_over(tiles, source, where, zeta, divisors, z, finds_z, target)
+        if finds_z and wanted:
+            found = picked(np.unique(tree_index[items]) - trees.start)
+            sums[trees][found] = z[found]
         if not isinstance(chosen, slice):
             out[chosen, :, channels] = target
     return False

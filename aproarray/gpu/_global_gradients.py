@@ -62,7 +62,7 @@ def global_gap_gradients(
                 for array, divisors in ((a, z), (phi, NULL)):
                     groups.append(cupy.empty((groups_of_item, parts[0].shape[2]), np.float64))
                     kernel("global_gradients", "group_positions", **names)(
-                        -(-n // 8) * parts[0].shape[2], array, places, divisors, *size, groups_of_item,
+                        -(-n // 16) * parts[0].shape[2], array, places, divisors, *size, groups_of_item,
                         groups[-1],
                     )  # fmt: skip
                 b, b_groups = cupy.empty(n, np.float64), cupy.empty(groups_of_item, np.float64)

@@ -47,27 +47,18 @@ def recent_lines(order: Any, gaps: Any, workers: int) -> Lines:
     return lines(order, gaps, workers)
 
 
-class Heights(NamedTuple):
-    """Lines one after the other, and what follows each of their positions: the bits of its gap, or of a wall."""
+class Line(NamedTuple):
+    """Lines one after the other, and their chains from bottom to top: rows, one for each gap."""
 
     heights: Any
+    """What follows each position: the bits of its gap, or of a wall."""
     lines: Struct
-    """The struct `Lines` of kernels/global_line.cuh."""
-    most_slots: int
-    longest: int
-    """Bounds of the number of all positions, and of those of one line."""
-
-
-class Line(NamedTuple):
-    """A batch of lines, and their chains from bottom to top: rows, one for each gap."""
-
-    heights: Heights
     chains: Struct
-    """The struct `Line` of kernels/global_line.cuh."""
+    """The structs `Lines` and `Line` of kernels/global_line.cuh."""
 
 
 class Tiles(NamedTuple):
-    """The tiles of lines of order (B, N) and gaps (B, N-1), and the lines of the stretches that they leave."""
+    """The tiles of lines of order (B, N) and gaps (B, N-1), and the lines of stretches that they leave."""
 
     order: Any
     gaps: Any
@@ -82,7 +73,7 @@ def n_tiles(n: int) -> int:
 
 
 def tiles_of(order: Any, gaps: Any) -> Tiles:
-    """Find the tiles of lines of order (B, N), N > 1, and gaps (B, N-1), and the chains of what they leave."""
+    """Find the tiles of lines of order (B, N), N > 1, and gaps (B, N-1); the chains of what they leave."""
     order, gaps = cupy.ascontiguousarray(order), cupy.ascontiguousarray(gaps)
     n_trees, n = order.shape
     across = n_tiles(n)
@@ -93,7 +84,7 @@ def tiles_of(order: Any, gaps: Any) -> Tiles:
     kernel("line_tiles", "find_tiles", KEY=KEY[gaps.dtype])(
         n_trees * across * _compile.BLOCK, gaps, np.uint32(n_trees), np.uint32(n), tiles, heights, starts
     )
-    return Tiles(order, gaps, tiles, _chains_of(Heights(heights, Struct(_LINES, starts, n_trees), n_trees * n, n)))
+    return Tiles(order, gaps, tiles, _chains_of(heights, starts, n))
 
 
 def line_of(gaps: Any) -> Line:
@@ -103,36 +94,37 @@ def line_of(gaps: Any) -> Line:
     heights[:-1] = cupy.ascontiguousarray(gaps).view(heights.dtype)
     starts = cupy.full(3, n, np.uint32)
     starts[:1] = 0
-    return _chains_of(Heights(heights, Struct(_LINES, starts, 1), n, n))
+    return _chains_of(heights, starts, n)
 
 
-def _chains_of(of: Heights) -> Line:
-    n_lines, n_slots, most = int(of.lines.packed["count"]), of.most_slots, of.longest
-    n_entries = 2 * n_slots + (most.bit_length() + 2) * n_lines
-    names = {"KEY": "u32" if of.heights.itemsize == 4 else "u64"}
+def _chains_of(heights: Any, starts: Any, n: int) -> Line:
+    """Find the chains of lines of at most n positions each; starts are those of kernels/global_line.cuh."""
+    n_lines, n_slots = len(starts) - 2, len(heights)
+    n_entries = 2 * n_slots + (n.bit_length() + 2) * n_lines
+    names, lines = {"KEY": "u32" if heights.itemsize == 4 else "u64"}, Struct(_LINES, starts, n_lines)
     slots, up = (cupy.empty(n_entries, np.uint32) for _ in range(2))
     entry_of, state = cupy.empty(n_slots, np.uint32), cupy.empty(40, np.uint32)
-    found = Struct(_LEVELS, of.heights, slots, up, entry_of, state)
+    found = Struct(_LEVELS, heights, slots, up, entry_of, state)
     levels = kernel("global_line", "levels", **names)
     of_blocks = cupy.empty(levels.n_blocks(n_slots) + 1, np.uint32)
-    levels(n_slots, of.lines, found, of_blocks)
+    levels(n_slots, lines, found, of_blocks)
     chains = kernel("global_line", "chains", **names)
     chain_of, row_of, position_merges = (cupy.empty(n_slots, np.uint32) for _ in range(3))
     starts, stops, bottoms = (cupy.empty(n_entries, np.uint32) for _ in range(3))
     line_rows, lows, cuts, highs, row_stops, row_merges = (cupy.empty(n_slots, np.uint32) for _ in range(6))
-    table = cupy.empty(n_lines * 32 * chains.n_tiles(most), np.uint32)
+    table = cupy.empty(n_lines * 32 * chains.n_tiles(n), np.uint32)
     of_blocks = cupy.empty(chains.n_blocks(n_slots), np.uint32)
     branch_on_left = cupy.empty(n_slots, np.uint8)
     work = Struct(_CHAINS, chain_of, row_of, table, of_blocks, line_rows, starts, stops, bottoms)
     line = Struct(_LINE, lows, cuts, highs, branch_on_left, row_stops, row_merges, position_merges)
-    chains(n_slots, of.lines, found, work, line)
-    return Line(of, line)
+    chains(n_slots, lines, found, work, line)
+    return Line(heights, lines, line)
 
 
 def n_groups(n: int) -> int:
-    """Return the number of groups of 8, of groups of 8 groups ... until one holds everything."""
+    """Return the number of groups of 4, of groups of 4 groups ... until one holds everything."""
     total = 0
     while n > 1 or not total:
-        n = -(-n // 8)
+        n = -(-n // 4)
         total += n
     return total

@@ -12,7 +12,16 @@ import numpy as np
 
 from aproarray import _arrays, _zeta
 from aproarray.gpu import _arguments, _compile
-from aproarray.gpu._arguments import NULL, REAL, SIZES, extents, images_with, items_at_once, strided, struct_of
+from aproarray.gpu._arguments import (
+    NULL,
+    REAL,
+    SIZES,
+    extents,
+    images_with,
+    items_at_once,
+    strided,
+    struct_of,
+)
 from aproarray.gpu._compile import Struct, kernel
 
 _TILING = struct_of(height=np.int32, width=np.int32)
@@ -105,8 +114,8 @@ def propagate(
         for first in range(0, len(images), at_once):
             count = min(at_once, len(images) - first)
             weigh(
-                count * threads, images_with(masks, images), np.uint32(first), np.uint32(count), tiling, scale,
-                weights,
+                count * threads, images_with(masks, images), np.uint32(first), np.uint32(count), tiling,
+                scale, weights,
             )  # fmt: skip
             tiles(
                 count * repeat * threads, strided(values), NULL if masks is None else masks,

@@ -8,25 +8,27 @@
 #include "line_tiles.cuh"
 
 // What is propagated over: lines of n positions, and which pixels they hold. Where there are divisors (trees, n), values
-// are divided by them, and not by z at the end.
+// are divided by them. Results are divided by z (trees, n), which is found on the way or known.
 struct Along {
     const int *order;
     const GAP *gaps;
-    const double *divisors;
     double inverse_zeta;
+    const double *divisors;
+    double *z;
+    u32 finds_z;  // then z may be null
 };
 
 // Without `out`: fills the sums of stretches (items, n, columns). With it, those are what stretches get from elsewhere, and
-// results go to out, z to z (trees, n, 1) unless it is null.
+// results go to out.
 KERNEL cross_tiles(
     const Strided<const REAL> values, const Trees trees, const Tiles tiles, const Along along, const Sizes sizes,
-    double *of_stretches, const Strided<REAL> out, const Strided<REAL> z
+    double *of_stretches, const Strided<REAL> out
 ) {
     __shared__ double sums[2 * SPAN][COLUMNS];
     __shared__ double kappas[SPAN];
     __shared__ u32 merges[SPAN], rounds[SPAN];  // where rounds begin, and where the last one stops
     const u32 n = sizes.n, channels = sizes.channels, across = (n + SPAN - 1) / SPAN;
-    const u32 with_z = along.divisors ? 0 : 1, columns = channels + with_z;
+    const u32 with_z = along.finds_z, columns = channels + with_z;
     const u32 groups = (channels + COLUMNS - with_z - 1) / (COLUMNS - with_z), most = (channels + groups - 1) / groups;
     const bool down = out.values != 0;
     for (u64 unit = blockIdx.x; unit < (u64)sizes.items * across * groups; unit += gridDim.x) {
@@ -50,6 +52,7 @@ KERNEL cross_tiles(
             if (down) kappas[threadIdx.x] = affinity((double)along.gaps[start - tree + cut_of(merge)], along.inverse_zeta);
         }
         const u32 n_rounds = n_merges ? round_of(own_merges[n_merges - 1]) + 1 : 0;
+#pragma unroll 2  // more take more registers than three blocks have
         for (u32 p = begin; p < count; p += step) {
             double value = is_z ? 1.0 : (double)values(item, along.order[start + p], column);
             if (along.divisors) value /= along.divisors[start + p];
@@ -91,10 +94,10 @@ KERNEL cross_tiles(
             for (u32 p = begin; p < count; p += step) {
                 const double *const own = sums[tiles.on_left[start + p] ? SPAN + p : p];
                 if (!is_z) {
-                    const double result = with_z ? own[c] / own[width - 1] : own[c];
-                    out(item, along.order[start + p], column) = (REAL)result;
-                } else if (z.values && group == 0) {  // items of one tree write the same
-                    z(tree, first + p, 0) = (REAL)own[c];
+                    const double z = with_z ? own[width - 1] : along.z ? along.z[start + p] : 1;
+                    out(item, along.order[start + p], column) = (REAL)(own[c] / z);
+                } else if (along.z && group == 0) {  // items of one tree write the same
+                    along.z[start + p] = own[c];
                 }
             }
         }

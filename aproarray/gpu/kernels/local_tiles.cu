@@ -23,8 +23,8 @@ struct Tiling {
     int height, width;
     __device__ u32 across() const { return (width + TILE_X - 1) / TILE_X; }
     __device__ u32 of_image() const { return (height + TILE_Y - 1) / TILE_Y * across(); }
-    __device__ int left(u64 tile) const { return (int)(tile % across()) * TILE_X; }
-    __device__ int top(u64 tile) const { return (int)(tile % of_image() / across()) * TILE_Y; }
+    __device__ int left(u32 tile) const { return (int)(tile % across()) * TILE_X; }
+    __device__ int top(u32 tile) const { return (int)(tile % of_image() / across()) * TILE_Y; }
     __device__ bool holds(int x, int y) const { return x >= 0 && x < width && y >= 0 && y < height; }
     __device__ u64 pixel(int x, int y) const { return (u64)y * width + x; }
 };
@@ -33,7 +33,7 @@ struct Tiling {
 // pixels that are not there are 0.
 KERNEL weigh_tiles(const Images<PIXEL> images, u32 first_image, u32 n_images, const Tiling tiling, PIXEL scale, REAL *weights) {
     const u64 n_pixels = (u64)tiling.height * tiling.width;
-    for (u64 tile = blockIdx.x; tile < (u64)n_images * tiling.of_image(); tile += gridDim.x) {
+    for (u32 tile = blockIdx.x; tile < n_images * tiling.of_image(); tile += gridDim.x) {
         const u64 image = first_image + tile / tiling.of_image();
         const u8 *const mask = images.mask(image, n_pixels);
         const PIXEL *const pixels = images.image(image, n_pixels);
@@ -57,7 +57,7 @@ KERNEL weigh_tiles(const Images<PIXEL> images, u32 first_image, u32 n_images, co
                 sum += weight[j];
             }
             const REAL norm = inside ? 1 / sum : 0;
-            REAL *const own = weights + (tile * TALL + k) * WINDOW * BLOCK + threadIdx.x;
+            REAL *const own = weights + ((u64)tile * TALL + k) * WINDOW * BLOCK + threadIdx.x;
 #pragma unroll
             for (int j = 0; j < WINDOW; j++) own[j * BLOCK] = weight[j] * norm;
         }
@@ -77,16 +77,17 @@ COOPERATIVE_KERNEL propagate_tiles(
 ) {
     __shared__ REAL shared[DEEP][HALO_Y][HALO_X];
     const u32 channels = items.channels;
-    const u64 n_pixels = (u64)tiling.height * tiling.width, n_tiles = (u64)tiling.of_image() * items.count;
-    const u64 plane_size = items.all * n_pixels * channels;
+    const u32 n_tiles = tiling.of_image() * items.count;
+    const u64 n_pixels = (u64)tiling.height * tiling.width, plane_size = items.all * n_pixels * channels;
     const bool one_tile = n_tiles <= gridDim.x;
     const int x = threadIdx.x % TILE_X, y = threadIdx.x / TILE_X * TALL;
     REAL weight[TALL][WINDOW];
 
     for (u32 step = 0; step < iterations; step++) {
         const bool first = step == 0, last = step + 1 == iterations;
-        for (u64 tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
-            const u64 item = items.first + tile / tiling.of_image(), image = item / items.repeat;
+        for (u32 tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
+            const u32 number = tile % tiling.of_image(), within = tile / tiling.of_image() / items.repeat;
+            const u64 item = items.first + tile / tiling.of_image(), image = items.first / items.repeat + within;
             const int left = tiling.left(tile), top = tiling.top(tile);
             const u8 *const mask = masks ? masks + image % n_masks * n_pixels : 0;
             const u8 *const own_region = region ? region + item * n_pixels : 0;
@@ -98,36 +99,35 @@ COOPERATIVE_KERNEL propagate_tiles(
             const long long from_channel = first ? values.channel : (long long)n_pixels;
             const long long to_channel = last ? out.channel : (long long)n_pixels;
             bool there[TALL], kept[TALL], any = false;  // pixels of the image, and those that may be other than 0
-            REAL *result[TALL];
+            REAL *result = to + (long long)tiling.pixel(left + x, top + y) * to_pixel;  // in the next channel
+            const long long to_row = tiling.width * to_pixel;
 #pragma unroll
             for (int k = 0; k < TALL; k++) {
                 const u64 pixel = tiling.pixel(left + x, top + y + k);
                 there[k] = tiling.holds(left + x, top + y + k);
                 kept[k] = there[k] && (!own_region || own_region[pixel]);
                 any = any || kept[k];
-                result[k] = to + (long long)pixel * to_pixel;
                 // Outside of the mask, nothing is read between iterations, and values stay what they are.
                 if (!there[k] || !mask || mask[pixel]) continue;
                 there[k] = false;
                 if (last)
-                    for (u32 c = 0; c < channels; c++) result[k][c * to_channel] = kept[k] ? values(item, pixel, c) : 0;
+                    for (u32 c = 0; c < channels; c++) result[k * to_row + c * to_channel] = kept[k] ? values(item, pixel, c) : 0;
             }
             if (own_region && !__syncthreads_or(any)) {  // a tile without a pixel of it is 0
                 for (int k = 0; k < TALL; k++)
                     if (there[k])
-                        for (u32 c = 0; c < channels; c++) result[k][c * to_channel] = 0;
+                        for (u32 c = 0; c < channels; c++) result[k * to_row + c * to_channel] = 0;
                 continue;
             }
             if (first || !one_tile) {
                 const REAL *const own =
-                    weights + (tile % tiling.of_image() + (image - items.first / items.repeat) * tiling.of_image()) *
-                                  (TALL * WINDOW * BLOCK) + threadIdx.x;
+                    weights + ((u64)within * tiling.of_image() + number) * (TALL * WINDOW * BLOCK) + threadIdx.x;
 #pragma unroll
                 for (int k = 0; k < TALL; k++)
 #pragma unroll
                     for (int j = 0; j < WINDOW; j++) weight[k][j] = own[(k * WINDOW + j) * BLOCK];
             }
-            const REAL *source[STAGED];  // null for what is 0
+            const REAL *source[STAGED];  // in the next channel; null for what is 0
 #pragma unroll
             for (int s = 0; s < STAGED; s++) {
                 const u32 i = s * BLOCK + threadIdx.x;
@@ -143,7 +143,11 @@ COOPERATIVE_KERNEL propagate_tiles(
 #pragma unroll
                     for (int s = 0; s < STAGED; s++) {
                         const u32 i = s * BLOCK + threadIdx.x;
-                        const REAL value = source[s] ? source[s][(channel + c) * from_channel] : 0;
+                        REAL value = 0;
+                        if (source[s]) {
+                            value = *source[s];
+                            source[s] += from_channel;
+                        }
                         if (i < HALO_X * HALO_Y) (&shared[c][0][0])[i] = value;
                     }
                 __syncthreads();
@@ -162,7 +166,8 @@ COOPERATIVE_KERNEL propagate_tiles(
                         }
 #pragma unroll
                     for (int k = 0; k < TALL; k++)
-                        if (there[k]) result[k][(channel + c) * to_channel] = kept[k] ? sum[k] : 0;
+                        if (there[k]) result[k * to_row] = kept[k] ? sum[k] : 0;
+                    result += to_channel;
                 }
             }
         }
