@@ -41,26 +41,17 @@ cdef extern from *:
         if (bytes == 4) apro_norms_float(weights, places, n_places, first, last, norms);
         else apro_norms_double(weights, places, n_places, first, last, norms);
     }
-    static inline void apro_sum_two(
-        size_t bytes, const void *values, const void *weights, const void *norms, const Py_ssize_t *places,
-        Py_ssize_t n_places, Py_ssize_t own, Py_ssize_t channel, Py_ssize_t apart, Py_ssize_t first,
+    static inline void apro_sum(
+        size_t bytes, Py_ssize_t n_channels, const void *values, const void *weights, const void *norms,
+        const Py_ssize_t *places, Py_ssize_t n_places, Py_ssize_t own, Py_ssize_t apart, Py_ssize_t first,
         Py_ssize_t stop, void *sums
     ) {
         if (bytes == 4)
-            apro_sum_two_float(
-                values, weights, norms, places, n_places, own, channel, apart, first, stop, sums);
+            apro_sum_float(
+                n_channels, values, weights, norms, places, n_places, own, apart, first, stop, sums);
         else
-            apro_sum_two_double(
-                values, weights, norms, places, n_places, own, channel, apart, first, stop, sums);
-    }
-    static inline void apro_sum_one(
-        size_t bytes, const void *values, const void *weights, const void *norms, const Py_ssize_t *places,
-        Py_ssize_t n_places, Py_ssize_t own, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t stop, void *sums
-    ) {
-        if (bytes == 4)
-            apro_sum_one_float(values, weights, norms, places, n_places, own, channel, first, stop, sums);
-        else
-            apro_sum_one_double(values, weights, norms, places, n_places, own, channel, first, stop, sums);
+            apro_sum_double(
+                n_channels, values, weights, norms, places, n_places, own, apart, first, stop, sums);
     }
     static inline void apro_add_own(
         size_t bytes, const void *a, const void *before, const void *after, Py_ssize_t first, Py_ssize_t last,
@@ -88,14 +79,10 @@ cdef extern from *:
         size_t bytes, const void *weights, const Py_ssize_t *places, Py_ssize_t n_places, Py_ssize_t first,
         Py_ssize_t last, void *norms,
     ) noexcept nogil
-    void sum_two "apro_sum_two"(
-        size_t bytes, const void *values, const void *weights, const void *norms, const Py_ssize_t *places,
-        Py_ssize_t n_places, Py_ssize_t own, Py_ssize_t channel, Py_ssize_t apart, Py_ssize_t first,
+    void sum_windows "apro_sum"(
+        size_t bytes, Py_ssize_t n_channels, const void *values, const void *weights, const void *norms,
+        const Py_ssize_t *places, Py_ssize_t n_places, Py_ssize_t own, Py_ssize_t apart, Py_ssize_t first,
         Py_ssize_t stop, void *sums,
-    ) noexcept nogil
-    void sum_one "apro_sum_one"(
-        size_t bytes, const void *values, const void *weights, const void *norms, const Py_ssize_t *places,
-        Py_ssize_t n_places, Py_ssize_t own, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t stop, void *sums,
     ) noexcept nogil
     void add_own "apro_add_own"(
         size_t bytes, const void *a, const void *before, const void *after, Py_ssize_t first, Py_ssize_t last,
@@ -242,17 +229,10 @@ def stream(
                                 norms[interior[p]] = 0
                 row = (level + j % ring) * plane
                 to = (level + ring + j % ring if t < n_levels else n_kept) * plane
-                for c in range(0, n_channels, 2):
-                    if c + 1 < n_channels:
-                        sum_two(
-                            sizeof(real), state, weights, norms, &places[0], n_places, row, c * padded, padded,
-                            x_first, x_stop, state + to + c * padded,
-                        )
-                    else:
-                        sum_one(
-                            sizeof(real), state, weights, norms, &places[0], n_places, row, c * padded,
-                            x_first, x_stop, state + to + c * padded,
-                        )
+                sum_windows(
+                    sizeof(real), n_channels, state, weights, norms, &places[0], n_places, row, padded, x_first,
+                    x_stop, state + to,
+                )
                 if t == iterations:
                     for c in range(n_channels):
                         for p in range(slab_pixels):

@@ -103,9 +103,20 @@ static inline void apro_exp(
     }
 }
 
-/* The pixels that are summed up together, in bytes: of one channel, and of each of two. */
-#define APRO_ONE 128
-#define APRO_TWO 64
+#if defined(__GNUC__) || defined(__clang__)
+#define APRO_UNROLLED static inline __attribute__((always_inline))
+#else
+#define APRO_UNROLLED static __forceinline
+#endif
+/* Channels that are summed up together, at most: their sums and their weights have to fit the registers. */
+#if defined(__AVX__) || defined(__aarch64__)
+#define APRO_CHANNELS 4
+#else
+#define APRO_CHANNELS 2
+#endif
+/* Bytes that are summed up together: of one channel alone, and of each of several. */
+#define APRO_ALONE 128
+#define APRO_TOGETHER 64
 #endif
 
 /* squares[x] <- |planes[here + x] - planes[there + x]|^2. Planes of colors are `padded` numbers apart. */
@@ -137,71 +148,62 @@ static inline void NAME(apro_norms)(
     }
 }
 
-/* sums[x] <- norms[x] (values[own + x] + window sum), of two channels, `apart` numbers from one another.
+/* sums[x] <- norms[x] (values[own + x] + window sum), of n_channels, which are `apart` numbers from one another.
 
    Every step of the window has two pairs of `places`: of the values that come after and of their weights, of
-   the values before and of theirs. `channel` is added to places of values. The last pixels may be summed up
-   twice: there are APRO_TWO bytes of them at least. */
-static inline void NAME(apro_sum_two)(
-    const REAL *values, const REAL *weights, const REAL *norms, const Py_ssize_t *places, Py_ssize_t n_places,
-    Py_ssize_t own, Py_ssize_t channel, Py_ssize_t apart, Py_ssize_t first, Py_ssize_t stop, REAL *sums
+   the values before and of theirs. The last pixels may be summed up twice: there are at least `bytes` of them.
+   n_channels and bytes are constants where this is called. */
+APRO_UNROLLED void NAME(apro_sum_some)(
+    int n_channels, int bytes, const REAL *values, const REAL *weights, const REAL *norms,
+    const Py_ssize_t *places, Py_ssize_t n_places, Py_ssize_t own, Py_ssize_t apart, Py_ssize_t first,
+    Py_ssize_t stop, REAL *sums
 ) {
-    enum { PARTS = APRO_TWO / APRO_BYTES };
-    const Py_ssize_t pixels = PARTS * LANES;
+    const int n_vectors = bytes / (int)APRO_BYTES;
+    const Py_ssize_t pixels = n_vectors * LANES;
     Py_ssize_t x = first, k;
-    int part;
-    values += channel;
+    int c, v;
     for (;;) {
-        VECTOR a[PARTS], b[PARTS], weight;
-        const REAL *y = values + own + x;
-        for (part = 0; part < PARTS; part++) {
-            a[part] = LOAD(y + part * LANES);
-            b[part] = LOAD(y + part * LANES + apart);
-        }
+        VECTOR sum[APRO_CHANNELS][APRO_ALONE / APRO_BYTES], weight;
+        for (c = 0; c < n_channels; c++)
+            for (v = 0; v < n_vectors; v++) sum[c][v] = LOAD(values + own + x + c * apart + v * LANES);
         for (k = 0; k < n_places; k += 2) {
-            const REAL *w = weights + places[k + 1] + x;
-            y = values + places[k] + x;
-            for (part = 0; part < PARTS; part++) {
-                weight = LOAD(w + part * LANES);
-                a[part] = MULTIPLY_ADD(weight, LOAD(y + part * LANES), a[part]);
-                b[part] = MULTIPLY_ADD(weight, LOAD(y + part * LANES + apart), b[part]);
+            const REAL *there = values + places[k] + x, *its = weights + places[k + 1] + x;
+            for (v = 0; v < n_vectors; v++) {
+                weight = LOAD(its + v * LANES);
+                for (c = 0; c < n_channels; c++)
+                    sum[c][v] = MULTIPLY_ADD(weight, LOAD(there + c * apart + v * LANES), sum[c][v]);
             }
         }
-        for (part = 0; part < PARTS; part++) {
-            weight = LOAD(norms + x + part * LANES);
-            STORE(sums + x + part * LANES, MULTIPLY(a[part], weight));
-            STORE(sums + x + part * LANES + apart, MULTIPLY(b[part], weight));
+        for (v = 0; v < n_vectors; v++) {
+            weight = LOAD(norms + x + v * LANES);
+            for (c = 0; c < n_channels; c++)
+                STORE(sums + x + c * apart + v * LANES, MULTIPLY(sum[c][v], weight));
         }
         if (x + pixels >= stop) break;
         x = x + 2 * pixels <= stop ? x + pixels : stop - pixels;
     }
 }
 
-/* Sum one channel, as above, APRO_ONE bytes at a time. */
-static inline void NAME(apro_sum_one)(
-    const REAL *values, const REAL *weights, const REAL *norms, const Py_ssize_t *places, Py_ssize_t n_places,
-    Py_ssize_t own, Py_ssize_t channel, Py_ssize_t first, Py_ssize_t stop, REAL *sums
+/* Sum up all channels of a slab, as above. */
+static inline void NAME(apro_sum)(
+    Py_ssize_t n_channels, const REAL *values, const REAL *weights, const REAL *norms,
+    const Py_ssize_t *places, Py_ssize_t n_places, Py_ssize_t own, Py_ssize_t apart, Py_ssize_t first,
+    Py_ssize_t stop, REAL *sums
 ) {
-    enum { PARTS = APRO_ONE / APRO_BYTES };
-    const Py_ssize_t pixels = PARTS * LANES;
-    Py_ssize_t x = first, k;
-    int part;
-    values += channel;
-    for (;;) {
-        VECTOR a[PARTS];
-        const REAL *y = values + own + x;
-        for (part = 0; part < PARTS; part++) a[part] = LOAD(y + part * LANES);
-        for (k = 0; k < n_places; k += 2) {
-            const REAL *w = weights + places[k + 1] + x;
-            y = values + places[k] + x;
-            for (part = 0; part < PARTS; part++)
-                a[part] = MULTIPLY_ADD(LOAD(w + part * LANES), LOAD(y + part * LANES), a[part]);
-        }
-        for (part = 0; part < PARTS; part++)
-            STORE(sums + x + part * LANES, MULTIPLY(a[part], LOAD(norms + x + part * LANES)));
-        if (x + pixels >= stop) break;
-        x = x + 2 * pixels <= stop ? x + pixels : stop - pixels;
+#define APRO_SUM(n, bytes) \
+    NAME(apro_sum_some)( \
+        n, bytes, values, weights, norms, places, n_places, own, apart, first, stop, sums)
+    while (n_channels > 0) {
+        Py_ssize_t n = n_channels < APRO_CHANNELS ? n_channels : APRO_CHANNELS;
+#if APRO_CHANNELS > 2
+        if (n == 4) APRO_SUM(4, APRO_TOGETHER);
+        if (n == 3) APRO_SUM(3, APRO_TOGETHER);
+#endif
+        if (n == 2) APRO_SUM(2, APRO_TOGETHER);
+        if (n == 1) APRO_SUM(1, APRO_ALONE);
+        n_channels -= n, values += n * apart, sums += n * apart;
     }
+#undef APRO_SUM
 }
 
 /* own[x] += a[x] (before[x] - after[x]) */
