@@ -14,7 +14,6 @@ from aproarray import _zeta
 from aproarray.cpu import _local_stream, _workers
 from aproarray.cpu._local_regions import FIRST, Crop, crops_of
 
-
 # Channels whose gradients are found at the same time, and moves of their stream between looks at the pairs:
 # all iterates are kept for as long as pairs need them, which should not be for longer than the cache lasts.
 _GRADIENT_CHANNELS = 4
@@ -138,8 +137,8 @@ def _gradients(
             if complete > paired:
                 pair_up(
                     state.state, phi.shape[1], padded, ring, iterations, image, mask, paired, complete, start,
-                    scale, view.interior, view.slabs, view.shifts, view.runs, planes, radius + 1, valid, squares,
-                    weights, own, slopes, found, shares,
+                    scale, view.interior, view.slabs, view.shifts, view.runs, planes, radius + 1, valid,
+                    squares, weights, own, slopes, found, shares,
                 )  # fmt: skip
                 paired = complete
         inner, out = slice(first - begin, last - begin), slice(first * slab_pixels, last * slab_pixels)

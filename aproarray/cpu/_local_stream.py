@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aproarray import _edges
-from aproarray.cpu._processor import windows
+from aproarray.cpu import _processor
 
 
 class Window(NamedTuple):
@@ -67,16 +67,14 @@ def window(slab_shape: tuple[int, ...], radii: tuple[int, ...]) -> Window:
     )
 
 
-@functools.cache
 def stream_kernel(dtype: Any, image_dtype: Any) -> Any:
     """Return `stream` of `_stream.pxi` for two dtypes."""
-    return windows.stream[_NUMBERS[dtype], _NUMBERS[image_dtype]]
+    return _processor.windows.stream[_NUMBERS[dtype], _NUMBERS[image_dtype]]
 
 
-@functools.cache
 def pair_kernel(dtype: Any, image_dtype: Any) -> Any:
     """Return `pair_up` of `_stream.pxi` for two dtypes."""
-    return windows.pair_up[_NUMBERS[dtype], _NUMBERS[image_dtype]]
+    return _processor.windows.pair_up[_NUMBERS[dtype], _NUMBERS[image_dtype]]
 
 
 _NUMBERS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}

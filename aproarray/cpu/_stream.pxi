@@ -230,8 +230,8 @@ def stream(
                 row = (level + j % ring) * plane
                 to = (level + ring + j % ring if t < n_levels else n_kept) * plane
                 sum_windows(
-                    sizeof(real), n_channels, state, weights, norms, &places[0], n_places, row, padded, x_first,
-                    x_stop, state + to,
+                    sizeof(real), n_channels, state, weights, norms, &places[0], n_places, row, padded,
+                    x_first, x_stop, state + to,
                 )
                 if t == iterations:
                     for c in range(n_channels):
@@ -256,8 +256,8 @@ def pair_up(
 ):
     """Add to found (slabs, Ci, padded) the gradients of pairs that end in slabs [first, last) of an image.
 
-    `state` has y_0 to y_T of these slabs, and of those before that they make pairs with, in the first C of 2 C
-    channels, and the gradients of y_T to y_0, divided by W 1, in the others. The normalised sums
+    `state` has y_0 to y_T of these slabs, and of those before that they make pairs with, in the first C of
+    2 C channels, and the gradients of y_T to y_0, divided by W 1, in the others. The normalised sums
     y_t+1 = W y_t / W 1 make of a weight
 
         dL/dW_ij = sum_t a_ti (y_tj - y_t+1,i) + a_tj (y_ti - y_t+1,j)
@@ -281,6 +281,7 @@ def pair_up(
     cdef const image_real *other
     cdef double *of_one
     cdef double *of_other
+    cdef double share
     cdef Py_ssize_t s, t, c, x, k, d, j, shift, run, tile, stop, level, row, y, a
     with nogil:
         for s in range(first, last):
@@ -322,8 +323,10 @@ def pair_up(
                 )
                 for x in range(x_first, x_last):
                     slopes[x] = -weights[x] * (slopes[x] + other_own[x] + own[shift + x])
+                share = 0
                 for x in range(x_first, x_last):
-                    shares[j] += <double> slopes[x] * squares[x]
+                    share += <double> slopes[x] * squares[x]
+                shares[j] += share
                 for c in range(n_colors):
                     of_one, of_other = &found[j, c, 0], &found[s, c, 0] + shift
                     for x in range(x_first, x_last):

@@ -31,13 +31,13 @@ APRO_VECTOR(double)
 #define MULTIPLY(a, b) ((a) * (b))
 /* Rounded once where there is an instruction for it (-ffp-contract=fast), else twice. */
 #define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
-typedef int apro_bits __attribute__((vector_size(APRO_BYTES)));
+typedef unsigned int apro_bits __attribute__((vector_size(APRO_BYTES)));
 static inline apro_vector_float apro_at_least(apro_vector_float a, apro_vector_float least) {
-    apro_bits above = a > least;
+    apro_bits above = (apro_bits)(a > least);
     return (apro_vector_float)(((apro_bits)a & above) | ((apro_bits)least & ~above));
 }
 #define AT_LEAST(a, least) apro_at_least(a, least)
-#define POWER_OF_2(rounded) ((apro_vector_float)(((apro_bits)(rounded) << 23) + (127 << 23)))
+#define POWER_OF_2(rounded) ((apro_vector_float)(((apro_bits)(rounded) << 23) + (127u << 23)))
 #elif defined(_MSC_VER) && defined(__AVX2__)
 #include <immintrin.h>
 #define APRO_BYTES 32
