@@ -659,7 +659,7 @@ cdef class Repair:
         """Let a pixel's neighbours wait for its label, as `reach` does: all of them, or the cleared ones."""
         cdef Mark *marks = &self.marks[0]
         cdef const float *relief = &self.relief[0]
-        cdef int s
+        cdef int s, t
         cdef int32_t there, k
         for s in range(self.n_steps):
             there = pixel + self.steps[s]
@@ -671,12 +671,20 @@ cdef class Repair:
             k = list_of(relief[pixel] + relief[there], self.lightest_bits)
             if k < marks[there].reached >> STEP_BITS:
                 marks[there].reached = k << STEP_BITS | s
+                for t in range(self.n_steps):
+                    if self.steps[t] > 1 or self.steps[t] < -1:
+                        prefetch(&marks[there + self.steps[t]])
+                        prefetch(&relief[there + self.steps[t]])
                 append(&self.queue, there, k)
 
     cdef void relabel(self, Py_ssize_t pixels) noexcept nogil:
         cdef Py_ssize_t i, stop = min(self.n_new, self.at + pixels)
         cdef int32_t pixel
         for i in range(self.at, stop):
+            pixel = self.entered[min(i + 16, stop - 1)]
+            prefetch(&self.marks[pixel])
+            prefetch(&self.labels[pixel])
+            prefetch(&self.directions[pixel])
             pixel = self.entered[i]
             self.directions[pixel] = <unsigned char> (self.marks[pixel].reached & STEP_MASK)
             self.labels[pixel] = self.labels[pixel - self.steps[self.directions[pixel]]]
