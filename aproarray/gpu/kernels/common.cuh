@@ -17,7 +17,12 @@ typedef unsigned long long u64;
 #ifndef RESIDENT
 #define RESIDENT (1024 / BLOCK)
 #endif
-#define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800  // no more than 1024 threads fit one
+#define MOST_RESIDENT (RESIDENT * BLOCK > 1024 ? 1024 / BLOCK : RESIDENT)
+#else
+#define MOST_RESIDENT RESIDENT
+#endif
+#define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK, MOST_RESIDENT)
 #define COOPERATIVE_KERNEL KERNEL
 
 // The kernel's threads in a row: where each begins a loop over n things, and its step.
