@@ -29,11 +29,11 @@ from aproarray.gpu._arguments import (
 from aproarray.gpu._compile import Struct, kernel
 from aproarray.gpu._sort import key_bits, sort
 
-_COMPONENTS = struct_of_pointers("weight", "edge", "hook", "pixel", "node", "fresh", "active")
+_COMPONENTS = struct_of_pointers("weight", "edge", "hook", "pixel", "node", "fresh", "active", "rivals")
 _NODES = struct_of_pointers("weight", "edge", "parent", "first_of")
 _ROWS = struct_of_pointers(
     "starts", "counts", "children", "chain", "size", "smallest", "place", "arrived", "marks", "marks_before",
-    "of_blocks",
+    "of_blocks"
 )  # fmt: skip
 _LAYOUT = struct_of_pointers("sizes_before", "fronts_before", "offset", "tree_starts", "of_blocks")
 # Where kernels keep how many rows are of long chains, in the state; and a chain of more rows is long (mst.cu).
@@ -49,7 +49,10 @@ class _Forest:
         self.state = cupy.zeros(16, np.uint32)
         words = (cupy.empty(n_pixels, np.uint32) for _ in range(5))
         self.components = Struct(
-            _COMPONENTS, cupy.empty(n_pixels, bits), *words, cupy.empty(2 * n_pixels, np.uint32)
+            _COMPONENTS,
+            cupy.empty(2 * n_pixels, bits),
+            *words,
+            *(cupy.empty(2 * n_pixels, np.uint32) for _ in range(2)),
         )
         edge, parent, first_of = (cupy.empty(n, np.uint32) for n in (2 * n_pixels, 2 * n_pixels, n_pixels))
         self.nodes = Struct(_NODES, cupy.empty(2 * n_pixels, bits), edge, parent, first_of)
@@ -57,15 +60,22 @@ class _Forest:
         self.lists = cupy.empty(2 * n_edges * (16 if bits.itemsize == 4 else 24), np.uint8)
 
 
-def _connect(forest: _Forest, n_nodes: int) -> tuple[TreeArrays, Any]:
+def _connect(forest: _Forest, n_nodes: int, known: bool) -> tuple[TreeArrays, Any]:
     """Build trees over n_nodes nodes each from the components and edges that are listed.
 
-    Also return whether one overflowed. The first of a gap's two ends is the number of its edge.
+    The components know their lightest edges, or none do. Also return whether one overflowed. The first of a gap's two ends is the number of its edge.
     """
     n_pixels, dtype, nodes, state = forest.n_pixels, forest.dtype, forest.nodes, forest.state
     sizes = np.uint32(n_pixels), np.uint32(forest.n_edges)
     kernel("mst", "boruvka", KEY=KEY[dtype])(
-        max(forest.n_edges, n_pixels), forest.lists, sizes[1], sizes[0], forest.components, nodes, state
+        max(forest.n_edges, n_pixels),
+        forest.lists,
+        sizes[1],
+        sizes[0],
+        np.int32(known),
+        forest.components,
+        nodes,
+        state,
     )
     del forest.lists, forest.components
 
@@ -170,10 +180,10 @@ def grid_trees(
             extents(bits), forest.components, forest.nodes, index, forest.state,
         )  # fmt: skip
         kernel("grid_edges", "list_crossings", **defines)(
-            n_pixels, keys, index, *nodes, of_axes, forest.lists, forest.state
+            n_pixels, keys, index, *nodes, of_axes, forest.components, forest.lists, forest.state
         )
         del keys, index
-        trees, overflow = _connect(forest, n_nodes)
+        trees, overflow = _connect(forest, n_nodes, known=True)
         n_gaps = trees.gaps.size
         kernel("grid_edges", "grid_ends", **defines)(
             n_gaps, np.uint32(n_gaps), nodes[1], of_axes, trees.gap_edges
@@ -217,7 +227,7 @@ def _list_trees(
         np.int32(node_bits), forest.components, forest.nodes, forest.lists, forest.state,
     )  # fmt: skip
     del rows, of_edges
-    trees, overflow = _connect(forest, n_nodes)
+    trees, overflow = _connect(forest, n_nodes, known=False)
     n_gaps = trees.gaps.size
     kernel("listed_edges", "list_ends", **names)(
         n_gaps, ties, np.uint32(n_gaps), np.uint32(n_nodes), np.int32(node_bits), trees.gap_edges

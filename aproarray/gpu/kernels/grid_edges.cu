@@ -143,8 +143,8 @@ __device__ Way lightest_way(
 }
 
 // Boruvka's rounds inside of tiles of 2^bits pixels. A component whose lightest edge leaves the tile waits, and others
-// hook on it. Fills the nodes of all pixels, and the components that are left, but for those that no edge leaves.
-// index: the component of each pixel.
+// hook on it. Fills the nodes of all pixels, and the components that are left, with their lightest edges, but for those
+// that no edge leaves. index: the component of each pixel.
 KERNEL merge_tiles(
     const KEY *keys, u32 n_pixels, u32 n_nodes, u32 n_tiles, const Extents shape, const Extents bits,
     const Components components, const Nodes nodes, u32 *index, u32 *state
@@ -232,11 +232,12 @@ KERNEL merge_tiles(
             __syncthreads();
         }
 
-        u32 left = 0;
+        u32 left = 0, lightest[EACH];
         bool stays[EACH];
         for (int j = 0; j < EACH; j++) {
             const u32 i = j * BLOCK + threadIdx.x;
             stays[j] = pixel[j] != NONE && label[i] == i && edge[i] != NONE;
+            lightest[j] = edge[i];
             left += stays[j];
         }
         u32 place = reserve(left, &state[N_ACTIVE]);
@@ -245,8 +246,8 @@ KERNEL merge_tiles(
             const u32 i = j * BLOCK + threadIdx.x;
             number_of[i] = stays[j] ? place : NONE;
             if (!stays[j]) continue;
-            components.weight[place] = ~(KEY)0;
-            components.edge[place] = NONE;
+            components.weight[place] = weight[i];
+            components.edge[place] = lightest[j];
             components.hook[place] = components.active[place] = place;
             components.pixel[place] = pixel[j];
             components.node[place] =
@@ -272,7 +273,8 @@ KERNEL merge_tiles(
 
 // Lists the edges between different components, but for those that are in no tree.
 KERNEL list_crossings(
-    const KEY *keys, const u32 *index, u32 n_pixels, u32 n_nodes, const Extents shape, Edge *list, u32 *state
+    const KEY *keys, const u32 *index, u32 n_pixels, u32 n_nodes, const Extents shape, const Components components,
+    Edge *list, u32 *state
 ) {
     for (u64 u = THREAD; u - threadIdx.x < n_pixels; u += STRIDE)
         for (u32 first = 0; first < N_STEPS; first += 32) {
@@ -285,7 +287,9 @@ KERNEL list_crossings(
             u64 place = reserve(__popc(wanted), &state[N_EDGES]);
             for (; wanted; wanted &= wanted - 1) {
                 const u32 k = first + __ffs(wanted) - 1, edge = (u32)u * N_STEPS + k;
-                list[place++] = Edge{keys[edge], edge, index[u], index[(u32)u + flat_step(shape, k)]};
+                const Edge one = {keys[edge], edge, index[u], index[(u32)u + flat_step(shape, k)]};
+                components.rivals[rivals_of(one, n_pixels)] = (u32)place;
+                list[place++] = one;
             }
         }
 }

@@ -47,7 +47,11 @@ KERNEL list_edges(
         const u64 place = reserve(there, &state[N_EDGES]);
         if (!there) continue;
         const u64 both = ties[i];
-        list[place] = Edge{keys[rows[i]], (u32)i, (u32)(both >> node_bits), (u32)(both & ((1ull << node_bits) - 1))};
+        const Edge one = {
+            keys[rows[i]], (u32)i, (u32)(both >> node_bits), (u32)(both & ((1ull << node_bits) - 1))
+        };
+        list[place] = one;
+        components.rivals[rivals_of(one, n_pixels)] = (u32)place;
     }
 }
 

@@ -26,15 +26,28 @@ struct Team {
 // The same, for blocks as a whole: a thread may have nothing to do.
 #define EVERY_THREAD_OF(team, i, n) for (u64 i = team.first; i - threadIdx.x < (u64)(n); i += team.step)
 
-// Merges along all lightest edges, round by round, until no edges are left between components. Fills `nodes`.
+// Offers an edge to both components. Looking first keeps most edges from queueing for a hot one.
+__device__ void offer(const Edge &one, KEY *weight) {
+    if (weight[one.a] > one.weight) atomicMin(&weight[one.a], one.weight);
+    if (weight[one.b] > one.weight) atomicMin(&weight[one.b], one.weight);
+}
+
+// Merges along all lightest edges, round by round, until no edges are left between components. Fills `nodes`. At first
+// the components know their lightest edges, or none do.
+//
+// Large components have many edges in common, of which a round drops most: those that are heavier than the rival that
+// it finds for them. No order of threads drops the lightest.
 COOPERATIVE_KERNEL boruvka(
-    Edge *lists /* 2 x most_edges */, u32 most_edges, u32 n_pixels, const Components components, const Nodes nodes,
-    u32 *state, u32 *barrier
+    Edge *lists /* 2 x most_edges */, u32 most_edges, u32 n_pixels, int known, const Components components,
+    const Nodes nodes, u32 *state, u32 *barrier
 ) {
-    KEY *const weight = components.weight;
     u32 *const edge = components.edge, *const hook = components.hook, *const fresh = components.fresh;
     Team team = {THREAD, STRIDE, barrier};
     u32 sweep = 0;
+    if (!known) {
+        EACH_OF(team, i, state[N_EDGES]) offer(lists[i], components.weight);
+        team.wait();
+    }
     for (int now = 0;; now = 1 - now) {
         const u32 count = state[N_EDGES + now], n_active = state[N_ACTIVE + now];
         if (count == 0) return;
@@ -42,25 +55,24 @@ COOPERATIVE_KERNEL boruvka(
             if (blockIdx.x) return;
             team = Team{threadIdx.x, BLOCK, 0};
         }
+        const u64 own_half = now ? n_pixels : 0, other_half = now ? 0 : n_pixels;
         const Edge *const list = lists + (u64)now * most_edges;
         Edge *const next = lists + (u64)(1 - now) * most_edges;
-        const u32 *const active = components.active + (u64)now * n_pixels;
-        u32 *const next_active = components.active + (u64)(1 - now) * n_pixels;
+        KEY *const weight = components.weight + own_half, *const next_weight = components.weight + other_half;
+        u32 *const rivals = components.rivals + own_half, *const next_rivals = components.rivals + other_half;
+        const u32 *const active = components.active + own_half;
+        u32 *const next_active = components.active + other_half;
         if (team.first == 0) state[N_EDGES + 1 - now] = state[N_ACTIVE + 1 - now] = 0;
 
-        // Looking first keeps most edges from queueing for a hot component.
-        EACH_OF(team, i, count) {
-            const Edge one = list[i];
-            if (weight[one.a] > one.weight) atomicMin(&weight[one.a], one.weight);
-            if (weight[one.b] > one.weight) atomicMin(&weight[one.b], one.weight);
+        if (!known) {
+            EACH_OF(team, i, count) {
+                const Edge one = list[i];
+                if (weight[one.a] == one.weight && edge[one.a] > one.number) atomicMin(&edge[one.a], one.number);
+                if (weight[one.b] == one.weight && edge[one.b] > one.number) atomicMin(&edge[one.b], one.number);
+            }
+            team.wait();
         }
-        team.wait();
-        EACH_OF(team, i, count) {
-            const Edge one = list[i];
-            if (weight[one.a] == one.weight && edge[one.a] > one.number) atomicMin(&edge[one.a], one.number);
-            if (weight[one.b] == one.weight && edge[one.b] > one.number) atomicMin(&edge[one.b], one.number);
-        }
-        team.wait();
+        known = 0;
 
         // No two edges are equal: following lightest edges ends at two components that share theirs.
         EACH_OF(team, i, count) {
@@ -75,7 +87,10 @@ COOPERATIVE_KERNEL boruvka(
                 nodes.first_of[pixel] = components.node[root];
             } else if (of_a) hook[one.a] = one.b;
             else if (of_b) hook[one.b] = one.a;
+            u32 *const rival = &rivals[rivals_of(one, n_pixels)];
+            if (is_beaten(list[*rival], one)) *rival = (u32)i;
         }
+        EACH_OF(team, i, n_active) next_weight[active[i]] = ~(KEY)0;
         team.wait();
 
         // Shorten the ways to the roots, up to 33-fold a sweep (others' progress may be seen or not).
@@ -112,7 +127,6 @@ COOPERATIVE_KERNEL boruvka(
                 }
                 if (stays) {
                     components.node[c] = fresh[c];
-                    weight[c] = ~(KEY)0;
                     edge[c] = NONE;
                 }
             }
@@ -121,14 +135,20 @@ COOPERATIVE_KERNEL boruvka(
         }
         EVERY_THREAD_OF(team, i, count) {
             Edge one = {};
+            bool stays = false;
             if (i < count) {
                 one = list[i];
+                stays = !is_beaten(one, list[rivals[rivals_of(one, n_pixels)]]);
                 one.a = hook[one.a];
                 one.b = hook[one.b];
+                stays = stays && one.a != one.b;
             }
-            const bool stays = one.a != one.b;
             const u64 place = reserve(stays, &state[N_EDGES + 1 - now]);
-            if (stays) next[place] = one;
+            if (stays) {
+                next[place] = one;
+                next_rivals[rivals_of(one, n_pixels)] = (u32)place;
+                offer(one, next_weight);
+            }
         }
         team.wait();
     }
