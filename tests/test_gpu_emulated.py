@@ -38,7 +38,9 @@ def gpu():
         yield sys.modules["aproarray.gpu"]
 
 
-@pytest.mark.parametrize("shape", [(21, 30), (5, 7, 8)])
+@pytest.mark.parametrize(
+    "shape", [(21, 30), (5, 7, 8), (70, 64)]
+)  # the last one has rounds of the whole grid
 @pytest.mark.parametrize(("levels", "dtype"), [(1, np.float32), (4, np.float64), (1 << 20, np.float32)])
 def test_trees_are_the_cpus_bit_for_bit(gpu, shape, levels, dtype):
     rng = np.random.default_rng(levels)

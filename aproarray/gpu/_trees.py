@@ -23,77 +23,80 @@ from aproarray.gpu._arguments import (
     extents,
     images_with,
     items_at_once,
+    struct_of,
     struct_of_pointers,
     trees_of_items,
 )
 from aproarray.gpu._compile import Struct, kernel
 from aproarray.gpu._sort import key_bits, sort
 
-_COMPONENTS = struct_of_pointers("weight", "edge", "hook", "pixel", "node", "fresh", "active", "rivals")
+_ARRAYS = ("weight", "edge", "hook", "pixel", "node", "fresh", "active", "rivals")
+_COMPONENTS = struct_of(most=np.uint32, **dict.fromkeys(_ARRAYS, np.uintp))
 _NODES = struct_of_pointers("weight", "edge", "parent", "first_of")
 _ROWS = struct_of_pointers(
     "starts", "counts", "children", "chain", "size", "smallest", "place", "arrived", "marks", "marks_before",
-    "of_blocks"
+    "of_blocks", "marks_of_blocks",
 )  # fmt: skip
 _LAYOUT = struct_of_pointers("sizes_before", "fronts_before", "offset", "tree_starts", "of_blocks")
-# Where kernels keep how many rows are of long chains, in the state; and a chain of more rows is long (mst.cu).
+# Where the state has the number of rows of long chains, which have more than _SHORT (mst.cuh, mst.cu).
 _N_LONG, _SHORT = 7, 32
 
 
 class _Forest:
-    """What the kernels that make trees of n_pixels nodes and n_edges edges share; its lists are empty yet."""
+    """What the kernels share that make trees of n_pixels nodes. Its lists are empty yet."""
 
-    def __init__(self, n_pixels: int, n_edges: int, dtype: Any):
+    def __init__(self, n_pixels: int, n_components: int, n_edges: int, dtype: Any):
         bits = BITS[dtype]
         self.n_pixels, self.n_edges, self.dtype = n_pixels, n_edges, dtype
         self.state = cupy.zeros(16, np.uint32)
-        words = (cupy.empty(n_pixels, np.uint32) for _ in range(5))
         self.components = Struct(
             _COMPONENTS,
-            cupy.empty(2 * n_pixels, bits),
-            *words,
-            *(cupy.empty(2 * n_pixels, np.uint32) for _ in range(2)),
+            np.uint32(n_components),
+            cupy.empty(2 * n_components, bits),
+            *(cupy.empty(n * n_components, np.uint32) for n in (1, 1, 1, 1, 1, 2, 2)),
         )
-        edge, parent, first_of = (cupy.empty(n, np.uint32) for n in (2 * n_pixels, 2 * n_pixels, n_pixels))
-        self.nodes = Struct(_NODES, cupy.empty(2 * n_pixels, bits), edge, parent, first_of)
+        self.nodes = Struct(
+            _NODES,
+            cupy.empty(2 * n_pixels, bits),
+            *(cupy.empty(n * n_pixels, np.uint32) for n in (2, 2, 1)),
+        )
         # Two lists, in turns, of a weight and three numbers.
         self.lists = cupy.empty(2 * n_edges * (16 if bits.itemsize == 4 else 24), np.uint8)
 
 
-def _connect(forest: _Forest, n_nodes: int, known: bool) -> tuple[TreeArrays, Any]:
+def _connect(forest: _Forest, n_nodes: int, n_numbers: int, known: bool) -> tuple[TreeArrays, Any]:
     """Build trees over n_nodes nodes each from the components and edges that are listed.
 
-    The components know their lightest edges, or none do. Also return whether one overflowed. The first of a gap's two ends is the number of its edge.
+    Edges have numbers below n_numbers. The components know their lightest edges, or none do. Also return
+    whether a weight overflowed. The first of a gap's two ends is the number of its edge.
     """
     n_pixels, dtype, nodes, state = forest.n_pixels, forest.dtype, forest.nodes, forest.state
-    sizes = np.uint32(n_pixels), np.uint32(forest.n_edges)
-    kernel("mst", "boruvka", KEY=KEY[dtype])(
-        max(forest.n_edges, n_pixels),
-        forest.lists,
-        sizes[1],
-        sizes[0],
-        np.int32(known),
-        forest.components,
-        nodes,
-        state,
-    )
-    del forest.lists, forest.components
-
     find_rows = kernel("mst", "find_rows", KEY=KEY[dtype])
     starts, counts, children, arrived, unsorted = (cupy.empty(n_pixels, np.uint32) for _ in range(5))
     chain, size, smallest, place = (cupy.empty(2 * n_pixels, np.uint32) for _ in range(4))
-    marks, marks_before = (cupy.empty(-(-forest.n_edges // 32), np.uint32) for _ in range(2))
+    n_marks, n_blocks = -(-n_numbers // 32), find_rows.n_blocks(2 * n_pixels)
+    marks, marks_before = (cupy.empty(n_marks, np.uint32) for _ in range(2))
     rows = Struct(
         _ROWS, starts, counts, children, chain, size, smallest, place, arrived, marks, marks_before,
-        cupy.empty(find_rows.n_blocks(2 * n_pixels), np.uint64),
+        cupy.empty(n_blocks, np.uint64), cupy.empty(n_blocks, np.uint32),
     )  # fmt: skip
-    keys = cupy.empty(n_pixels, BITS[dtype])
+    sizes = np.uint32(n_pixels), np.uint32(n_marks)
+    kernel("mst", "boruvka", KEY=KEY[dtype])(
+        max(forest.n_edges, n_pixels), forest.lists, np.uint64(forest.n_edges), *sizes, np.int32(known),
+        forest.components, nodes, rows, state,
+    )  # fmt: skip
+    del forest.lists, forest.components
+
+    keys = cupy.empty(n_pixels, np.uint64)
     find_rows(2 * n_pixels, *sizes, nodes, rows, unsorted, keys, state)
-    n_long = state[_N_LONG:]
-    sort(keys, key_bits(dtype), children, n_long)
-    chains = unsorted
-    kernel("mst", "chain_keys", KEY=KEY[dtype])(n_pixels, rows, sizes[0], state, chains)
-    sort(chains, (n_pixels // _SHORT).bit_length(), children, n_long)
+    n_long, chain_bits = state[_N_LONG:], (n_pixels // _SHORT).bit_length()
+    if key_bits(dtype) == 32:
+        sort(keys, 32 + chain_bits, children, n_long)
+    else:
+        sort(keys, 64, children, n_long)
+        kernel("mst", "chain_keys", KEY=KEY[dtype])(n_pixels, rows, sizes[0], state, unsorted)
+        sort(unsorted, chain_bits, children, n_long)
+    del keys, unsorted
 
     lay_out = kernel("mst", "lay_out", KEY=KEY[dtype])
     n_trees, n_gaps = n_pixels // n_nodes, n_nodes - 1
@@ -134,16 +137,20 @@ def steps_of(grid: _edges.Grid) -> str:
     return "{" + ",".join("{" + ",".join(map(str, row)) + "}" for row in grid.offsets.tolist()) + "}"
 
 
-def _tiles(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+def _tiles(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
     """Return the sides of an image's tiles, as powers of 2, and how many tiles there are.
 
-    A tile has two pixels for each thread of a block, and is as square as the image allows.
+    A tile has two pixels for each thread of a block, and is as square as the image allows. Also return how
+    many of its pixels may have an edge that leaves it, of which each component that is left has one.
     """
     bits = [0] * len(shape)
     for _ in range((2 * _compile.BLOCK).bit_length() - 1):
         grows = [axis for axis, extent in enumerate(shape) if 1 << bits[axis] < extent] or [0]
         bits[min(reversed(grows), key=bits.__getitem__)] += 1
-    return tuple(bits), math.prod(-(-extent >> bit) for extent, bit in zip(shape, bits, strict=True))
+    sides = [(extent, 1 << bit) for extent, bit in zip(shape, bits, strict=True)]
+    n_tiles = math.prod(-(-extent // side) for extent, side in sides)
+    inside = math.prod(extent if extent <= side else max(side - 2, 0) for extent, side in sides)
+    return tuple(bits), n_tiles, math.prod(min(pair) for pair in sides) - inside
 
 
 def grid_trees(
@@ -168,13 +175,16 @@ def grid_trees(
         image = images[first : first + step]
         mask = masks if masks is None or len(masks) == 1 else masks[first : first + step]
         n_pixels = len(image) * n_nodes
-        forest = _Forest(n_pixels, n_pixels * n_steps, dtype)
+        bits, n_tiles, n_waiting = _tiles(shape)
+        # Inside of a component, there is an edge less than pixels.
+        n_components = min(n_pixels, len(image) * n_tiles * n_waiting)
+        n_edges = n_pixels * n_steps
+        forest = _Forest(n_pixels, n_components, n_edges - n_pixels + n_components, dtype)
         nodes = np.uint32(n_pixels), np.uint32(n_nodes)
-        keys, index = cupy.empty(forest.n_edges, BITS[dtype]), cupy.empty(n_pixels, np.uint32)
+        keys, index = cupy.empty(n_edges, BITS[dtype]), cupy.empty(n_pixels, np.uint32)
         kernel("grid_edges", "weigh_grid", **defines)(
             n_pixels, images_with(mask, image), nodes[1], of_axes, keys
         )
-        bits, n_tiles = _tiles(shape)
         kernel("grid_edges", "merge_tiles", **defines)(
             len(image) * n_tiles * _compile.BLOCK, keys, *nodes, np.uint32(len(image) * n_tiles), of_axes,
             extents(bits), forest.components, forest.nodes, index, forest.state,
@@ -183,7 +193,7 @@ def grid_trees(
             n_pixels, keys, index, *nodes, of_axes, forest.components, forest.lists, forest.state
         )
         del keys, index
-        trees, overflow = _connect(forest, n_nodes, known=True)
+        trees, overflow = _connect(forest, n_nodes, n_edges, known=True)
         n_gaps = trees.gaps.size
         kernel("grid_edges", "grid_ends", **defines)(
             n_gaps, np.uint32(n_gaps), nodes[1], of_axes, trees.gap_edges
@@ -221,13 +231,13 @@ def _list_trees(
         of_edges, ties,
     )  # fmt: skip
     rows = sort(ties, 2 * node_bits)
-    forest = _Forest(n_trees * n_nodes, n_edges, dtype)
+    forest = _Forest(n_trees * n_nodes, n_trees * n_nodes, n_edges, dtype)
     kernel("listed_edges", "list_edges", **names)(
         max(n_edges, forest.n_pixels), of_edges, rows, ties, np.uint32(n_edges), np.uint32(forest.n_pixels),
         np.int32(node_bits), forest.components, forest.nodes, forest.lists, forest.state,
     )  # fmt: skip
     del rows, of_edges
-    trees, overflow = _connect(forest, n_nodes, known=False)
+    trees, overflow = _connect(forest, n_nodes, n_edges, known=False)
     n_gaps = trees.gaps.size
     kernel("listed_edges", "list_ends", **names)(
         n_gaps, ties, np.uint32(n_gaps), np.uint32(n_nodes), np.int32(node_bits), trees.gap_edges

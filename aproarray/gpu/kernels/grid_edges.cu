@@ -179,13 +179,12 @@ KERNEL merge_tiles(
                 if (done[j]) continue;
                 way[j] = lightest_way(keys, label, i, pixel[j], tile, shape, bits);
                 done[j] = way[j].edge == NONE;
-                if (way[j].weight < weight[label[i]]) atomicMin(&weight[label[i]], way[j].weight);
+                if (!done[j]) atomicMin(&weight[label[i]], way[j].weight);
             }
             __syncthreads();
             for (int j = 0; j < EACH; j++) {
                 const u32 of = label[j * BLOCK + threadIdx.x];
-                if (!done[j] && way[j].weight == weight[of] && way[j].edge < edge[of])
-                    atomicMin(&edge[of], way[j].edge);
+                if (!done[j] && way[j].weight == weight[of]) atomicMin(&edge[of], way[j].edge);
             }
             __syncthreads();
             int merges = 0;
@@ -288,7 +287,7 @@ KERNEL list_crossings(
             for (; wanted; wanted &= wanted - 1) {
                 const u32 k = first + __ffs(wanted) - 1, edge = (u32)u * N_STEPS + k;
                 const Edge one = {keys[edge], edge, index[u], index[(u32)u + flat_step(shape, k)]};
-                components.rivals[rivals_of(one, n_pixels)] = (u32)place;
+                components.rivals[rivals_of(one, components.most)] = (u32)place;
                 list[place++] = one;
             }
         }

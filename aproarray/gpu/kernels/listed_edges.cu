@@ -51,7 +51,7 @@ KERNEL list_edges(
             keys[rows[i]], (u32)i, (u32)(both >> node_bits), (u32)(both & ((1ull << node_bits) - 1))
         };
         list[place] = one;
-        components.rivals[rivals_of(one, n_pixels)] = (u32)place;
+        components.rivals[rivals_of(one, components.most)] = (u32)place;
     }
 }
 

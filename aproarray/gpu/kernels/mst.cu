@@ -9,9 +9,22 @@
 #include "mst.cuh"
 
 // So few edges are left to block 0: a wait for the grid takes longer than the work.
-#define FEW_EDGES (8 * BLOCK)
+#define FEW_EDGES (4 * BLOCK)
 // The rows of a chain that has more are sorted; in others, every row counts those before it.
 #define SHORT 32
+
+// The rows of the trees, by chain and edge.
+struct Rows {
+    u32 *starts, *counts;  // of each chain: its first row, and how many (P)
+    u32 *children;  // the node that each row is of (P)
+    u32 *chain;  // of each node: NONE for a tree, and what never came (2 P)
+    u32 *size, *smallest;  // of each node: pixels below it along chains, and the smallest of them (2 P)
+    u32 *place;  // of each node: its row among those of its chain, in any order (2 P)
+    u32 *arrived;  // children of each chain that have told it what is below them (P)
+    u32 *marks, *marks_before;  // the edges of long chains, a bit each, and how many are before each word
+    u64 *of_blocks;
+    u32 *marks_of_blocks;
+};
 
 // The threads that share a round: all of the grid, or those of block 0.
 struct Team {
@@ -36,14 +49,20 @@ __device__ void offer(const Edge &one, KEY *weight) {
 // the components know their lightest edges, or none do.
 //
 // Large components have many edges in common, of which a round drops most: those that are heavier than the rival that
-// it finds for them. No order of threads drops the lightest.
+// it finds for them. No order of threads drops the lightest. Also clears `rows`.
 COOPERATIVE_KERNEL boruvka(
-    Edge *lists /* 2 x most_edges */, u32 most_edges, u32 n_pixels, int known, const Components components,
-    const Nodes nodes, u32 *state, u32 *barrier
+    Edge *lists /* 2 x most_edges */, u64 most_edges, u32 n_pixels, u32 n_marks, int known,
+    const Components components, const Nodes nodes, const Rows rows, u32 *state, u32 *barrier
 ) {
     u32 *const edge = components.edge, *const hook = components.hook, *const fresh = components.fresh;
     Team team = {THREAD, STRIDE, barrier};
     u32 sweep = 0;
+    FOR_EACH(i, n_pixels) rows.counts[i] = rows.arrived[i] = 0;
+    FOR_EACH(i, n_marks) rows.marks[i] = 0;
+    FOR_EACH(i, 2 * (u64)n_pixels) {
+        rows.size[i] = i < n_pixels;
+        rows.smallest[i] = i < n_pixels ? (u32)i : NONE;
+    }
     if (!known) {
         EACH_OF(team, i, state[N_EDGES]) offer(lists[i], components.weight);
         team.wait();
@@ -55,9 +74,9 @@ COOPERATIVE_KERNEL boruvka(
             if (blockIdx.x) return;
             team = Team{threadIdx.x, BLOCK, 0};
         }
-        const u64 own_half = now ? n_pixels : 0, other_half = now ? 0 : n_pixels;
-        const Edge *const list = lists + (u64)now * most_edges;
-        Edge *const next = lists + (u64)(1 - now) * most_edges;
+        const u64 own_half = now ? components.most : 0, other_half = now ? 0 : components.most;
+        const Edge *const list = lists + now * most_edges;
+        Edge *const next = lists + (1 - now) * most_edges;
         KEY *const weight = components.weight + own_half, *const next_weight = components.weight + other_half;
         u32 *const rivals = components.rivals + own_half, *const next_rivals = components.rivals + other_half;
         const u32 *const active = components.active + own_half;
@@ -87,7 +106,7 @@ COOPERATIVE_KERNEL boruvka(
                 nodes.first_of[pixel] = components.node[root];
             } else if (of_a) hook[one.a] = one.b;
             else if (of_b) hook[one.b] = one.a;
-            u32 *const rival = &rivals[rivals_of(one, n_pixels)];
+            u32 *const rival = &rivals[rivals_of(one, components.most)];
             if (is_beaten(list[*rival], one)) *rival = (u32)i;
         }
         EACH_OF(team, i, n_active) next_weight[active[i]] = ~(KEY)0;
@@ -138,7 +157,7 @@ COOPERATIVE_KERNEL boruvka(
             bool stays = false;
             if (i < count) {
                 one = list[i];
-                stays = !is_beaten(one, list[rivals[rivals_of(one, n_pixels)]]);
+                stays = !is_beaten(one, list[rivals[rivals_of(one, components.most)]]);
                 one.a = hook[one.a];
                 one.b = hook[one.b];
                 stays = stays && one.a != one.b;
@@ -146,7 +165,7 @@ COOPERATIVE_KERNEL boruvka(
             const u64 place = reserve(stays, &state[N_EDGES + 1 - now]);
             if (stays) {
                 next[place] = one;
-                next_rivals[rivals_of(one, n_pixels)] = (u32)place;
+                next_rivals[rivals_of(one, components.most)] = (u32)place;
                 offer(one, next_weight);
             }
         }
@@ -154,17 +173,8 @@ COOPERATIVE_KERNEL boruvka(
     }
 }
 
-// The rows of the trees, by chain and edge.
-struct Rows {
-    u32 *starts, *counts;  // of each chain: its first row, and how many (P)
-    u32 *children;  // the node that each row is of (P)
-    u32 *chain;  // of each node: NONE for a tree, and what never came (2 P)
-    u32 *size, *smallest;  // of each node: pixels below it along chains, and the smallest of them (2 P)
-    u32 *place;  // of each node: its row among those of its chain, in any order (2 P)
-    u32 *arrived;  // children of each chain that have told it what is below them (P)
-    u32 *marks, *marks_before;  // the edges of long chains, a bit each, and how many are before each word
-    u64 *of_blocks;
-};
+// Orders long chains. Each has more than SHORT rows, so that no two get one number.
+__device__ u32 chain_key(const Rows &rows, u32 chain) { return rows.starts[chain] / SHORT; }
 
 // The node's chain. All edges of ancestors are known.
 __device__ u32 chain_of(const Nodes &nodes, u32 node) {
@@ -198,24 +208,17 @@ __device__ void tell_chain(const Rows &rows, u32 n_pixels, u32 above, u32 size, 
 }
 
 // Finds the chains and what is below them, and lines up the rows: those of long chains first, chain by chain, then those
-// of short ones. The rows of short chains are in order, those of long ones come in the order of the edges, with
-// their weights as keys.
+// of short ones. The rows of short chains are in order, those of long ones come in the order of the edges, with keys to
+// sort them by: (chain, weight), or the weight alone where it has 64 bits.
 COOPERATIVE_KERNEL find_rows(
-    u32 n_pixels, u32 n_edges, const Nodes nodes, const Rows rows, u32 *unsorted, KEY *keys, u32 *state, u32 *barrier
+    u32 n_pixels, u32 n_marks, const Nodes nodes, const Rows rows, u32 *unsorted, u64 *keys, u32 *state, u32 *barrier
 ) {
-    const u32 n_nodes = 2 * n_pixels, n_words = (u32)(((u64)n_edges + 31) / 32);
-    FOR_EACH(i, n_pixels) rows.counts[i] = rows.arrived[i] = 0;
-    FOR_EACH(i, n_words) rows.marks[i] = 0;
-    FOR_EACH(i, n_nodes) {
-        rows.size[i] = i < n_pixels;
-        rows.smallest[i] = i < n_pixels ? (u32)i : NONE;
-        rows.chain[i] = chain_of(nodes, (u32)i);
-    }
-    grid_sync(barrier);
-
+    const u32 n_nodes = 2 * n_pixels;
+    if (threadIdx.x == 0) rows.marks_of_blocks[blockIdx.x] = 0;
     // A thread works on a strip of neighbours, which often have one chain (a flat image's pixels all do).
     FOR_EACH(strip, ((u64)n_nodes + 7) / 8) {
         const u64 stop = 8 * strip + 8 < n_nodes ? 8 * strip + 8 : n_nodes;
+        for (u64 i = 8 * strip; i < stop; i++) rows.chain[i] = chain_of(nodes, (u32)i);
         for (u64 from = 8 * strip, to; from < stop; from = to) {
             const u32 above = rows.chain[from];
             u32 count = 0;
@@ -264,12 +267,15 @@ COOPERATIVE_KERNEL find_rows(
     }
     grid_sync(barrier);
 
+    const u32 words_of_block = (n_marks + gridDim.x * BLOCK - 1) / (gridDim.x * BLOCK) * BLOCK;
     FOR_EACH(i, n_nodes) {
         const u32 above = rows.chain[i];
         if (above == NONE || nodes.first_of[above - n_pixels] == i) continue;
         const u32 chain = above - n_pixels, edge = nodes.edge[i];
-        if (rows.counts[chain] > SHORT) atomicAdd(&rows.marks[edge / 32], 1u << edge % 32);
-        else unsorted[rows.starts[chain] + rows.place[i]] = (u32)i;
+        if (rows.counts[chain] > SHORT) {
+            atomicAdd(&rows.marks[edge / 32], 1u << edge % 32);
+            atomicAdd(&rows.marks_of_blocks[edge / 32 / words_of_block], 1u);
+        } else unsorted[rows.starts[chain] + rows.place[i]] = (u32)i;
     }
     grid_sync(barrier);
 
@@ -285,18 +291,13 @@ COOPERATIVE_KERNEL find_rows(
         rows.children[start + before] = child;
     }
     if (n_long == 0) return;
-    const u64 word = first_of_block(n_words, blockIdx.x), word_stop = first_of_block(n_words, blockIdx.x + 1);
-    u32 count = 0, marked;
-    for (u64 i = word + threadIdx.x; i < word_stop; i += BLOCK) count += __popc(rows.marks[i]);
-    block_scan(count, &marked);
-    // What the blocks' chains sum up to was read two waits ago.
-    if (threadIdx.x == 0) rows.of_blocks[blockIdx.x] = marked;
-    grid_sync(barrier);
-    u32 marks_before = (u32)sum_before_block(rows.of_blocks);
-    for (u64 tile = word; tile < word_stop; tile += BLOCK) {
+    const u64 word = (u64)blockIdx.x * words_of_block, word_stop = word + words_of_block;
+    u32 marked;
+    u32 marks_before = sum_before_block(rows.marks_of_blocks);
+    for (u64 tile = word; tile < word_stop && tile < n_marks; tile += BLOCK) {
         const u64 i = tile + threadIdx.x;
-        const u32 before = block_scan(i < word_stop ? (u32)__popc(rows.marks[i]) : 0u, &marked);
-        if (i < word_stop) rows.marks_before[i] = marks_before + before;
+        const u32 before = block_scan(i < n_marks ? (u32)__popc(rows.marks[i]) : 0u, &marked);
+        if (i < n_marks) rows.marks_before[i] = marks_before + before;
         marks_before += marked;
     }
     grid_sync(barrier);
@@ -306,15 +307,14 @@ COOPERATIVE_KERNEL find_rows(
         if (rows.counts[above - n_pixels] <= SHORT) continue;
         const u32 edge = nodes.edge[i], below = rows.marks[edge / 32] & ((1u << edge % 32) - 1);
         const u32 at = rows.marks_before[edge / 32] + __popc(below);
-        keys[at] = nodes.weight[i];
+        keys[at] = sizeof(KEY) == 4 ? (u64)chain_key(rows, above - n_pixels) << 32 | nodes.weight[i] : nodes.weight[i];
         rows.children[at] = (u32)i;
     }
 }
 
-// The keys that bring rows of long chains, sorted by weight, in the order of their chains. Each has more than SHORT
-// rows, so that no two of them get one key.
+// The keys that bring rows, sorted by weight, in the order of their chains.
 KERNEL chain_keys(const Rows rows, u32 n_pixels, const u32 *state, u32 *keys) {
-    FOR_EACH(i, state[N_LONG]) keys[i] = rows.starts[rows.chain[rows.children[i]] - n_pixels] / SHORT;
+    FOR_EACH(i, state[N_LONG]) keys[i] = chain_key(rows, rows.chain[rows.children[i]] - n_pixels);
 }
 
 // A running minimum that may begin anew.
@@ -343,6 +343,7 @@ __device__ Least block_scan_least(Least value, Least before, Least *total) {
     __syncthreads();
     Least own = before;
     *total = before;
+#pragma unroll 4  // all at once take more registers than there are
     for (int w = 0; w < N_WARPS; w++) {
         if (w < warp) own = then(own, of_warps[w]);
         *total = then(*total, of_warps[w]);
@@ -381,13 +382,13 @@ COOPERATIVE_KERNEL lay_out(
         gap_edges[2 * i] = gap_edges[2 * i + 1] = -1;
     }
     FOR_EACH(i, n_pixels) tree_starts[i] = 0;
-    const u64 own = first_of_block(n_rows, blockIdx.x), own_stop = first_of_block(n_rows, blockIdx.x + 1);
+    const u32 own = (u32)first_of_block(n_rows, blockIdx.x), own_stop = (u32)first_of_block(n_rows, blockIdx.x + 1);
 
     // Sizes before each row, over all rows; and whether a child goes in front, chain by chain.
     u64 sum = 0, total;
     Least least = {0, NONE}, all;
-    for (u64 tile = own; tile < own_stop; tile += BLOCK) {
-        const u64 i = tile + threadIdx.x;
+    for (u32 tile = own; tile < own_stop; tile += BLOCK) {
+        const u32 i = tile + threadIdx.x;
         Least value = {0, NONE};
         u64 extent = 0;
         if (i < own_stop) {
@@ -423,8 +424,8 @@ COOPERATIVE_KERNEL lay_out(
         least = all;
     }
     u64 fronts = 0;
-    for (u64 tile = own; tile < own_stop; tile += BLOCK) {
-        const u64 i = tile + threadIdx.x;
+    for (u32 tile = own; tile < own_stop; tile += BLOCK) {
+        const u32 i = tile + threadIdx.x;
         Least value = {0, NONE};
         u64 extent = 0;
         u32 child = 0, first = NONE;
@@ -458,18 +459,19 @@ COOPERATIVE_KERNEL lay_out(
     grid_sync(barrier);
 
     fronts = sum_before_block(of_blocks + blocks);
-    for (u64 i = own + threadIdx.x; i < own_stop; i += BLOCK) fronts_before[i] += fronts;
+    for (u32 i = own + threadIdx.x; i < own_stop; i += BLOCK) fronts_before[i] += fronts;
     // Where the trees of the forest start, by their smallest pixels: sizes before each pixel.
-    const u64 pixel = first_of_block(n_pixels, blockIdx.x), pixel_stop = first_of_block(n_pixels, blockIdx.x + 1);
+    const u32 pixel = (u32)first_of_block(n_pixels, blockIdx.x);
+    const u32 pixel_stop = (u32)first_of_block(n_pixels, blockIdx.x + 1);
     u32 extent = 0, extents;
-    for (u64 i = pixel + threadIdx.x; i < pixel_stop; i += BLOCK) extent += tree_starts[i];
+    for (u32 i = pixel + threadIdx.x; i < pixel_stop; i += BLOCK) extent += tree_starts[i];
     block_scan(extent, &extents);
     // The sizes of the blocks' rows were read before the last wait.
     if (threadIdx.x == 0) of_blocks[blockIdx.x] = extents;
     grid_sync(barrier);
     u64 start = sum_before_block(of_blocks);
-    for (u64 tile = pixel; tile < pixel_stop; tile += BLOCK) {
-        const u64 i = tile + threadIdx.x;
+    for (u32 tile = pixel; tile < pixel_stop; tile += BLOCK) {
+        const u32 i = tile + threadIdx.x;
         const u32 before = block_scan(i < pixel_stop ? tree_starts[i] : 0u, &extents);
         if (i < pixel_stop) tree_starts[i] = (u32)start + before;
         start += extents;
