@@ -38,8 +38,9 @@ _ROWS = struct_of_pointers(
     "of_blocks", "marks_of_blocks",
 )  # fmt: skip
 _LAYOUT = struct_of_pointers("sizes_before", "fronts_before", "offset", "tree_starts", "of_blocks")
-# Where the state has the number of rows of long chains, which have more than _SHORT (mst.cuh, mst.cu).
-_N_LONG, _SHORT = 7, 32
+# Where the state has the number of rows of long chains, which have more than _SHORT, and whether a weight of
+# a tree overflowed (mst.cuh, mst.cu).
+_N_LONG, _OVERFLOW, _SHORT = 7, 9, 32
 
 
 class _Forest:
@@ -103,17 +104,14 @@ def _connect(forest: _Forest, n_nodes: int, n_numbers: int, known: bool) -> tupl
     order = cupy.empty((n_trees, n_nodes), np.int32)
     gaps = cupy.empty((n_trees, n_gaps), dtype)
     gap_edges = cupy.empty((n_trees, n_gaps, 2), np.int32)
-    overflow = cupy.zeros((), np.uint32)
     layout = Struct(
         _LAYOUT,
         *(cupy.empty(n_pixels, np.uint64) for _ in range(2)),
         *(cupy.empty(n, np.uint32) for n in (2 * n_pixels, n_pixels)),
         cupy.empty(4 * lay_out.n_blocks(n_pixels), np.uint64),
     )
-    lay_out(
-        n_pixels, sizes[0], np.uint32(n_nodes), nodes, rows, state, layout, order, gaps, gap_edges, overflow
-    )
-    return TreeArrays(order, gaps, gap_edges), overflow
+    lay_out(n_pixels, sizes[0], np.uint32(n_nodes), nodes, rows, state, layout, order, gaps, gap_edges)
+    return TreeArrays(order, gaps, gap_edges), state[_OVERFLOW]
 
 
 def _joined(parts: list[tuple[TreeArrays, Any]], n_nodes: int, dtype: Any) -> tuple[TreeArrays, Any]:

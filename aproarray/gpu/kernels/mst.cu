@@ -364,8 +364,8 @@ struct Layout {
 // front of them if it holds a smaller pixel than they all do. The trees of a forest follow one
 // another by their smallest pixels. `rows` are sorted by (chain, edge). The first of a gap's gap_edges is the edge.
 COOPERATIVE_KERNEL lay_out(
-    u32 n_pixels, u32 n_nodes /* N: pixels of one image */, const Nodes nodes, const Rows rows, const u32 *state,
-    const Layout layout, int *order, KEY *gaps, int *gap_edges, u32 *overflow, u32 *barrier
+    u32 n_pixels, u32 n_nodes /* N: pixels of one image */, const Nodes nodes, const Rows rows, u32 *state,
+    const Layout layout, int *order, KEY *gaps, int *gap_edges, u32 *barrier
 ) {
     const u32 *const chain = rows.chain, *const size = rows.size, *const smallest = rows.smallest;
     const u32 *const children = rows.children, *const first_of = nodes.first_of;
@@ -503,7 +503,7 @@ COOPERATIVE_KERNEL lay_out(
             const u64 gap = (offset[node] & FRONT ? at + size[node] - 1 : at - 1) - image;
             const KEY weight = nodes.weight[node];
             gaps[gap] = weight;
-            if (weight >= infinity) *overflow = 1;
+            if (weight >= infinity) state[OVERFLOW] = 1;
             gap_edges[2 * gap] = (int)nodes.edge[node];
         }
     }

@@ -16,7 +16,8 @@ enum {
     N_ACTIVE = N_EDGES + 2,  // of the components that may merge, the same
     UNFINISHED = N_ACTIVE + 2,  // three flags in turns
     N_LONG = UNFINISHED + 3,  // edges in the trees: those of long chains, and all
-    N_ROWS
+    N_ROWS,
+    OVERFLOW  // whether a tree has an edge without a finite weight
 };
 
 // An edge between two components, read at once where it has 16 bytes.
