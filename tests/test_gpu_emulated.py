@@ -63,6 +63,35 @@ def test_trees_are_the_cpus_bit_for_bit(gpu, shape, levels, dtype):
             np.testing.assert_array_equal(getattr(one, name).get(), getattr(other, name))
 
 
+@pytest.mark.parametrize("shape", [(40, 33), (1, 300), (7, 9, 10), (3, 5)])
+@pytest.mark.parametrize("kind", ["noise", "stripes", "plain"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_lists_hold_what_tiles_leave(gpu, shape, kind, masked, monkeypatch):
+    # Stripes leave more edges between components than anything else: nothing may be written behind the lists.
+    rng, n = np.random.default_rng(0), math.prod(shape)
+    images = {
+        "noise": rng.random((2, n, 1), np.float32),
+        "stripes": (np.arange(2 * n) // shape[-1] % 2 + rng.random(2 * n) / 9).astype(np.float32),
+        "plain": np.zeros((2, n, 1), np.float32),
+    }[kind].reshape(2, n, 1)
+    masks = to_device(rng.random((2, n)) < 0.8) if masked else None
+    module, seen = sys.modules["aproarray.gpu._trees"], []
+    connect = module._connect
+
+    def watched(forest, *sizes, known):
+        n_edges, _, n_components = forest.state.get()[:3].tolist()
+        most = int(forest.components.packed["most"])
+        seen.append((n_edges, forest.n_edges, n_components, most))
+        return connect(forest, *sizes, known=known)
+
+    monkeypatch.setattr(module, "_connect", watched)
+    gpu.grid_trees(to_device(images), shape, len(shape), masks, 1)
+    ((n_edges, most_edges, n_components, most_components),) = seen
+    assert n_edges <= most_edges
+    assert n_components <= most_components
+    assert (n_components > 0) == (n > 128)  # of one tile, trees are left alone
+
+
 def test_results_repeat_bit_for_bit_whatever_else_is_in_the_batch(gpu):
     rng = np.random.default_rng(0)
     image = rng.integers(5, size=(3, 17, 21, 1)).astype(np.float32)

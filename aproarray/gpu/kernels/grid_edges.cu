@@ -122,6 +122,7 @@ __device__ Way lightest_way(
 ) {
     Way best = {~(KEY)0, NONE, NONE};
     const u32 own = label[local];
+#pragma unroll(N_STEPS <= 4 ? N_STEPS : 1)
     for (int k = 0; k < N_STEPS; k++)
         for (int sign = 1; sign >= -1; sign -= 2) {
             bool in_image = true, in_tile = true;
