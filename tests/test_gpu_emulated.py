@@ -63,6 +63,20 @@ def test_trees_are_the_cpus_bit_for_bit(gpu, shape, levels, dtype):
             np.testing.assert_array_equal(getattr(one, name).get(), getattr(other, name))
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+def test_ways_to_a_root_may_be_long(gpu, backwards):
+    # The steps grow: every pixel's lightest edge leads to the one before it, in tiles and in a list of edges.
+    image = np.arange(300.0).cumsum()[:: -1 if backwards else 1, None].copy()
+    ours, theirs = aproarray.mst(to_device(image[:, None])), aproarray.mst(image[:, None])
+    ends = np.stack([np.arange(299), np.arange(1, 300)], axis=1)
+    listed = aproarray.SpanningTree.from_edges(
+        to_device(ends), to_device(np.square(np.diff(image[:, 0]))), 300
+    )
+    for tree in (ours, listed):
+        for name in ("order", "gaps", "gap_edges"):
+            np.testing.assert_array_equal(getattr(tree, name).get(), getattr(theirs, name))
+
+
 @pytest.mark.parametrize("shape", [(40, 33), (1, 300), (7, 9, 10), (3, 5)])
 @pytest.mark.parametrize("kind", ["noise", "stripes", "plain"])
 @pytest.mark.parametrize("masked", [False, True])
