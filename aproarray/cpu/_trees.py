@@ -38,20 +38,26 @@ def _build_trees(
     build: Callable[..., bool],
     workers: int,
 ) -> tuple[TreeArrays, bool]:
-    """Make a batch of trees, filled by build(workspace, b, order, gaps, gap_edges); all weights finite?"""
+    """Make a batch of trees, filled by build(workspace, b, room, order, gaps, gap_edges); all weights finite?
+
+    A single tree's gap_edges begin at `room`, which may hold 2 N other numbers until they are written. Large
+    trees thus need less memory that the system has to find. Of more trees, it holds none.
+    """
     if n_trees * n_nodes > np.iinfo(np.intp).max // 64:  # for which numpy would raise a ValueError
         raise MemoryError(f"{n_trees} trees over {n_nodes} nodes are more than a process can address")
     n_gaps = max(n_nodes - 1, 0)
+    ends = np.empty(2 * (n_trees * n_gaps + 1), index_dtype)
+    room = ends if n_trees == 1 else ends[:0]
     trees = TreeArrays(
         np.empty((n_trees, n_nodes), index_dtype),
         np.empty((n_trees, n_gaps), dtype),
-        np.empty((n_trees, n_gaps, 2), index_dtype),
+        ends[:-2].reshape(n_trees, n_gaps, 2),
     )
     finite = [True] * n_trees
 
     def build_one(b: int) -> None:
         with Workspace() as workspace:
-            finite[b] = build(workspace, b, *(array[b] for array in trees))
+            finite[b] = build(workspace, b, room, *(array[b] for array in trees))
 
     if n_nodes:
         _workers.run([functools.partial(build_one, b) for b in range(n_trees)], workers)
@@ -68,20 +74,27 @@ def grid_trees(
     index_dtype = _index_dtype(n_nodes, n_nodes << grid.id_bits, images.dtype)
     no_ends = np.empty((0, 2), index_dtype)
 
-    def build(workspace: Workspace, b: int, *tree: Array) -> bool:
+    def build(workspace: Workspace, b: int, room: Array, *tree: Array) -> bool:
         mask = np.empty(0, np.uint8) if masks is None else masks[b % len(masks)].view(np.uint8)
-        weights = workspace.array((len(grid.offsets), n_nodes), images.dtype)
+        weights = _weights(workspace, room.view(images.dtype), len(grid.offsets), n_nodes)
         weigh = functools.partial(_processor.weighing.weigh_slabs, images[b], mask, grid, weights)
         slabs = shape[0] if len(shape) > 1 else 1
         _workers.run_ranges(weigh, slabs, threads, _workers.LINEAR * n_nodes / slabs)
         tiled = n_nodes > _UNTILED_PIXELS[threads > 1]
-        runs = _solve_tiles(workspace, weights, shape, grid, index_dtype, threads) if tiled else None
+        runs = _solve_tiles(workspace, weights, shape, grid, tree[0], threads) if tiled else None
         items, n_items = _unmarked_edges(
             workspace, weights, grid, n_nodes if runs is None else len(runs.starts), tree[0], threads
         )
         return _connect(items, n_items, (no_ends, grid.strides, grid.id_bits), runs, tree, threads)
 
     return _build_trees(n_trees, n_nodes, index_dtype, images.dtype, build, workers)
+
+
+def _weights(workspace: Workspace, room: Array, n_offsets: int, n_nodes: int) -> Array:
+    """Return an array for weights (K, N): where edges will be written when these are done with, if it fits."""
+    if n_offsets * n_nodes <= len(room):
+        return room[: n_offsets * n_nodes].reshape(n_offsets, n_nodes)
+    return workspace.array((n_offsets, n_nodes), room.dtype)
 
 
 class _Runs(NamedTuple):
@@ -101,16 +114,19 @@ def _solve_tiles(
     weights: Array,
     shape: tuple[int, ...],
     grid: _edges.Grid,
-    index_dtype: np.dtype[Any],
+    run_of: Array,
     workers: int,
 ) -> _Runs:
-    """Solve the tiles of a pixel graph; its weights are marked but for the edges between runs."""
-    pixels, keys, ids, run_of = (workspace.array(weights.shape[1:], index_dtype) for _ in range(4))
+    """Solve the tiles of a pixel graph; its weights are marked but for the edges between runs.
+
+    run_of (N) may be memory of the tree: the order is written when runs are not looked up any more.
+    """
+    pixels, keys, ids = (workspace.array(run_of.shape, run_of.dtype) for _ in range(3))
     bits = _TILE_BITS // len(shape)
     solve = functools.partial(_mst.solve_tiles, grid, weights, pixels, keys, ids, run_of, bits)
     n_tiles = math.prod(-(-extent // (1 << bits)) for extent in shape)
     n_runs = _workers.run_ranges(solve, n_tiles, workers, 2 << bits * len(shape))
-    starts = workspace.array((sum(n_runs),), index_dtype)
+    starts = workspace.array((sum(n_runs),), run_of.dtype)
     _mst.number_runs(run_of, starts)
     return _Runs(starts, pixels, keys, ids, run_of)
 
@@ -190,7 +206,7 @@ def edge_list_tree(ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArray
     """Build the tree of one graph, of edges (E, 2) with weights (E), as a batch of one."""
     index_dtype = _index_dtype(n_nodes, len(ends), weights.dtype)
 
-    def build(workspace: Workspace, _: int, *tree: Array) -> bool:
+    def build(workspace: Workspace, _b: int, _room: Array, *tree: Array) -> bool:
         edges, rows = _canonical_edges(np.ascontiguousarray(ends, index_dtype), n_nodes)
         return _connect_nodes(workspace, edges, weights[rows], *tree)
 
@@ -227,7 +243,7 @@ def reweighed_trees(
     used, place = np.unique(tree_index, return_inverse=True)
     edges_of = _workers.run([functools.partial(canonical, b) for b in used.tolist()], workers)
 
-    def build(workspace: Workspace, f: int, *tree: Array) -> bool:
+    def build(workspace: Workspace, f: int, _room: Array, *tree: Array) -> bool:
         ends = edges_of[place[f]]
         weights = workspace.array((len(ends),), features.dtype)
         _processor.weighing.weigh_edges(features[f], ends, weights)
