@@ -6,10 +6,11 @@ is final. Any other merge is put off. The final merges make *runs* of pixels: st
 that no later merge parts. Second, Kruskal's algorithm runs over the runs and the edges that are left, a fifth
 to a third of the pixels on photographs. Other graphs start with the second step, and every node is a run.
 
-Weights are never negative. Their bits therefore order them as integers do, and their sign is free to mark
-edges that need no more looking at. Where weights are float32 and edge ids fit 32 bits, working arrays hold
-32-bit numbers, and a weight and an id are sorted as one 64-bit number. Otherwise everything is 64 bits wide.
-`node_t` says which.
+Where weights are float32 and edge ids fit 32 bits, working arrays hold 32-bit numbers. Otherwise everything
+is 64 bits wide. `node_t` says which. See `_items.pxd` for what is sorted.
+
+Two pixels whose lightest edge is the same one are a *pair*. No other edge of theirs is as light, so that the
+second step may begin with all pairs merged (`_weigh.join_pairs`), and with fewer edges.
 """
 
 from libc.math cimport INFINITY
@@ -18,12 +19,9 @@ from libc.string cimport memcpy, memset
 
 import numpy as np
 
+from aproarray.cpu._items cimport bits_of, from_bits, id_of, is_negative, key_of, put, real
 from aproarray.cpu._prefetch cimport prefetch
 from aproarray.cpu._unionfind cimport find, find_together, make_sets, node_t
-
-ctypedef fused real:
-    float
-    double
 
 cdef extern from *:
     int64_t LARGEST32 "INT32_MAX"
@@ -40,50 +38,6 @@ cdef enum:
     AHEAD = 12  # runs that are prefetched before their turn
     MAX_NDIM = 8
     MAX_OFFSETS = 64
-
-
-cdef inline uint64_t bits_of(real weight) noexcept nogil:
-    cdef uint32_t single
-    cdef uint64_t both
-    if real is float:
-        memcpy(&single, &weight, sizeof(single))
-        return single
-    else:
-        memcpy(&both, &weight, sizeof(both))
-        return both
-
-
-cdef inline bint is_negative(real weight) noexcept nogil:
-    """Whether the sign is set, of -0 as well."""
-    return bits_of(weight) >> (31 if real is float else 63)
-
-
-cdef inline real from_bits(uint64_t bits, const real *_kind) noexcept nogil:
-    cdef uint32_t single = <uint32_t> bits
-    cdef real weight
-    if real is float:
-        memcpy(&weight, &single, sizeof(weight))
-    else:
-        memcpy(&weight, &bits, sizeof(weight))
-    return weight
-
-
-# An item to sort: the bits of a weight (its key) and the id of its edge, in one number or in two.
-
-cdef inline uint64_t key_of(const uint64_t *items, Py_ssize_t i, node_t _kind) noexcept nogil:
-    return items[i] >> 32 if node_t is int32_t else items[2 * i]
-
-
-cdef inline uint64_t id_of(const uint64_t *items, Py_ssize_t i, node_t _kind) noexcept nogil:
-    return <uint32_t> items[i] if node_t is int32_t else items[2 * i + 1]
-
-
-cdef inline void put(uint64_t *items, Py_ssize_t i, uint64_t key, uint64_t id, node_t _kind) noexcept nogil:
-    if node_t is int32_t:
-        items[i] = key << 32 | id
-    else:
-        items[2 * i] = key
-        items[2 * i + 1] = id
 
 
 cdef uint64_t *radix_sort(
@@ -487,7 +441,8 @@ cdef void kruskal(
 
     A list starts with its root, which keeps the list's length in pixels: that of the run at first. A merge
     puts the list with the larger root after the other one. Of that root, sets then keeps the offset in the
-    list of the smaller one, and merges (R, 2) the smaller root and the item. Nobody can predict whether an
+    list of the smaller one, and merges (R, 2) the smaller root and the item. Of pairs, which come merged, it
+    has ~root and the key. Nobody can predict whether an
     edge merges anything, so there is no branch. An edge that merges nothing writes to a root's merges, which
     the merge of the root writes again.
 
@@ -553,43 +508,6 @@ cdef inline void write_missing_gap(Py_ssize_t place, real *gaps, node_t *gap_edg
     gaps[place] = <real> INFINITY
     gap_edges[2 * place] = -1
     gap_edges[2 * place + 1] = -1
-
-
-def count_unmarked(const real[:, ::1] weights, Py_ssize_t first, Py_ssize_t last):
-    """Return how many edges of pixels [first, last) are not marked."""
-    cdef Py_ssize_t k, u, count = 0
-    with nogil:
-        for k in range(weights.shape[0]):
-            for u in range(first, last):
-                count += not is_negative(weights[k, u])
-    return count
-
-
-def collect_unmarked(
-    const real[:, ::1] weights, int id_bits, uint64_t[::1] items, node_t[::1] like,
-    Py_ssize_t place, Py_ssize_t stop, Py_ssize_t first, Py_ssize_t last,
-):
-    """Write the unmarked edges of pixels [first, last) to items [place, stop), in the order of their ids.
-
-    `like` is any array of the type that says how wide items are (see `_item_buffers` in the package).
-    """
-    cdef Py_ssize_t u, k, n_offsets = weights.shape[0], n = weights.shape[1]
-    cdef node_t kind = 0
-    cdef const real *of_pixel
-    with nogil:
-        # Written in any case, kept if unmarked: no branch, which could not be predicted.
-        u = first
-        while u < last and stop - place >= n_offsets:
-            of_pixel = &weights[0, u]
-            for k in range(n_offsets):
-                put(&items[0], place, bits_of(of_pixel[k * n]), <uint64_t> u << id_bits | k, kind)
-                place += not is_negative(of_pixel[k * n])
-            u += 1
-        for u in range(u, last):  # where others write, from `stop` on, nothing is
-            for k in range(n_offsets):
-                if place < stop:
-                    put(&items[0], place, bits_of(weights[k, u]), <uint64_t> u << id_bits | k, kind)
-                    place += not is_negative(weights[k, u])
 
 
 cdef void canonical_ends(
@@ -668,31 +586,48 @@ cdef Graph graph_of(const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, in
     return graph
 
 
-def connect(
-    uint64_t[:, ::1] items, Py_ssize_t n_items,
-    const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, int id_bits,
-    Py_ssize_t n_runs, const node_t[::1] starts, const node_t[::1] run_keys, const node_t[::1] run_of,
-):
-    """Sort edges and merge runs into lists; return which of the two rows of `items` then holds the edges.
-
-    The other row holds the lists, as numbers of the nodes' type: sets and merges of `kruskal`. Edges are rows
-    of `ends` or, if that has none, of the pixel graph. `run_of` (N) is the run of every node, and runs are as
-    `solve_tile` leaves them; with no entries, every node is a run.
-    """
-    cdef const node_t *run_of_data = &run_of[0] if run_of.shape[0] else NULL
+def sort_items(uint64_t[:, ::1] items, Py_ssize_t n_items, const node_t[::1] _like):
+    """Sort the items in the first of two rows by weight; return which of the two then holds them."""
     cdef uint64_t *by_weight
-    cdef node_t *sets
     cdef node_t kind = 0
-    cdef Py_ssize_t i
-    cdef Graph graph = graph_of(ends, strides, id_bits)
     with nogil:
         by_weight = radix_sort(&items[0, 0], &items[1, 0], n_items, kind)
-        sets = <node_t *> (&items[1, 0] if by_weight == &items[0, 0] else &items[0, 0])
-        for i in range(n_runs):
-            sets[2 * i] = <node_t> i
-            sets[2 * i + 1] = -run_keys[starts[i]] if run_of_data != NULL else 1
-        kruskal(by_weight, n_items, &graph, run_of_data, sets, sets + 2 * n_runs)
     return 0 if by_weight == &items[0, 0] else 1
+
+
+def lists_of_runs(node_t[::1] lists, const node_t[::1] starts, const node_t[::1] run_keys):
+    """Make a list of each run (R), for `connect`."""
+    cdef Py_ssize_t run
+    with nogil:
+        for run in range(starts.shape[0]):
+            lists[2 * run] = <node_t> run
+            lists[2 * run + 1] = -run_keys[starts[run]]
+
+
+def lists_of_nodes(node_t[::1] lists, Py_ssize_t first, Py_ssize_t last):
+    """Make a list of each of the nodes [first, last), for `connect`."""
+    cdef Py_ssize_t node
+    with nogil:
+        for node in range(first, last):
+            lists[2 * node] = <node_t> node
+            lists[2 * node + 1] = 1
+
+
+def connect(
+    const uint64_t[::1] items, Py_ssize_t n_items, node_t[::1] lists, Py_ssize_t n_runs,
+    const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, int id_bits, const node_t[::1] run_of,
+):
+    """Merge lists of runs by sorted edges.
+
+    `lists` hold sets and merges of `kruskal` one after the other, with lists begun. Edges are rows of `ends`
+    or, if that has none, of the pixel graph. `run_of` (N) is the run of every node, and runs are as
+    `solve_tile` leaves them; with no entries, every node is a run.
+    """
+    cdef Graph graph = graph_of(ends, strides, id_bits)
+    with nogil:
+        kruskal(
+            &items[0], n_items, &graph, &run_of[0] if run_of.shape[0] else NULL, &lists[0], &lists[2 * n_runs]
+        )
 
 
 cdef inline Py_ssize_t place_of(
@@ -703,12 +638,14 @@ cdef inline Py_ssize_t place_of(
     Runs come in order. The list of a root begins where the lists of smaller roots end, at `total`.
     """
     cdef Py_ssize_t place
+    cdef node_t low = merges[2 * run]
     if sets[2 * run] == run:
         place = total[0]
         total[0] += sets[2 * run + 1]
         merges[2 * run + 1] = -1
     else:
-        place = sets[2 * merges[2 * run] + 1] + sets[2 * run + 1]
+        low ^= low >> (31 if node_t is int32_t else 63)  # ~low of a pair
+        place = sets[2 * low + 1] + sets[2 * run + 1]
     sets[2 * run + 1] = <node_t> place
     return place
 
@@ -724,7 +661,9 @@ def lay_out_nodes(
     found node by node, and gaps are written place by place: what lies far apart is known long before.
     """
     cdef Graph graph = graph_of(ends, strides, id_bits)
-    cdef Py_ssize_t n = order.shape[0], node, place, total = 0, at
+    cdef Py_ssize_t n = order.shape[0], node, place, total = 0, at, item
+    cdef uint64_t key
+    cdef node_t low, u, v, paired
     cdef node_t *sets = &lists[0]
     cdef node_t *merges = &lists[2 * n]
     cdef node_t kind = 0
@@ -736,16 +675,24 @@ def lay_out_nodes(
             if place + 2 * AHEAD < n:
                 prefetch(&merges[2 * order[place + 2 * AHEAD]])
             if place + AHEAD < n:
-                at = merges[2 * order[place + AHEAD] + 1]
+                node = order[place + AHEAD]
+                at = merges[2 * node + 1] & (merges[2 * node] >> (31 if node_t is int32_t else 63) ^ -1)
                 prefetch(&items[max(<Py_ssize_t> 0, at) * (1 if node_t is int32_t else 2)])
-            at = merges[2 * order[place] + 1]
+            node = order[place]
+            low = merges[2 * node]
+            at = merges[2 * node + 1]
             if at < 0:
                 write_missing_gap(place - 1, &gaps[0], &gap_edges[0, 0])
-            else:
-                finite &= write_gap(
-                    place - 1, &graph, key_of(&items[0], at, kind), id_of(&items[0], at, kind),
-                    &gaps[0], &gap_edges[0, 0],
-                )
+                continue
+            # Of a pair, merges has the key itself. Nobody can predict pairs: masks instead of branches.
+            paired = low >> (31 if node_t is int32_t else 63)
+            item = at & ~<Py_ssize_t> paired
+            key = (key_of(&items[0], item, kind) & ~<uint64_t> paired) | (<uint64_t> at & <uint64_t> paired)
+            ends_of(&graph, id_of(&items[0], item, kind), &u, &v)
+            gaps[place - 1] = from_bits(key, &gaps[0])
+            gap_edges[place - 1, 0] = (u & ~paired) | (~low & paired)
+            gap_edges[place - 1, 1] = (v & ~paired) | (<node_t> node & paired)
+            finite &= gaps[place - 1] < <real> INFINITY
     return finite
 
 

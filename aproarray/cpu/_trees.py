@@ -72,7 +72,7 @@ def grid_trees(
     n_trees, n_nodes, _ = images.shape
     threads = max(1, workers // max(n_trees, 1))  # for one tree
     index_dtype = _index_dtype(n_nodes, n_nodes << grid.id_bits, images.dtype)
-    no_ends = np.empty((0, 2), index_dtype)
+    no_ends, no_pairs = np.empty((0, 2), index_dtype), np.empty(0, np.uint8)
 
     def build(workspace: Workspace, b: int, room: Array, *tree: Array) -> bool:
         mask = np.empty(0, np.uint8) if masks is None else masks[b % len(masks)].view(np.uint8)
@@ -80,12 +80,16 @@ def grid_trees(
         weigh = functools.partial(_processor.weighing.weigh_slabs, images[b], mask, grid, weights)
         slabs = shape[0] if len(shape) > 1 else 1
         _workers.run_ranges(weigh, slabs, threads, _workers.LINEAR * n_nodes / slabs)
-        tiled = n_nodes > _UNTILED_PIXELS[threads > 1]
-        runs = _solve_tiles(workspace, weights, shape, grid, tree[0], threads) if tiled else None
-        items, n_items = _unmarked_edges(
-            workspace, weights, grid, n_nodes if runs is None else len(runs.starts), tree[0], threads
-        )
-        return _connect(items, n_items, (no_ends, grid.strides, grid.id_bits), runs, tree, threads)
+        graph = no_ends, grid.strides, grid.id_bits
+        if n_nodes > _UNTILED_PIXELS[threads > 1]:
+            runs = _solve_tiles(workspace, weights, shape, grid, tree[0], threads)
+            n_runs = len(runs.starts)
+            items, n_items = _unmarked_edges(workspace, weights, no_pairs, grid, tree[0], n_runs, threads)
+            return _connect_runs(items, n_items, graph, runs, tree, threads)
+        pairs = _find_pairs(workspace, weights, grid, threads)
+        items, n_items = _unmarked_edges(workspace, weights, pairs, grid, tree[0], n_nodes, threads)
+        begin = functools.partial(_processor.weighing.join_pairs, weights, grid.strides, pairs)
+        return _connect_nodes(items, n_items, graph, begin, tree)
 
     return _build_trees(n_trees, n_nodes, index_dtype, images.dtype, build, workers)
 
@@ -137,16 +141,34 @@ def _item_buffers(workspace: Workspace, n_items: int, n_runs: int, index_dtype: 
     return workspace.array((2, words * max(n_items + 1, 2 * n_runs)), np.uint64)
 
 
+def _find_pairs(workspace: Workspace, weights: Array, grid: _edges.Grid, workers: int) -> Array:
+    """Return which pixels (N) have their lightest edge in common with another: see `_weigh.find_pairs`."""
+    lightest, pairs = (workspace.array(weights.shape[1:], np.uint8) for _ in range(2))
+    for find, *arrays in (
+        (_processor.weighing.find_lightest, weights, grid.strides, lightest),
+        (_processor.weighing.find_pairs, lightest, grid.strides, pairs),
+    ):
+        _workers.run_ranges(functools.partial(find, *arrays), len(pairs), workers, _workers.LINEAR)
+    return pairs
+
+
 def _unmarked_edges(
-    workspace: Workspace, weights: Array, grid: _edges.Grid, n_runs: int, like: Array, workers: int
+    workspace: Workspace,
+    weights: Array,
+    pairs: Array,
+    grid: _edges.Grid,
+    like: Array,
+    n_runs: int,
+    workers: int,
 ) -> tuple[Array, int]:
-    """Return a pixel graph's unmarked edges as items, and how many there are."""
+    """Return a pixel graph's unmarked edges but for those of pairs (N) as items, and how many there are."""
     ranges = _workers.ranges(weights.shape[1], workers, _workers.LINEAR)
-    counts = _workers.run(
-        [functools.partial(_mst.count_unmarked, weights, *bounds) for bounds in ranges], workers
-    )
+    count = functools.partial(_processor.weighing.count_unmarked, weights, pairs)
+    counts = _workers.run([functools.partial(count, *bounds) for bounds in ranges], workers)
     items = _item_buffers(workspace, sum(counts), n_runs, like.dtype)
-    collect = functools.partial(_mst.collect_unmarked, weights, grid.id_bits, items[0], like)
+    collect = functools.partial(
+        _processor.weighing.collect_unmarked, weights, pairs, grid.id_bits, items[0], like
+    )
     places = itertools.pairwise(itertools.accumulate(counts, initial=0))
     _workers.run(
         [functools.partial(collect, *place, *bounds) for place, bounds in zip(places, ranges, strict=True)],
@@ -155,47 +177,60 @@ def _unmarked_edges(
     return items, sum(counts)
 
 
-def _connect(
+def _sort_items(items: Array, n_items: int, like: Array) -> tuple[Array, Array]:
+    """Return the row of items that then holds them by weight, and the other one as numbers for lists."""
+    row = _workers.run_apart(_mst.sort_items, items, n_items, like, pixels=n_items)
+    return items[row], items[1 - row].view(like.dtype)
+
+
+def _connect_nodes(
     items: Array,
     n_items: int,
     graph: tuple[Array, Array, int],
-    runs: _Runs | None,
+    begin: Callable[[Array, int, int], None],
+    tree: tuple[Array, ...],
+) -> bool:
+    """Connect nodes by edges, and fill a tree; are all its weights finite?
+
+    `graph` is (ends, strides, id_bits): what the ids of edges stand for. begin(lists, first, last) makes lists
+    of nodes [first, last) for `_mst.connect`.
+    """
+    order, no_runs = tree[0], tree[0][:0]
+    in_order, lists = _sort_items(items, n_items, order)
+    for bounds in _workers.ranges(len(order), 1, _workers.LINEAR):
+        begin(lists, *bounds)
+    _workers.run_apart(_mst.connect, in_order, n_items, lists, len(order), *graph, no_runs, pixels=len(order))
+    return _workers.run_apart(_mst.lay_out_nodes, in_order, lists, *graph, *tree, pixels=len(order))
+
+
+def _connect_runs(
+    items: Array,
+    n_items: int,
+    graph: tuple[Array, Array, int],
+    runs: _Runs,
     tree: tuple[Array, ...],
     workers: int,
 ) -> bool:
-    """Connect runs, or nodes where there are none, by edges, and fill a tree; are all its weights finite?
-
-    `graph` is (ends, strides, id_bits): what the ids of edges stand for.
-    """
-    order, gaps, gap_edges = tree
-    if runs is None:
-        nothing = order[:0]
-        row = _workers.run_apart(
-            _mst.connect, items, n_items, *graph, len(order), *(nothing,) * 3, pixels=len(order)
-        )
-        lists = items[1 - row].view(order.dtype)
-        return _workers.run_apart(_mst.lay_out_nodes, items[row], lists, *graph, *tree, pixels=len(order))
+    """Do what `_connect_nodes` does, for runs."""
     n_runs = len(runs.starts)
-    row = _workers.run_apart(
-        _mst.connect, items, n_items, *graph, n_runs, runs.starts, runs.keys, runs.run_of, pixels=n_runs
-    )
-    lists = items[1 - row].view(order.dtype)
+    in_order, lists = _sort_items(items, n_items, tree[0])
+    _mst.lists_of_runs(lists, runs.starts, runs.keys)
+    _workers.run_apart(_mst.connect, in_order, n_items, lists, n_runs, *graph, runs.run_of, pixels=n_runs)
     _workers.run_apart(_mst.place_runs, lists, n_runs, pixels=n_runs)
 
     def write(first: int, last: int) -> bool:
         return _mst.write_runs(
-            items[row], lists, runs.starts, runs.pixels, runs.keys, runs.ids, *graph, order, gaps, gap_edges,
-            first, last,
-        )  # fmt: skip
+            in_order, lists, runs.starts, runs.pixels, runs.keys, runs.ids, *graph, *tree, first, last
+        )
 
     return all(_workers.run_ranges(write, n_runs, workers, 1))
 
 
-def _connect_nodes(workspace: Workspace, edges: Array, weights: Array, *tree: Array) -> bool:
+def _connect_listed(workspace: Workspace, edges: Array, weights: Array, *tree: Array) -> bool:
     """Fill a tree from canonical edges (E, 2) and their weights (E)."""
     items = _item_buffers(workspace, len(edges), len(tree[0]), edges.dtype)
     _mst.listed_edges(weights, edges, items[0])
-    return _connect(items, len(edges), (edges, np.empty(0, np.intp), 0), None, tree, workers=1)
+    return _connect_nodes(items, len(edges), (edges, np.empty(0, np.intp), 0), _mst.lists_of_nodes, tree)
 
 
 def _canonical_edges(ends: Array, n_nodes: int) -> tuple[Array, Array]:
@@ -208,7 +243,7 @@ def edge_list_tree(ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArray
 
     def build(workspace: Workspace, _b: int, _room: Array, *tree: Array) -> bool:
         edges, rows = _canonical_edges(np.ascontiguousarray(ends, index_dtype), n_nodes)
-        return _connect_nodes(workspace, edges, weights[rows], *tree)
+        return _connect_listed(workspace, edges, weights[rows], *tree)
 
     return _build_trees(1, n_nodes, index_dtype, weights.dtype, build, workers=1)
 
@@ -247,7 +282,7 @@ def reweighed_trees(
         ends = edges_of[place[f]]
         weights = workspace.array((len(ends),), features.dtype)
         _processor.weighing.weigh_edges(features[f], ends, weights)
-        return _connect_nodes(workspace, ends, weights, *tree)
+        return _connect_listed(workspace, ends, weights, *tree)
 
     return _build_trees(n_trees, n_nodes, index_dtype, features.dtype, build, workers)
 

@@ -1,0 +1,57 @@
+"""Items to sort: the bits of a weight, which are its key, and the id of its edge, in one number or in two.
+
+Weights are never negative. Their bits therefore order them as integers do, and their sign is free to mark
+edges that need no more looking at. Where weights are float32 and edge ids fit 32 bits, an item is one number,
+and two otherwise. `node_t` says which.
+"""
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from aproarray.cpu._unionfind cimport node_t
+
+ctypedef fused real:
+    float
+    double
+
+
+cdef inline uint64_t bits_of(real weight) noexcept nogil:
+    cdef uint32_t single
+    cdef uint64_t both
+    if real is float:
+        memcpy(&single, &weight, sizeof(single))
+        return single
+    else:
+        memcpy(&both, &weight, sizeof(both))
+        return both
+
+
+cdef inline bint is_negative(real weight) noexcept nogil:
+    """Whether the sign is set, of -0 as well."""
+    return bits_of(weight) >> (31 if real is float else 63)
+
+
+cdef inline real from_bits(uint64_t bits, const real *_kind) noexcept nogil:
+    cdef uint32_t single = <uint32_t> bits
+    cdef real weight
+    if real is float:
+        memcpy(&weight, &single, sizeof(weight))
+    else:
+        memcpy(&weight, &bits, sizeof(weight))
+    return weight
+
+
+cdef inline uint64_t key_of(const uint64_t *items, Py_ssize_t i, node_t _kind) noexcept nogil:
+    return items[i] >> 32 if node_t is int32_t else items[2 * i]
+
+
+cdef inline uint64_t id_of(const uint64_t *items, Py_ssize_t i, node_t _kind) noexcept nogil:
+    return <uint32_t> items[i] if node_t is int32_t else items[2 * i + 1]
+
+
+cdef inline void put(uint64_t *items, Py_ssize_t i, uint64_t key, uint64_t id, node_t _kind) noexcept nogil:
+    if node_t is int32_t:
+        items[i] = key << 32 | id
+    else:
+        items[2 * i] = key
+        items[2 * i + 1] = id
