@@ -22,7 +22,7 @@ from benchmarks import inputs, machine
 
 STAGES: dict[str, tuple[ModuleType, str]] = {
     "weigh, drop from squares": (_processor.weighing, "weigh_slabs"),
-    "tiles: sort, union-find, runs": (_mst, "solve_tiles"),
+    "tiles: sort, union-find, runs": (_processor.tiles, "solve_tiles"),
     "number the runs": (_mst, "number_runs"),
     "lightest edges of pixels": (_processor.weighing, "find_lightest"),
     "pairs of pixels": (_processor.weighing, "find_pairs"),
@@ -45,7 +45,8 @@ STAGES: dict[str, tuple[ModuleType, str]] = {
 ALL = "all, with checks and memory"
 # Stages that one thread does for a tree, whatever the number of workers.
 SERIAL = {
-    "number the runs", "sort", "lists of pairs", "lists of runs", "union-find", "line of pixels", "places of runs", "the rest of them",
+    "number the runs", "sort", "lists of pairs", "lists of runs", "union-find", "line of pixels",
+    "places of runs", "the rest of them",
 }  # fmt: skip
 SWEEPS = "both sweeps"
 

@@ -6,13 +6,18 @@ and two otherwise. `node_t` says which.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from aproarray.cpu._unionfind cimport node_t
 
 ctypedef fused real:
     float
     double
+
+cdef enum:
+    DIGIT_BITS = 11
+    RADIX = 1 << 11
+    MAX_DIGITS = 6
 
 
 cdef inline uint64_t bits_of(real weight) noexcept nogil:
@@ -55,3 +60,48 @@ cdef inline void put(uint64_t *items, Py_ssize_t i, uint64_t key, uint64_t id, n
     else:
         items[2 * i] = key
         items[2 * i + 1] = id
+
+
+cdef inline uint64_t *radix_sort(
+    uint64_t *items, uint64_t *other, Py_ssize_t n, node_t kind
+) noexcept nogil:
+    """Sort stably by key, returning the one of the two buffers that holds the result.
+
+    Digits that all keys share are passed over: images of few distinct weights cost one or two passes.
+    """
+    cdef Py_ssize_t counts[MAX_DIGITS][RADIX]
+    cdef Py_ssize_t i, place, total, count
+    cdef int digit, value, shift
+    cdef int n_digits = ((31 if node_t is int32_t else 63) + DIGIT_BITS - 1) // DIGIT_BITS
+    cdef uint64_t key
+    cdef uint64_t *swap
+    if n == 0:
+        return items
+    for digit in range(n_digits):
+        memset(counts[digit], 0, RADIX * sizeof(Py_ssize_t))
+    for i in range(n):
+        key = key_of(items, i, kind)
+        for digit in range(n_digits):
+            counts[digit][(key >> (digit * DIGIT_BITS)) & (RADIX - 1)] += 1
+    for digit in range(n_digits):
+        shift = digit * DIGIT_BITS
+        if counts[digit][(key_of(items, 0, kind) >> shift) & (RADIX - 1)] == n:
+            continue
+        total = 0
+        for value in range(RADIX):
+            count = counts[digit][value]
+            counts[digit][value] = total
+            total += count
+        for i in range(n):
+            value = (key_of(items, i, kind) >> shift) & (RADIX - 1)
+            place = counts[digit][value]
+            counts[digit][value] = place + 1
+            if node_t is int32_t:
+                other[place] = items[i]
+            else:
+                other[2 * place] = items[2 * i]
+                other[2 * place + 1] = items[2 * i + 1]
+        swap = items
+        items = other
+        other = swap
+    return items

@@ -2,21 +2,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from aproarray._edges import Grid
-
 Array = NDArray[Any]
 
-def solve_tiles(
-    grid: Grid,
-    weights: Array,
-    run_pixels: Array,
-    run_keys: Array,
-    run_ids: Array,
-    run_of: Array,
-    bits: int,
-    first: int,
-    last: int,
-) -> int: ...
 def number_runs(run_of: Array, starts: Array) -> None: ...
 def listed_edges(weights: Array, ends: Array, items: Array) -> None: ...
 def sort_items(items: Array, n_items: int, like: Array) -> int: ...

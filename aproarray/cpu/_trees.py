@@ -1,4 +1,4 @@
-"""Trees of images and of lists of edges: the steps of `_mst` and `_weigh`, split over threads."""
+"""Trees of images and of lists of edges: the steps of `_weigh`, `_tiles` and `_mst`, split over threads."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def grid_trees(
         weigh = functools.partial(_processor.weighing.weigh_slabs, images[b], mask, grid, weights)
         slabs = shape[0] if len(shape) > 1 else 1
         _workers.run_ranges(weigh, slabs, threads, _workers.LINEAR * n_nodes / slabs)
+        pairs = _find_pairs(workspace, weights, grid, threads)
         graph = no_ends, grid.strides, grid.id_bits
         if n_nodes > _UNTILED_PIXELS[threads > 1]:
-            runs = _solve_tiles(workspace, weights, shape, grid, tree[0], threads)
+            runs = _solve_tiles(workspace, weights, pairs, shape, grid, tree[0], threads)
             n_runs = len(runs.starts)
             items, n_items = _unmarked_edges(workspace, weights, no_pairs, grid, tree[0], n_runs, threads)
             return _connect_runs(items, n_items, graph, runs, tree, threads)
-        pairs = _find_pairs(workspace, weights, grid, threads)
         items, n_items = _unmarked_edges(workspace, weights, pairs, grid, tree[0], n_nodes, threads)
         begin = functools.partial(_processor.weighing.join_pairs, weights, grid.strides, pairs)
         return _connect_nodes(items, n_items, graph, begin, tree)
@@ -95,14 +95,14 @@ def grid_trees(
 
 
 def _weights(workspace: Workspace, room: Array, n_offsets: int, n_nodes: int) -> Array:
-    """Return an array for weights (K, N): where edges will be written when these are done with, if it fits."""
+    """Return an array for weights (K, N): if it fits, where edges are written at the end."""
     if n_offsets * n_nodes <= len(room):
         return room[: n_offsets * n_nodes].reshape(n_offsets, n_nodes)
     return workspace.array((n_offsets, n_nodes), room.dtype)
 
 
 class _Runs(NamedTuple):
-    """Stretches of the line that tiles have settled; see `_mst.solve_tile`."""
+    """Stretches of the line that tiles have settled; see `_tiles.solve_tile`."""
 
     starts: Array
     """Where each run (R) starts in the following three."""
@@ -116,6 +116,7 @@ class _Runs(NamedTuple):
 def _solve_tiles(
     workspace: Workspace,
     weights: Array,
+    pairs: Array,
     shape: tuple[int, ...],
     grid: _edges.Grid,
     run_of: Array,
@@ -127,7 +128,9 @@ def _solve_tiles(
     """
     pixels, keys, ids = (workspace.array(run_of.shape, run_of.dtype) for _ in range(3))
     bits = _TILE_BITS // len(shape)
-    solve = functools.partial(_mst.solve_tiles, grid, weights, pixels, keys, ids, run_of, bits)
+    solve = functools.partial(
+        _processor.tiles.solve_tiles, grid, weights, pairs, pixels, keys, ids, run_of, bits
+    )
     n_tiles = math.prod(-(-extent // (1 << bits)) for extent in shape)
     n_runs = _workers.run_ranges(solve, n_tiles, workers, 2 << bits * len(shape))
     starts = workspace.array((sum(n_runs),), run_of.dtype)
@@ -144,11 +147,12 @@ def _item_buffers(workspace: Workspace, n_items: int, n_runs: int, index_dtype: 
 def _find_pairs(workspace: Workspace, weights: Array, grid: _edges.Grid, workers: int) -> Array:
     """Return which pixels (N) have their lightest edge in common with another: see `_weigh.find_pairs`."""
     lightest, pairs = (workspace.array(weights.shape[1:], np.uint8) for _ in range(2))
-    for find, *arrays in (
-        (_processor.weighing.find_lightest, weights, grid.strides, lightest),
-        (_processor.weighing.find_pairs, lightest, grid.strides, pairs),
+    weighing, strides = _processor.weighing, grid.strides
+    for find in (
+        functools.partial(weighing.find_lightest, weights, strides, lightest),
+        functools.partial(weighing.find_pairs, lightest, strides, pairs),
     ):
-        _workers.run_ranges(functools.partial(find, *arrays), len(pairs), workers, _workers.LINEAR)
+        _workers.run_ranges(find, len(pairs), workers, _workers.LINEAR)
     return pairs
 
 
@@ -192,8 +196,8 @@ def _connect_nodes(
 ) -> bool:
     """Connect nodes by edges, and fill a tree; are all its weights finite?
 
-    `graph` is (ends, strides, id_bits): what the ids of edges stand for. begin(lists, first, last) makes lists
-    of nodes [first, last) for `_mst.connect`.
+    `graph` is (ends, strides, id_bits): what the ids of edges stand for. begin(lists, first, last) makes
+    lists of nodes [first, last) for `_mst.connect`.
     """
     order, no_runs = tree[0], tree[0][:0]
     in_order, lists = _sort_items(items, n_items, order)
@@ -218,10 +222,13 @@ def _connect_runs(
     _workers.run_apart(_mst.connect, in_order, n_items, lists, n_runs, *graph, runs.run_of, pixels=n_runs)
     _workers.run_apart(_mst.place_runs, lists, n_runs, pixels=n_runs)
 
+    order, gaps, gap_edges = tree
+
     def write(first: int, last: int) -> bool:
         return _mst.write_runs(
-            in_order, lists, runs.starts, runs.pixels, runs.keys, runs.ids, *graph, *tree, first, last
-        )
+            in_order, lists, runs.starts, runs.pixels, runs.keys, runs.ids, *graph, order, gaps, gap_edges,
+            first, last,
+        )  # fmt: skip
 
     return all(_workers.run_ranges(write, n_runs, workers, 1))
 

@@ -1,14 +1,16 @@
 """Weigh edges by squared distances of features, mark those of a pixel graph that no tree needs, find pairs.
 
-See `_items.pxd` for the bits and the sign of a weight. The passes are in vectors, or in loops without branches
-that the compiler turns into vector code.
+See `_items.pxd` for the bits and the sign of a weight. Two pixels whose lightest edge is the same one are a
+mutual *pair*. No other edge of theirs is as light. Kruskal's algorithm may therefore begin with all pairs
+merged, and with fewer edges. Edges are compared by (weight, id).
 """
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.string cimport memset
 
-from aproarray.cpu._items cimport bits_of, is_negative, put, real
+from aproarray.cpu._collect cimport collect
+from aproarray.cpu._items cimport bits_of, is_negative, real
 from aproarray.cpu._unionfind cimport node_t
 
 cdef extern from *:
@@ -31,54 +33,6 @@ cdef extern from *:
     """
     #if defined(__AVX2__) && (defined(__GNUC__) || defined(__clang__))
     #include <immintrin.h>
-    static unsigned char apro_chosen[16][8]; /* of the bits that are set in a number: which halves of items */
-    static void apro_fill_chosen(void) {
-        for (int bits = 0; bits < 16; bits++) {
-            int count = 0;
-            for (int item = 0; item < 4; item++) {
-                apro_chosen[bits][2 * count] = (unsigned char)(2 * item);
-                apro_chosen[bits][2 * count + 1] = (unsigned char)(2 * item + 1);
-                count += bits >> item & 1;
-            }
-        }
-    }
-    static inline uint64_t *apro_choose(uint64_t *items, __m256i four, int bits) {
-        __m256i chosen = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)apro_chosen[bits]));
-        _mm256_storeu_si256((__m256i *)items, _mm256_permutevar8x32_epi32(four, chosen));
-        return items + __builtin_popcount(bits);
-    }
-    /* What `collect_unmarked` does, for two offsets and as many pixels as fill vectors; returns the next. */
-    static Py_ssize_t apro_collect_vectors(
-        const int32_t *first_weights, const int32_t *second_weights, const uint8_t *pairs, Py_ssize_t u,
-        Py_ssize_t last, uint64_t *items, Py_ssize_t *place, Py_ssize_t stop
-    ) {
-        const __m256i lanes = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14), one = _mm256_set1_epi32(1);
-        uint64_t *at = items + *place;
-        for (; u + 8 <= last && items + stop - at >= 16; u += 8) {
-            __m256i w0 = _mm256_loadu_si256((const __m256i *)(first_weights + u));
-            __m256i w1 = _mm256_loadu_si256((const __m256i *)(second_weights + u));
-            __m256i code = _mm256_setzero_si256();
-            if (pairs) code = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(pairs + u)));
-            __m256i id0 = _mm256_add_epi32(_mm256_set1_epi32((int)(2 * u)), lanes);
-            __m256i id1 = _mm256_or_si256(id0, one);
-            __m256i gone0 = _mm256_or_si256(w0, _mm256_cmpeq_epi32(code, one));
-            __m256i gone1 = _mm256_or_si256(w1, _mm256_cmpeq_epi32(code, _mm256_set1_epi32(3)));
-            /* Bits, two for each pixel: 0, 1, 4, 5 in the lower half, 2, 3, 6, 7 in the upper one. */
-            __m256i low = _mm256_unpacklo_epi32(gone0, gone1), high = _mm256_unpackhi_epi32(gone0, gone1);
-            int low_bits = ~_mm256_movemask_ps(_mm256_castsi256_ps(low));
-            int high_bits = ~_mm256_movemask_ps(_mm256_castsi256_ps(high));
-            __m256i a = _mm256_unpacklo_epi32(id0, w0), b = _mm256_unpacklo_epi32(id1, w1);
-            __m256i c = _mm256_unpackhi_epi32(id0, w0), d = _mm256_unpackhi_epi32(id1, w1);
-            __m256i even = _mm256_unpacklo_epi64(a, b), odd = _mm256_unpackhi_epi64(a, b);
-            at = apro_choose(at, _mm256_permute2x128_si256(even, odd, 0x20), low_bits & 15);
-            __m256i later_even = _mm256_unpacklo_epi64(c, d), later_odd = _mm256_unpackhi_epi64(c, d);
-            at = apro_choose(at, _mm256_permute2x128_si256(later_even, later_odd, 0x20), high_bits & 15);
-            at = apro_choose(at, _mm256_permute2x128_si256(even, odd, 0x31), low_bits >> 4 & 15);
-            at = apro_choose(at, _mm256_permute2x128_si256(later_even, later_odd, 0x31), high_bits >> 4 & 15);
-        }
-        *place = at - items;
-        return u;
-    }
     /* What `join_pairs` does, for two offsets and as many pixels as fill vectors; returns the next. */
     static Py_ssize_t apro_join_vectors(
         const int32_t *first_weights, const int32_t *second_weights, Py_ssize_t first_stride,
@@ -108,23 +62,14 @@ cdef extern from *:
         return u;
     }
     #else
-    static void apro_fill_chosen(void) {}
-    #define apro_collect_vectors(w0, w1, pairs, u, last, items, place, stop) (u)
     #define apro_join_vectors(w0, w1, s0, s1, pairs, u, last, sets, merges) (u)
     #endif
     """
-    void fill_chosen "apro_fill_chosen"()
-    Py_ssize_t collect_vectors "apro_collect_vectors"(
-        const int32_t *first_weights, const int32_t *second_weights, const uint8_t *pairs, Py_ssize_t u,
-        Py_ssize_t last, uint64_t *items, Py_ssize_t *place, Py_ssize_t stop
-    ) noexcept nogil
     Py_ssize_t join_vectors "apro_join_vectors"(
         const int32_t *first_weights, const int32_t *second_weights, Py_ssize_t first_stride,
         Py_ssize_t second_stride, const uint8_t *pairs, Py_ssize_t u, Py_ssize_t last, int32_t *sets,
         int32_t *merges
     ) noexcept nogil
-
-fill_chosen()
 
 
 cdef inline real square_distance(const real *u, const real *v, Py_ssize_t channels) noexcept nogil:
@@ -434,7 +379,7 @@ def join_pairs(
 def count_unmarked(
     const real[:, ::1] weights, const uint8_t[::1] pairs, Py_ssize_t first, Py_ssize_t last
 ):
-    """Return how many edges of pixels [first, last) are not marked, but for those of pairs (N, or 0 for none)."""
+    """Return how many edges of pixels [first, last) `collect_unmarked` writes."""
     cdef Py_ssize_t k, u, count = 0
     with nogil:
         for k in range(weights.shape[0]):
@@ -452,29 +397,16 @@ def collect_unmarked(
 ):
     """Write the unmarked edges of pixels [first, last) to items [place, stop), in the order of their ids.
 
-    Edges of pairs (N, or 0 for none) are left out. `like` is any array of the type that says how wide items are.
+    Edges of pairs (N, or 0 for none) are left out. `like` is any array of the type that says how wide items
+    are.
     """
-    cdef Py_ssize_t u = first, k, n_offsets = weights.shape[0], n = weights.shape[1]
+    cdef Py_ssize_t k, n = weights.shape[1]
     cdef node_t kind = 0
-    cdef const real *at = &weights[0, 0]
-    cdef const uint8_t *pair = &pairs[0] if pairs.shape[0] else NULL
-    cdef int paired
+    cdef const real *rows[MAX_OFFSETS]
     with nogil:
-        if real is float and node_t is int32_t:
-            if n_offsets == 2:
-                u = collect_vectors(
-                    <const int32_t *> at, <const int32_t *> at + n, pair, u, last, &items[0], &place, stop
-                )
-        # Written in any case, kept if unmarked: no branch, which could not be predicted.
-        while u < last and stop - place >= n_offsets:
-            paired = pair[u] if pair != NULL else 0
-            for k in range(n_offsets):
-                put(&items[0], place, bits_of(at[k * n + u]), <uint64_t> u << id_bits | k, kind)
-                place += (not is_negative(at[k * n + u])) & (paired != 2 * k + 1)
-            u += 1
-        for u in range(u, last):  # where others write, from `stop` on, nothing is
-            paired = pair[u] if pair != NULL else 0
-            for k in range(n_offsets):
-                if place < stop:
-                    put(&items[0], place, bits_of(at[k * n + u]), <uint64_t> u << id_bits | k, kind)
-                    place += (not is_negative(at[k * n + u])) & (paired != 2 * k + 1)
+        for k in range(weights.shape[0]):
+            rows[k] = &weights[k, 0]
+        collect(
+            rows, weights.shape[0], &pairs[0] if pairs.shape[0] else NULL, id_bits, 0, first, last, &items[0],
+            &place, stop, kind,
+        )
