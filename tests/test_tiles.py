@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import aproarray
-from aproarray.cpu import _mst, _processor, _sweep, _trees
+from aproarray.cpu import _mst, _processor, _sweep, _trees, _workers
 
 
 def kruskal(image, connectivity, mask):
@@ -140,6 +140,19 @@ def test_tiles_do_not_change_a_tree(monkeypatch):
         monkeypatch.setattr(_trees, "_TILE_BITS", bits)
         assert aproarray.mst(image, workers=1) == whole
         assert aproarray.mst(image, workers=5) == whole
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("connectivity", [1, 2])
+def test_sorting_and_numbering_in_ranges_do_not_change_a_tree(dtype, connectivity, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 200, (150, 130, 2)).astype(dtype)
+    whole = aproarray.mst(image, connectivity=connectivity, workers=1)
+    monkeypatch.setattr(_workers, "STEP", 1 << 10)  # ranges are as small as many threads' of a large image
+    monkeypatch.setattr(_trees, "_TILE_BITS", 10)
+    for untiled in (0, image.size):
+        monkeypatch.setattr(_trees, "_UNTILED_PIXELS", (untiled, untiled))
+        for workers in (1, 3):
+            assert aproarray.mst(image, connectivity=connectivity, workers=workers) == whole
 
 
 @pytest.mark.skipif(not _sweep.has_avx2(), reason="this processor has no AVX2")

@@ -62,6 +62,11 @@ cdef inline void put(uint64_t *items, Py_ssize_t i, uint64_t key, uint64_t id, n
         items[2 * i + 1] = id
 
 
+cdef inline int digit_of(const uint64_t *items, Py_ssize_t i, int digit, node_t kind) noexcept nogil:
+    """A digit of a key, from the lowest on."""
+    return <int> (key_of(items, i, kind) >> (digit * DIGIT_BITS) & (RADIX - 1))
+
+
 cdef inline uint64_t *radix_sort(
     uint64_t *items, uint64_t *other, Py_ssize_t n, node_t kind
 ) noexcept nogil:

@@ -17,7 +17,9 @@ from libc.string cimport memset
 
 import numpy as np
 
-from aproarray.cpu._items cimport bits_of, from_bits, id_of, key_of, put, radix_sort, real
+from aproarray.cpu._items cimport (
+    RADIX, bits_of, digit_of, from_bits, id_of, key_of, put, radix_sort, real,
+)
 from aproarray.cpu._prefetch cimport prefetch
 from aproarray.cpu._unionfind cimport find, find_together, make_sets, node_t
 
@@ -26,17 +28,40 @@ cdef enum:
     GROUPS = 6  # of edges, at different stages of getting ready
     AHEAD = 12  # runs that are prefetched before their turn
 
+N_VALUES = RADIX  # of a digit
 
-def number_runs(node_t[::1] run_of, node_t[::1] starts):
-    """Number the runs by their first pixels: run_of (N) becomes each pixel's run, starts where it is."""
+
+def count_runs(const node_t[::1] run_of, Py_ssize_t first, Py_ssize_t last):
+    """Return how many runs begin at pixels [first, last); run_of (N) is as `solve_tiles` leaves it."""
     cdef Py_ssize_t pixel, count = 0
     with nogil:
-        for pixel in range(run_of.shape[0]):
+        for pixel in range(first, last):
+            count += run_of[pixel] < 0
+    return count
+
+
+def number_runs(node_t[::1] run_of, node_t[::1] starts, Py_ssize_t number, Py_ssize_t first, Py_ssize_t last):
+    """Number the runs that begin at pixels [first, last), from `number` on.
+
+    Their run_of becomes ~number, and starts (R) where they begin. So does run_of of their other pixels here.
+    """
+    cdef Py_ssize_t pixel
+    with nogil:
+        for pixel in range(first, last):
             if run_of[pixel] < 0:
-                starts[count] = ~run_of[pixel]
-                run_of[pixel] = <node_t> count
-                count += 1
-            else:  # the first pixel of its run is smaller, and has its number by now
+                starts[number] = ~run_of[pixel]
+                run_of[pixel] = <node_t> ~number
+                number += 1
+            elif run_of[pixel] >= first:  # the first pixel of the run, which is smaller
+                run_of[pixel] = run_of[run_of[pixel]]
+
+
+def name_runs(node_t[::1] run_of, Py_ssize_t first, Py_ssize_t last):
+    """Do so for the pixels [first, last) whose runs begin before, once all runs have numbers."""
+    cdef Py_ssize_t pixel
+    with nogil:
+        for pixel in range(first, last):
+            if run_of[pixel] >= 0:
                 run_of[pixel] = run_of[run_of[pixel]]
 
 
@@ -61,7 +86,7 @@ cdef void kruskal(
     const uint64_t *items, Py_ssize_t n_items, const Graph *graph, const node_t *run_of,
     node_t *sets, node_t *merges,
 ) noexcept nogil:
-    """Merge runs into lists, by edges sorted by (weight, id). `run_of` NULL: every node is a run.
+    """Merge runs into lists, by edges sorted by (weight, id). run_of[u] is ~run; NULL: every node is a run.
 
     A list starts with its root, which keeps the list's length in pixels: that of the run at first. A merge
     puts the list with the larger root after the other one. Of that root, sets then keeps the offset in the
@@ -92,7 +117,7 @@ cdef void kruskal(
         if run_of != NULL and 0 <= group + 3 < n_groups:
             ends = ring[(group + 3) % GROUPS]
             for x in range(2 * TOGETHER):
-                ends[x] = run_of[ends[x]]
+                ends[x] = ~run_of[ends[x]]
                 prefetch(sets + 2 * ends[x])
         if 0 <= group + 2 < n_groups:
             ends = ring[(group + 2) % GROUPS]
@@ -219,11 +244,42 @@ def sort_items(uint64_t[:, ::1] items, Py_ssize_t n_items, const node_t[::1] _li
     return 0 if by_weight == &items[0, 0] else 1
 
 
-def lists_of_runs(node_t[::1] lists, const node_t[::1] starts, const node_t[::1] run_keys):
-    """Make a list of each run (R), for `connect`."""
+def count_digits(
+    const uint64_t[::1] items, const node_t[::1] _like, int digit, int64_t[::1] counts,
+    Py_ssize_t first, Py_ssize_t last,
+):
+    """Fill counts (RADIX) with how often that digit of keys has each value, among items [first, last)."""
+    cdef Py_ssize_t i
+    cdef node_t kind = 0
+    with nogil:
+        for i in range(RADIX):
+            counts[i] = 0
+        for i in range(first, last):
+            counts[digit_of(&items[0], i, digit, kind)] += 1
+
+
+def move_by_digit(
+    const uint64_t[::1] items, uint64_t[::1] other, const node_t[::1] _like, int digit, int64_t[::1] places,
+    Py_ssize_t first, Py_ssize_t last,
+):
+    """Move items [first, last) to other, each to the next one of the places (RADIX) of its digit."""
+    cdef Py_ssize_t i
+    cdef int value
+    cdef node_t kind = 0
+    with nogil:
+        for i in range(first, last):
+            value = digit_of(&items[0], i, digit, kind)
+            put(&other[0], places[value], key_of(&items[0], i, kind), id_of(&items[0], i, kind), kind)
+            places[value] += 1
+
+
+def lists_of_runs(
+    node_t[::1] lists, const node_t[::1] starts, const node_t[::1] run_keys, Py_ssize_t first, Py_ssize_t last
+):
+    """Make a list of each of the runs [first, last), for `connect`."""
     cdef Py_ssize_t run
     with nogil:
-        for run in range(starts.shape[0]):
+        for run in range(first, last):
             lists[2 * run] = <node_t> run
             lists[2 * run + 1] = -run_keys[starts[run]]
 
@@ -244,8 +300,8 @@ def connect(
     """Merge lists of runs by sorted edges.
 
     `lists` hold sets and merges of `kruskal` one after the other, with lists begun. Edges are rows of `ends`
-    or, if that has none, of the pixel graph. `run_of` (N) is the run of every node, and runs are as
-    `solve_tile` leaves them; with no entries, every node is a run.
+    or, if that has none, of the pixel graph. `run_of` (N) is ~run of every node; with no entries, every node
+    is a run.
     """
     cdef Graph graph = graph_of(ends, strides, id_bits)
     with nogil:

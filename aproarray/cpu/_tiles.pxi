@@ -7,7 +7,7 @@ import numpy as np
 
 from aproarray.cpu._collect cimport collect
 from aproarray.cpu._items cimport bits_of, id_of, is_negative, key_of, put, radix_sort, real
-from aproarray.cpu._unionfind cimport find, find_together, make_sets, node_t
+from aproarray.cpu._unionfind cimport find, find_together, node_t
 
 cdef extern from *:
     int64_t LARGEST32 "INT32_MAX"
@@ -196,14 +196,14 @@ cdef Py_ssize_t solve_tile(
     which also is its smallest, and that first pixel for the others. Returns the number of runs.
     """
     cdef node_t *sets = <node_t *> work.sets
-    cdef node_t *links
+    cdef node_t *merges
     cdef node_t *bound = <node_t *> work.bound
     cdef const node_t *pixel_of = <const node_t *> view.pixel_of
-    cdef node_t *runs = bound  # of every local pixel, once edges are through
-    cdef node_t a, b, low, high, low_last, high_last, lightest, final, apart, key, kind = 0
+    cdef node_t a, b, low, high, length, high_length, lightest, final, apart, key, head, pixel, kind = 0
+    cdef node_t place = <node_t> start, at
     cdef node_t sign = SMALLEST32 if node_t is int32_t else SMALLEST64
     cdef node_t[2 * TOGETHER] ends
-    cdef Py_ssize_t i, count, n_pairs, local, row, there, x, k, head, first, stop
+    cdef Py_ssize_t i, count, n_pairs, local, row, x, k, first, stop
     cdef Py_ssize_t width = view.extent[view.ndim - 1]
     cdef Py_ssize_t n_runs = 0
     cdef uint64_t id, k_mask = (<uint64_t> 1 << view.id_bits) - 1
@@ -211,22 +211,28 @@ cdef Py_ssize_t solve_tile(
     cdef unsigned char *settled = work.settled
     cdef const unsigned char *marks
     cdef node_t *bits
-    make_sets(sets, view.n_local)
     memset(settled, 0, view.n_local * view.n_offsets)
     count = gather_tile(view, weights, pairs, work.items, work.paired, bound, &n_pairs)
     items = radix_sort(work.items, work.other, count, kind)
-    links = <node_t *> (work.other if items == work.items else work.items)
+    if count + n_pairs == 0:  # pixels without a merge look up an item, too
+        put(items, 0, 0, 0, kind)
+    # Sets and merges are those of `kruskal` in _mst.pyx, but for merges that are not final: their item is -1.
+    merges = <node_t *> (work.other if items == work.items else work.items)
+    for i in range(view.n_local):
+        sets[2 * i] = <node_t> i
+        sets[2 * i + 1] = 1
+        merges[2 * i] = <node_t> i
+        merges[2 * i + 1] = -1
     # No edge of a pair's two pixels is lighter than the one between them: it is merged before all others.
     for i in range(n_pairs):
         id = id_of(work.paired, i, kind)
         a = <node_t> (id >> view.id_bits)
         b = <node_t> (a + view.local_strides[id & k_mask])
         put(items, count + i, key_of(work.paired, i, kind), id, kind)
-        links[2 * a] = b
-        links[2 * a + 1] = <node_t> (count + i)
-        sets[2 * a + 1] = b
+        merges[2 * b] = a
+        merges[2 * b + 1] = <node_t> (count + i)
+        sets[2 * a + 1] = 2
         sets[2 * b] = a
-        sets[2 * b + 1] = -1
         bound[a] = min(bound[a], bound[b])
         settled[(id & k_mask) * view.n_local + a] = 1
     for i in range(count):
@@ -243,51 +249,47 @@ cdef Py_ssize_t solve_tile(
         low = min(a, b)
         high = max(a, b)
         lightest = min(bound[low], bound[high])
-        # Nobody can predict the outcome of an edge: masks (0 or -1) instead of branches. A link written after
-        # the end of a list does no harm.
-        final = -<node_t> (key < lightest)
+        # Nobody can predict the outcome of an edge: masks (0 or -1) instead of branches.
         apart = -<node_t> (low != high)
-        low_last = sets[2 * low + 1]
-        high_last = sets[2 * high + 1]
-        links[2 * low_last] = high
-        links[2 * low_last + 1] = <node_t> i
-        sets[2 * high] = low
-        sets[2 * high + 1] = high_last | (final & apart)  # -1: no head of a run any more
-        sets[2 * low + 1] = (high_last & final) | (low_last & ~final)
+        final = -<node_t> (key < lightest)
+        settled[(id & k_mask) * view.n_local + (id >> view.id_bits)] = <unsigned char> ((final | ~apart) & 1)
         # Whatever comes after an edge that is put off is heavier than it, and it leaves both sides.
         bound[low] = lightest | (sign & apart & ~final)
-        settled[(id & k_mask) * view.n_local + (id >> view.id_bits)] = <unsigned char> ((final | ~apart) & 1)
+        final &= apart
+        length = sets[2 * low + 1]
+        high_length = sets[2 * high + 1]
+        merges[2 * high] = low
+        merges[2 * high + 1] = <node_t> i | ~final
+        sets[2 * high] = low
+        sets[2 * high + 1] = (length & final) | (high_length & ~final)
+        sets[2 * low + 1] = length + (high_length & final)
 
+    # From now on, sets keep a pixel's place and the first pixel of its run, which follow from smaller pixels.
     for row in range(n_rows_of(view)):
         local = first_of_row(view, row)
         for x in range(width):
             a = <node_t> (local + x)
-            b = sets[2 * a + 1]
-            if b < 0:
-                continue
-            head = view.base + pixel_of[a]
-            runs[a] = ~(<node_t> start)
-            run_pixels[start] = <node_t> head
-            there = start
-            while a != b:
-                i = links[2 * a + 1]
-                a = links[2 * a]
-                start += 1
-                id = id_of(items, i, kind)
-                run_keys[start] = <node_t> key_of(items, i, kind)
-                run_ids[start] = <node_t> (
-                    <uint64_t> (view.base + pixel_of[id >> view.id_bits]) << view.id_bits | (id & k_mask)
-                )
-                run_pixels[start] = <node_t> (view.base + pixel_of[a])
-                runs[a] = <node_t> head
-            start += 1
-            run_keys[there] = <node_t> (there - start)
-            n_runs += 1
-    # Results are written to the image along rows: neither edges nor runs come in that order. Edges that leave
-    # the tile are not touched, as the tiles they enter may be reading them.
+            pixel = <node_t> (view.base + pixel_of[local] + x)
+            head = -<node_t> (merges[2 * a + 1] < 0)  # masks again
+            low = merges[2 * a]
+            length = sets[2 * a + 1]  # or its offset, if it is no head
+            at = (place & head) | ((sets[2 * low] + length) & ~head)
+            sets[2 * a] = at
+            sets[2 * a + 1] = (pixel & head) | (sets[2 * low + 1] & ~head)
+            i = merges[2 * a + 1] & ~head
+            id = id_of(items, i, kind)
+            run_pixels[at] = pixel
+            run_keys[at] = (-length & head) | (<node_t> key_of(items, i, kind) & ~head)
+            run_ids[at] = <node_t> (
+                <uint64_t> (view.base + pixel_of[id >> view.id_bits]) << view.id_bits | (id & k_mask)
+            )
+            run_of[pixel] = sets[2 * a + 1] ^ ((pixel ^ ~place) & head)
+            place += length & head
+            n_runs -= head
+    # Edges are marked along rows, as they do not come in that order. Those that leave the tile are not
+    # touched, as the tiles they enter may be reading them.
     for row in range(n_rows_of(view)):
         local = first_of_row(view, row)
-        memcpy(run_of + view.base + pixel_of[local], runs + local, width * sizeof(node_t))
         for k in range(view.n_offsets):
             bits = <node_t *> (weights + k * view.n + view.base + pixel_of[local])
             marks = settled + k * view.n_local + local

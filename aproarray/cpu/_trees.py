@@ -89,7 +89,7 @@ def grid_trees(
             return _connect_runs(items, n_items, graph, runs, tree, threads)
         items, n_items = _unmarked_edges(workspace, weights, pairs, grid, tree[0], n_nodes, threads)
         begin = functools.partial(_processor.weighing.join_pairs, weights, grid.strides, pairs)
-        return _connect_nodes(items, n_items, graph, begin, tree)
+        return _connect_nodes(items, n_items, graph, begin, tree, threads)
 
     return _build_trees(n_trees, n_nodes, index_dtype, images.dtype, build, workers)
 
@@ -110,7 +110,7 @@ class _Runs(NamedTuple):
     keys: Array
     ids: Array
     run_of: Array
-    """The run of every pixel (N)."""
+    """~ the run of every pixel (N)."""
 
 
 def _solve_tiles(
@@ -134,7 +134,16 @@ def _solve_tiles(
     n_tiles = math.prod(-(-extent // (1 << bits)) for extent in shape)
     n_runs = _workers.run_ranges(solve, n_tiles, workers, 2 << bits * len(shape))
     starts = workspace.array((sum(n_runs),), run_of.dtype)
-    _mst.number_runs(run_of, starts)
+    ranges = _workers.ranges(len(run_of), workers, _workers.LINEAR)
+    count = functools.partial(_mst.count_runs, run_of)
+    counts = _workers.run([functools.partial(count, *bounds) for bounds in ranges], workers)
+    number = functools.partial(_mst.number_runs, run_of, starts)
+    numbers = itertools.accumulate(counts[:-1], initial=0)
+    _workers.run(
+        [functools.partial(number, first, *bounds) for first, bounds in zip(numbers, ranges, strict=True)],
+        workers,
+    )
+    _workers.run([functools.partial(_mst.name_runs, run_of, *bounds) for bounds in ranges], workers)
     return _Runs(starts, pixels, keys, ids, run_of)
 
 
@@ -181,10 +190,30 @@ def _unmarked_edges(
     return items, sum(counts)
 
 
-def _sort_items(items: Array, n_items: int, like: Array) -> tuple[Array, Array]:
+def _sort_items(items: Array, n_items: int, like: Array, workers: int) -> tuple[Array, Array]:
     """Return the row of items that then holds them by weight, and the other one as numbers for lists."""
-    row = _workers.run_apart(_mst.sort_items, items, n_items, like, pixels=n_items)
-    return items[row], items[1 - row].view(like.dtype)
+    ranges = _workers.ranges(n_items, workers, _workers.LINEAR)
+    if min(workers, len(ranges)) <= 1:
+        row = _workers.run_apart(_mst.sort_items, items, n_items, like, pixels=n_items)
+        return items[row], items[1 - row].view(like.dtype)
+    source, target = items
+    counts = np.empty((len(ranges), _mst.N_VALUES), np.int64)
+    for digit in range(3 if like.dtype == np.int32 else 6):
+        count = functools.partial(_mst.count_digits, source, like, digit)
+        _workers.run(
+            [functools.partial(count, of, *bounds) for of, bounds in zip(counts, ranges, strict=True)],
+            workers,
+        )
+        if n_items in counts.sum(0):  # all keys have the same digit
+            continue
+        # Places of a value: one range after the other, so that equal keys stay in order.
+        places = np.ascontiguousarray((np.cumsum(counts.T) - counts.T.reshape(-1)).reshape(counts.T.shape).T)
+        move = functools.partial(_mst.move_by_digit, source, target, like, digit)
+        _workers.run(
+            [functools.partial(move, of, *bounds) for of, bounds in zip(places, ranges, strict=True)], workers
+        )
+        source, target = target, source
+    return source, target.view(like.dtype)
 
 
 def _connect_nodes(
@@ -193,6 +222,7 @@ def _connect_nodes(
     graph: tuple[Array, Array, int],
     begin: Callable[[Array, int, int], None],
     tree: tuple[Array, ...],
+    workers: int,
 ) -> bool:
     """Connect nodes by edges, and fill a tree; are all its weights finite?
 
@@ -200,9 +230,8 @@ def _connect_nodes(
     lists of nodes [first, last) for `_mst.connect`.
     """
     order, no_runs = tree[0], tree[0][:0]
-    in_order, lists = _sort_items(items, n_items, order)
-    for bounds in _workers.ranges(len(order), 1, _workers.LINEAR):
-        begin(lists, *bounds)
+    in_order, lists = _sort_items(items, n_items, order, workers)
+    _workers.run_ranges(functools.partial(begin, lists), len(order), workers, _workers.LINEAR)
     _workers.run_apart(_mst.connect, in_order, n_items, lists, len(order), *graph, no_runs, pixels=len(order))
     return _workers.run_apart(_mst.lay_out_nodes, in_order, lists, *graph, *tree, pixels=len(order))
 
@@ -217,8 +246,9 @@ def _connect_runs(
 ) -> bool:
     """Do what `_connect_nodes` does, for runs."""
     n_runs = len(runs.starts)
-    in_order, lists = _sort_items(items, n_items, tree[0])
-    _mst.lists_of_runs(lists, runs.starts, runs.keys)
+    in_order, lists = _sort_items(items, n_items, tree[0], workers)
+    begin = functools.partial(_mst.lists_of_runs, lists, runs.starts, runs.keys)
+    _workers.run_ranges(begin, n_runs, workers, _workers.LINEAR)
     _workers.run_apart(_mst.connect, in_order, n_items, lists, n_runs, *graph, runs.run_of, pixels=n_runs)
     _workers.run_apart(_mst.place_runs, lists, n_runs, pixels=n_runs)
 
@@ -237,7 +267,7 @@ def _connect_listed(workspace: Workspace, edges: Array, weights: Array, *tree: A
     """Fill a tree from canonical edges (E, 2) and their weights (E)."""
     items = _item_buffers(workspace, len(edges), len(tree[0]), edges.dtype)
     _mst.listed_edges(weights, edges, items[0])
-    return _connect_nodes(items, len(edges), (edges, np.empty(0, np.intp), 0), _mst.lists_of_nodes, tree)
+    return _connect_nodes(items, len(edges), (edges, np.empty(0, np.intp), 0), _mst.lists_of_nodes, tree, 1)
 
 
 def _canonical_edges(ends: Array, n_nodes: int) -> tuple[Array, Array]:
