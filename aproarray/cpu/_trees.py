@@ -19,7 +19,7 @@ from aproarray.cpu._workspace import Workspace
 Array = NDArray[Any]
 
 # Up to here, an image is faster without tiles, as its working arrays fit the cache: on one thread, on more.
-_UNTILED_PIXELS = 1 << 19, 1 << 18
+_UNTILED_PIXELS = 1 << 20, 1 << 18
 # Binary logarithm of the pixels in a tile, at most: the memory of one thread should fit the L2 cache.
 _TILE_BITS = 14
 
