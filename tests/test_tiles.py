@@ -177,7 +177,7 @@ def test_trees_of_vector_code_are_those_of_code_for_any_processor(shape, connect
                 for topic, module in (("weighing", "_weigh"), ("tiles", "_tiles")):
                     code = importlib.import_module(f"aproarray.cpu.{module}{suffix}")
                     monkeypatch.setattr(_processor, topic, code)
-                for untiled in (1 << 20, 0):
+                for untiled in (1 << 19, 0):
                     monkeypatch.setattr(_trees, "_UNTILED_PIXELS", (untiled, untiled))
                     monkeypatch.setattr(_trees, "_TILE_BITS", 8)
                     trees.append(aproarray.mst(image.astype(dtype), **options))

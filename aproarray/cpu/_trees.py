@@ -19,7 +19,7 @@ from aproarray.cpu._workspace import Workspace
 Array = NDArray[Any]
 
 # Up to here, an image is faster without tiles, as its working arrays fit the cache: on one thread, on more.
-_UNTILED_PIXELS = 1 << 20, 1 << 18
+_UNTILED_PIXELS = 1 << 19, 1 << 18
 # Binary logarithm of the pixels in a tile, at most: the memory of one thread should fit the L2 cache.
 _TILE_BITS = 14
 
@@ -134,7 +134,7 @@ def _solve_tiles(
     n_tiles = math.prod(-(-extent // (1 << bits)) for extent in shape)
     n_runs = _workers.run_ranges(solve, n_tiles, workers, 2 << bits * len(shape))
     starts = workspace.array((sum(n_runs),), run_of.dtype)
-    ranges = _workers.ranges(len(run_of), workers, _workers.LINEAR)
+    ranges = _workers.ranges(len(run_of), workers, _workers.LINEAR) if workers > 1 else [(0, len(run_of))]
     count = functools.partial(_mst.count_runs, run_of)
     counts = _workers.run([functools.partial(count, *bounds) for bounds in ranges], workers)
     number = functools.partial(_mst.number_runs, run_of, starts)
@@ -143,7 +143,7 @@ def _solve_tiles(
         [functools.partial(number, first, *bounds) for first, bounds in zip(numbers, ranges, strict=True)],
         workers,
     )
-    _workers.run([functools.partial(_mst.name_runs, run_of, *bounds) for bounds in ranges], workers)
+    _workers.run([functools.partial(_mst.name_runs, run_of, *bounds) for bounds in ranges[1:]], workers)
     return _Runs(starts, pixels, keys, ids, run_of)
 
 
