@@ -38,7 +38,7 @@ _SMALL = 100**2  # pixels for each label, at most
 STRENGTH = 12.0
 _ZETA_STEPS = 3.0  # zeta of a vote, in root mean square steps between neighbours
 _REFINE_STEPS = 1.5  # the same for scores
-_EDGES_SHARE = 0.3  # zeta^2 of scores over a map of boundaries, in medians of its tree's weights
+_EDGES_SHARE = 0.1  # zeta^2 of scores over a map of boundaries, in medians of its tree's weights
 _EDGES_BESIDE = 0.5  # steps between neighbours of a map of boundaries, in those of the colours
 
 
@@ -1071,8 +1071,10 @@ def refine(
     wrong scores spread as far as right ones: it pays where scores are sparse, or errors small.
 
     With `edges`, the tree's edges weigh the square of the map's larger end, from 0 where the map is lowest,
-    and zeta^2 is 0.3 times their median. Few wrong scores then are outvoted within their outline. The map is
-    one more channel to the local steps, half as far apart between neighbours as the colours are.
+    and zeta^2 is 0.1 times their median (of those that are not 0, if that is). The global part is the mean of
+    the scores and of their averages over that tree: few wrong scores are outvoted within their outline, and
+    where an outline has a gap, the scores of a place still count. The map is one more channel to the local
+    steps, half as far apart between neighbours as the colours are.
 
     Scores that a network made of an image resized to other proportions (to a square, often) do not lie over
     the image as they are. Resize the scores to the image's shape first, or refine them on the resized image.
@@ -1170,17 +1172,20 @@ def _within_boundaries(
     takes_part: NDArray[np.bool_] | None,
     workers: int | None,
 ) -> Array:
-    """Return scores (..., C) propagated over the tree whose edges weigh the higher end on a map, squared."""
+    """Return the mean of scores (..., C) and of what they are within the outlines of a map.
+
+    They are propagated over the tree whose edges weigh the higher end on the map, squared. An outline has
+    gaps. Through one, an average is that of two objects: the scores of a place count as much.
+    """
     n, flat, xp = boundaries.size, boundaries.reshape(-1), _dispatch.backend(scores=scores).xp
     edges = _edges.ends(boundaries.shape, 1, takes_part, xp)
     tree = SpanningTree.from_edges(edges, flat[edges].max(-1) ** 2, n)
     rows = scores.reshape(n, scores.shape[-1])
     if takes_part is not None:  # which may be NaN elsewhere
         rows = xp.where(takes_part.reshape(-1, 1), rows, rows.dtype.type(0))
-    weights = tree.gaps[xp.isfinite(tree.gaps)]
-    typical = float(xp.median(weights)) if weights.size else 0.0
-    zeta = math.sqrt(_EDGES_SHARE * typical) if typical > 0 else 1.0
-    found = global_propagate(rows, tree, zeta=zeta, workers=workers).reshape(scores.shape)
+    zeta = math.sqrt(_EDGES_SHARE * typical) if (typical := _typical_weight(tree)) > 0 else 1.0
+    found = global_propagate(rows / 2, tree, zeta=zeta, workers=workers).reshape(scores.shape)
+    found += scores / 2  # the sum of two numbers may overflow
     if takes_part is not None:
         found = xp.where(takes_part[..., None], found, scores)
     return found
@@ -1269,12 +1274,17 @@ def _how_to_resize(layout: _validate.Layout, images: Images) -> str:
 
 
 def _tree_zeta(tree: SpanningTree) -> float:
-    """Return a quarter of the median step of a tree's edges: of those that are not 0, if the median is."""
+    """Return a quarter of a tree's typical step, 1 if there is none."""
+    return 0.25 * math.sqrt(typical) if (typical := _typical_weight(tree)) > 0 else 1.0
+
+
+def _typical_weight(tree: SpanningTree) -> float:
+    """Return the median weight of a tree's edges: of those that are not 0, if the median is; 0 of none."""
     xp = _dispatch.backend(gaps=tree.gaps).xp
     weights = tree.gaps[xp.isfinite(tree.gaps)]
     if not float(xp.median(weights)) > 0 if weights.size else True:
         weights = weights[weights > 0]
-    return 0.25 * float(xp.sqrt(xp.median(weights))) if weights.size else 1.0
+    return float(xp.median(weights)) if weights.size else 0.0
 
 
 def _map_zeta(tree: SpanningTree, outliers: NDArray[np.bool_] | None = None) -> float:

@@ -238,7 +238,26 @@ def test_modes_with_edges(cells, coarse):
     local = refine(image, coarse, edges=-image, mode="local")
     assert not np.array_equal(local, refine(image, coarse, mode="local"))
     plain = refine(np.ones((60, 80)), coarse, edges=np.zeros((60, 80)), mode="global")
-    np.testing.assert_allclose(plain, np.broadcast_to(coarse.mean((0, 1)), plain.shape))
+    own = refine(np.ones((60, 80)), coarse, iterations=0)
+    np.testing.assert_allclose(plain, (own + coarse.mean((0, 1))) / 2)
+
+
+@pytest.mark.parametrize("with_gaps", [False, True])
+@pytest.mark.parametrize("thick", [False, True])
+def test_true_boundaries_at_any_scale_help_scores(cells, coarse, thick, with_gaps):
+    _, _, truth, wall = cells
+    image = truth % 2 + np.random.default_rng(1).normal(0, 0.5, truth.shape)
+    boundaries = wall.astype(float)
+    if not thick:  # the last row and the last column of each cell
+        boundaries[1:] *= truth[1:] == np.minimum(truth[1:], truth[:-1])
+        boundaries[:, 1:] *= truth[:, 1:] == truth[:, :-1]
+    if with_gaps:
+        boundaries[5::10] = boundaries[:, 5::10] = 0
+    without = right(refine(image, coarse).argmax(-1) + 1, cells)
+    found = [refine(image, coarse, edges=scale * boundaries).argmax(-1) for scale in (0.01, 1, 100)]
+    assert right(found[1] + 1, cells) > without
+    for other in found[::2]:
+        np.testing.assert_array_equal(other, found[1])
 
 
 @given(st.integers(0, 2**32), st.integers(1, 3), st.booleans())
