@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _arrays, _certainty, _dispatch, _edges, _relief, _validate, cpu
+from aproarray import _arrays, _certainty, _dispatch, _edges, _relief, _sure, _validate, cpu
 from aproarray._api import global_propagate, local_propagate, mst
 from aproarray._arrays import DaskArray, ForeignArray
 from aproarray._tree import SpanningTree
@@ -301,15 +301,15 @@ class _PreparedImage:
         inner[at] = numbers + 1
         flat = padded.reshape(-1)
         names = values.tolist()
-        with self._floods.labels(flat, names, workers) as maps:
+        origin = (-_RADIUS,) * len(self._shape)
+        pixels = cpu.Pixels(self._voters.features, self._padded_shape, origin, self._spacing)
+        with self._floods.labels(self._with_sure(flat, pixels, len(values)), names, workers) as maps:
             if len(maps) == 1:
                 flat = maps[0].copy()
             else:
                 trust = _TRUST
                 if not self._follows_edges:
                     trust = trust_in_forests(self._shape, self._clean, self._n_pixels, len(values))
-                origin = (-_RADIUS,) * len(self._shape)
-                pixels = cpu.Pixels(self._voters.features, self._padded_shape, origin, self._spacing)
                 flat = backend.settle(maps, flat, pixels, trust, STRENGTH, workers)
             by_relief = xp.stack(maps) if with_shares else xp.empty((0, 0), np.int32)
         shares = xp.empty((0, *self._shape), np.float32)
@@ -324,6 +324,29 @@ class _PreparedImage:
         else:
             seeds[takes_part] = own[chosen[takes_part]]
         return values, shares
+
+    def _with_sure(self, seeds: Array, pixels: cpu.Pixels, n_labels: int) -> Array:
+        """Return seeds (N), and with them the pixels whose label is sure.
+
+        Boundaries that are told say more than colours. So does a mask: pixels beyond its walls may be alike.
+        """
+        if self._follows_edges or self._n_pixels < math.prod(self._shape):
+            return seeds
+        step = _sure.step_between(self._shape, n_labels)
+        if step is None:
+            return seeds
+        on_host, xp = _arrays.on_host, self._backend.xp
+        at = xp.flatnonzero(seeds > 0)
+        table = cpu.Seeds.at(on_host(at), on_host(seeds[at]), pixels, n_labels + 1)
+        every = (slice(None, None, step),) * len(self._shape)
+        lattice = self._voters.features.reshape(*self._padded_shape, -1)[self._inner][every]
+        sure = _sure.sure_labels(on_host(lattice), step, table, pixels.units)
+        if not sure.any():
+            return seeds
+        result = seeds.copy()
+        own = result.reshape(self._padded_shape)[self._inner][every]
+        own[...] = xp.where(own == 0, xp.asarray(sure), own)
+        return result
 
     def _shares(
         self, seeds: Array, names: list[Any], maps: Array, labels: Array, workers: int
