@@ -1045,8 +1045,8 @@ def refine(
         photograph, say. Their height to width is the image's, but for rounding to whole patches.
     mode : str or None
         Which propagation, as in the paper's Table 7: "local", "global", one after the other
-        ("global-local", "local-global"), or the mean of both ("parallel"). None: "local", or with edges
-        "global-local".
+        ("global-local", "local-global"), or the mean of both ("parallel"). None: "local", and with edges
+        local propagation of the mean of the scores and of their global propagation.
     iterations : int
         Number of local steps, 5 x 5 each.
     edges : array_like, optional
@@ -1094,10 +1094,10 @@ def refine(
     wrong scores spread as far as right ones: it pays where scores are sparse, or errors small.
 
     With `edges`, the tree's edges weigh the square of the map's larger end, from 0 where the map is lowest,
-    and zeta^2 is 0.1 times their median (of those that are not 0, if that is). The global part is the mean of
-    the scores and of their averages over that tree: few wrong scores are outvoted within their outline, and
-    where an outline has a gap, the scores of a place still count. The map is one more channel to the local
-    steps, half as far apart between neighbours as the colours are.
+    and zeta^2 is 0.1 times their median (of those that are not 0, if that is). Few wrong scores then are
+    outvoted within their outline. An outline that has a gap is none to the tree: by default, the scores
+    themselves count as much as what it makes of them. The map is one more channel to the local steps, half as
+    far apart between neighbours as the colours are.
 
     Scores that a network made of an image resized to other proportions (to a square, often) do not lie over
     the image as they are. Resize the scores to the image's shape first, or refine them on the resized image.
@@ -1117,9 +1117,8 @@ def refine(
     [True, True, True, False, False, False, False, False]
     """
     xp = _dispatch.backend(image=image, scores=scores, edges=edges, features=features, mask=mask).xp
-    if mode is None:
-        mode = "local" if edges is None else "global-local"
-    _validate.choice(mode, "mode", MODES)
+    if mode is not None:
+        _validate.choice(mode, "mode", MODES)
     iterations = _validate.integer(iterations, "iterations", 0)
     images = _images(image, channel_axis, spatial_ndim, mask, edges, features)
     values = _validate.real_array(scores, "scores", xp)
@@ -1148,7 +1147,7 @@ def _refined(
     scores: Array,
     image: OneImage,
     convert2lab: bool | None,
-    mode: str,
+    mode: str | None,
     iterations: int,
     workers: int | None,
 ) -> Array:
@@ -1178,7 +1177,10 @@ def _refined(
         tree = mst(features, channel_axis=-1, mask=takes_part, spatial_ndim=ndim, workers=workers)
         return global_propagate(scores, tree, zeta=_tree_zeta(tree), workers=workers)
 
-    if mode == "local":
+    if mode is None and boundaries is not None:
+        # An outline has gaps. Through one, an average is that of two objects: a place's own count, too.
+        return local_part(scores / 2 + global_part(scores) / 2)
+    if mode in (None, "local"):
         return local_part(scores)
     if mode == "global":
         return global_part(scores)
@@ -1195,11 +1197,7 @@ def _within_boundaries(
     takes_part: NDArray[np.bool_] | None,
     workers: int | None,
 ) -> Array:
-    """Return the mean of scores (..., C) and of what they are within the outlines of a map.
-
-    They are propagated over the tree whose edges weigh the higher end on the map, squared. An outline has
-    gaps. Through one, an average is that of two objects: the scores of a place count as much.
-    """
+    """Return scores (..., C) propagated over the tree whose edges weigh the higher end on a map, squared."""
     n, flat, xp = boundaries.size, boundaries.reshape(-1), _dispatch.backend(scores=scores).xp
     edges = _edges.ends(boundaries.shape, 1, takes_part, xp)
     tree = SpanningTree.from_edges(edges, flat[edges].max(-1) ** 2, n)
@@ -1207,8 +1205,7 @@ def _within_boundaries(
     if takes_part is not None:  # which may be NaN elsewhere
         rows = xp.where(takes_part.reshape(-1, 1), rows, rows.dtype.type(0))
     zeta = math.sqrt(_EDGES_SHARE * typical) if (typical := _typical_weight(tree)) > 0 else 1.0
-    found = global_propagate(rows / 2, tree, zeta=zeta, workers=workers).reshape(scores.shape)
-    found += scores / 2  # the sum of two numbers may overflow
+    found = global_propagate(rows, tree, zeta=zeta, workers=workers).reshape(scores.shape)
     if takes_part is not None:
         found = xp.where(takes_part[..., None], found, scores)
     return found
