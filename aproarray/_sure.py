@@ -7,21 +7,21 @@ others.
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aproarray import _relief, cpu
+from aproarray._api import local_propagate
 
 # docs/quality.md has what these bring.
 _COMPARISONS = 2**15  # of a pixel with a label's seeds, at most
 _CLOSEST = 4  # pixels between those of the lattice, at least
 _WIDTH = 0.05  # of the likelihood of a difference in features
 _UNLIKE = 0.001  # the least likelihood
-_ITERATIONS = 5  # of averages over 5 x 5 pixels of the lattice
-_RADIUS = 2
+_ITERATIONS = 5  # of averages over windows of the lattice
+_WINDOW = 5
 _ZETA_STEPS = 1.5  # zeta of the averages, in root mean square steps between neighbours of the lattice
 _SURE = 0.9  # probability
 
@@ -64,35 +64,12 @@ def sure_labels(
     # An average is no larger than the largest number.
     some = np.flatnonzero((likely > _SURE).any(1))
     if some.size:
-        averages = _averaged(likely[some].reshape(-1, *grid), features)
-        for label, average in zip(some.tolist(), averages, strict=True):
+        roughness = _relief.typical_step(features, None)
+        averages = local_propagate(
+            np.ascontiguousarray(likely[some].T).reshape(*grid, -1), features,
+            zeta=_ZETA_STEPS * roughness if roughness > 0 else 1.0, kernel_size=_WINDOW,
+            iterations=_ITERATIONS, channel_axis=-1, spatial_ndim=len(grid), workers=1,
+        )  # fmt: skip
+        for label, average in zip(some.tolist(), np.moveaxis(averages, -1, 0), strict=True):
             found[average > _SURE] = label + 1
     return found
-
-
-def _averaged(numbers: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return numbers (K, *grid) averaged over windows, by the affinity of features (*grid, C).
-
-    It is `aproarray.local_propagate`, of which a first call waits for Numba.
-    """
-    grid = features.shape[:-1]
-    step = _relief.typical_step(features, None)
-    scale = np.float32(-1 / (_ZETA_STEPS * step) ** 2 if step > 0 else -1)
-    total = np.ones(grid, np.float32)
-    pairs = []
-    for hop in itertools.product(range(-_RADIUS, _RADIUS + 1), repeat=len(grid)):
-        if hop <= (0,) * len(grid) or any(abs(by) >= extent for by, extent in zip(hop, grid, strict=True)):
-            continue
-        here = tuple(slice(max(0, -by), extent - max(0, by)) for by, extent in zip(hop, grid, strict=True))
-        there = tuple(slice(max(0, by), extent - max(0, -by)) for by, extent in zip(hop, grid, strict=True))
-        affinity = np.exp(scale * ((features[here] - features[there]) ** 2).sum(-1))
-        total[here] += affinity
-        total[there] += affinity
-        pairs.append(((slice(None), *here), (slice(None), *there), affinity))
-    for _ in range(_ITERATIONS):
-        sums = numbers.copy()
-        for here, there, affinity in pairs:
-            sums[here] += affinity * numbers[there]
-            sums[there] += affinity * numbers[here]
-        numbers = sums / total
-    return numbers
