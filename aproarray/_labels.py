@@ -624,6 +624,11 @@ def propagate_labels(
     in `global_propagate` when zeta goes to 0, and whatever its distance from all seeds. Plain areas are
     shared out by the number of steps, or with `spacing` by distance.
 
+    An object may have parts that no stroke touches. Pixels of every few become seeds, too, where one label is
+    sure: its seeds alone are like the pixel, and the nearest of them is not much farther than those of other
+    labels. Of many labels on one image hardly any is. Beside `edges`, and where a mask or negative labels
+    leave pixels out, the seeds are those that came.
+
     Where the scales bring different labels, the number of scales that bring a label speaks for it. In volumes
     the finest one counts more than the two others, and so it does for small objects (less than 10^4 pixels
     for each label) in images without noise, texture or thin lines. Against a label speak the distance of its
