@@ -140,7 +140,7 @@ cdef class Evidence:
             difference[0] = sqrtf(least_square(own, colours, n_blocks, stride, self.n_channels))
 
     def compare(self, float[:, ::1] distances, float[:, ::1] differences):
-        """Measure for labels from 1 on (L) how far the nearest seed is of each pixel (L, N), and how alike."""
+        """Measure how far the nearest seed of labels from 1 on is, and how alike the most alike (L, N)."""
         cdef Py_ssize_t i, label
         cdef float place[MAX_NDIM]
         with nogil:
