@@ -130,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     refine.add_argument(
         "--mode",
         choices=("local", "global", "global-local", "local-global", "parallel"),
-        help="which propagation (default: local; with --edges, global-local)",
+        help="which propagation (default: local; with --edges, local of the mean of the scores and global)",
     )
     _add_maps(refine)
     refine.set_defaults(run=_refine)
