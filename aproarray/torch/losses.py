@@ -23,6 +23,9 @@ from aproarray.torch import _ops, _tensors, functional
 from aproarray.torch.functional import Tree
 from aproarray.torch.modules import AffinityPropagation
 
+# torch.compile cannot trace a module that is made within the loss. It has no parameters, and no state.
+_PUBLISHED = AffinityPropagation()
+
 
 def apro_loss(
     probabilities: Tensor,
@@ -94,7 +97,7 @@ def apro_loss(
     """
     probabilities, region, loss = _checked(region, probabilities=probabilities, image=image)
     if propagation is None:
-        propagation = AffinityPropagation()
+        propagation = _PUBLISHED
     if not isinstance(propagation, AffinityPropagation):
         raise TypeError(f"propagation must be an AffinityPropagation, got a {type(propagation).__name__}")
     if weights is None:
