@@ -532,7 +532,10 @@ def test_kinds_that_do_not_fit(message, act):
             lambda: apro_loss(CLASSES, IMAGE, REGION[:1]),
         ),
         (r"expected masks \(K, 1, H, W\)", lambda: projection_loss(BOXES[0], BOXES[0])),
-        ("do not fit masks", lambda: mean_field_loss(INSTANCES, IMAGE, BOXES)),
+        ("do not fit masks .*: pass image_index", lambda: mean_field_loss(INSTANCES, IMAGE, BOXES)),
+        ("do not fit masks .*: pass image_index", lambda: apro_loss(INSTANCES, IMAGE, BOXES)),
+        ("do not fit masks", lambda: apro_loss(CLASSES, IMAGE[..., :3], REGION)),
+        ("do not fit masks", lambda: tree_energy_loss(CLASSES, IMAGE[..., :3], REGION)),
         ("do not fit masks", lambda: pairwise_loss(INSTANCES, IMAGE[..., :3], BOXES, image_index=INDEX)),
         (
             r"image_index must be in \[0, 2\)",
