@@ -226,7 +226,7 @@ def test_likeness_of_base_classes_carries_over_where_features_tell_novel_ones(tr
     task = transfer.Task(parts, torch.ones(16, dtype=torch.bool), parts, (4, 5), 6)
     areas = transfer.study(Telling(), task, seed=0, steps=60)
     assert len(areas) == 16
-    assert all(area > 0.99 for name, area in areas.items() if "base" in name or "difference" in name)
+    assert all(area > 0.99 for name, area in areas.items() if "base" in name or "cosine" in name)
     # Features that are the same everywhere tell nothing.
     same = scenes.Scenes(torch.ones_like(images), masks, None)
     areas = transfer.study(Telling(), task._replace(seen=same, held_out=same), seed=0, steps=2)
