@@ -107,8 +107,8 @@ def similarity_learning_loss(logits: Tensor, labels: Tensor, reference_labels: T
     ``(mean over pairs of one class of -log s + mean over the others of -log(1 - s)) / 2``, s being the
     sigmoid of the logits. Where all pairs are of one kind, its mean alone.
 
-    Logits learn from it as if half of the pairs were of one class. Where a share r is, add ``log(r / (1 - r))``
-    before they teach: see `similarity_distillation_loss`.
+    Logits learn from it as if half of the pairs were of one class. Where a share r is, add
+    ``log(r / (1 - r))`` before they teach: see `similarity_distillation_loss`.
 
     Parameters
     ----------
