@@ -9,9 +9,9 @@ tells the other images which of their pixels belong together. Pairs are of pixel
 of two (cross-pair). The networks classify pixels, or proposals whose masks are the similarity of proposals
 and pixels.
 
-Two things differ from the paper, and cross-pairs need both. The likeness of two pixels is the cosine of their
-projected features, and not a perceptron of both, which does not carry over to other classes. What is learned
-from as many pairs of one class as of two is moved to their real shares before it teaches.
+Two things differ from the published form. The likeness of two pixels is the cosine of their projected
+features. A perceptron of both carries over to other classes less well. Between two images, few pairs are of
+one class, but likeness is learned as if half of them were: it is moved to their share before it teaches.
 
 Run it with ``python examples/transfer_similarity.py --quick`` (minutes), without ``--quick`` for the whole
 table, and with ``--data FOLDER`` for images and labels ``SPLIT/image/NAME.jpg`` and ``SPLIT/label/NAME.png``.
@@ -97,8 +97,8 @@ class Method(NamedTuple):
     pairs: str | None = None
     """Pixels are compared with those of their own image ("self"), or of another one ("cross")."""
     likeness: type[nn.Module] = Cosine
-    """What learns whether two pixels are of one class."""
-    counted: bool = True
+    """The part that learns whether two pixels are of one class."""
+    counted: bool = False
     """Whether the learned likeness is moved to the share of pairs of one class that was counted."""
     distilled: bool = True
     """Whether the learned similarity teaches the images with tags."""
@@ -112,13 +112,14 @@ METHODS = {
     "basic": Method(),
     "self-pair": Method("self"),
     "self-pair, not distilled": Method("self", distilled=False),
-    "cross-pair": Method("cross"),
-    "self-pair, published": Method("self", PairSimilarity, counted=False),
+    "self-pair, counted": Method("self", counted=True),
+    "self-pair, perceptron": Method("self", PairSimilarity),
+    "cross-pair": Method("cross", counted=True),
+    "cross-pair, perceptron, counted": Method("cross", PairSimilarity, counted=True),
     "cross-pair, perceptron": Method("cross", PairSimilarity),
-    "cross-pair, published": Method("cross", PairSimilarity, counted=False),
     "proposals, basic": Method(proposals=True),
     "proposals, self-pair": Method("self", proposals=True),
-    "proposals, cross-pair": Method("cross", proposals=True),
+    "proposals, cross-pair": Method("cross", counted=True, proposals=True),
     "all masks": Method(all_masks=True),
 }
 HEADS: dict[str, type[nn.Module]] = {"perceptron": PairSimilarity, "cosine": Cosine}
@@ -236,7 +237,7 @@ def train(
         index = sample_pixels(everywhere, n_pixels)
         logits = pairs(gather_pixels(embeddings[BATCH:], index))
         if method.counted:
-            # The loss above weighs both kinds of pairs as if there were as many of one as of the other.
+            # The loss above weighs pairs of one class and of two as if there were as many of both.
             logits = logits + alike.logit()
         soft = gather_pixels(shares[BATCH:], index)
         # What has been learned is not worth much at first.
