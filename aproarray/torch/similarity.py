@@ -132,6 +132,9 @@ def similarity_learning_loss(logits: Tensor, labels: Tensor, reference_labels: T
     ``(mean over pairs of one class of -log s + mean over the others of -log(1 - s)) / 2``, s being the
     sigmoid of the logits. Where all pairs are of one kind, its mean alone.
 
+    Logits learn from it as if half of the pairs were of one class. Where a share r is, add
+    ``log(r / (1 - r))`` before they teach: see `similarity_distillation_loss`.
+
     Parameters
     ----------
     logits : (B, J, J') tensor
@@ -181,6 +184,10 @@ def similarity_distillation_loss(
 
     ``-(s log a + (1 - s) log(1 - a))``, mean over the pairs: s is the sigmoid of the logits, a constant; a is
     the cosine of the pixels' soft class assignments, which learn from it.
+
+    With logits from `similarity_learning_loss`, s is too large where pairs of one class are rare, as between
+    two images. Assignments of different classes then become alike. Add ``log(r / (1 - r))`` to the logits, r
+    being the share of pairs of one class, as ``examples/transfer_similarity.py`` does.
 
     Parameters
     ----------
