@@ -401,10 +401,11 @@ def detect(network: Detector, image: Array, most: int = 200) -> tuple[Array, Arr
     sure = (soft * masks).sum((1, 2)) / areas.clamp(min=1)
     scores = heat[peaks][order] * sure
     flat, kept = masks.flatten(1).float(), list[int]()
+    shared = flat @ flat.T  # pixels that two masks share
     for place in scores.argsort(descending=True).tolist():
         if areas[place] < 4:
             continue
-        both = flat[kept] @ flat[place]
+        both = shared[place, kept]
         if not (both / (areas[kept] + areas[place] - both) > 0.5).any():  # else: found already
             kept.append(place)
     return masks[kept].numpy(), scores[kept].numpy()
