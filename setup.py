@@ -19,6 +19,9 @@ COMPILE_ARGS = (
     else ["-O3", "-g0", "-ffp-contract=off", "-fno-strict-aliasing", "-Wno-psabi"]
 )
 AVX2_ARGS = ["/arch:AVX2"] if os.name == "nt" else ["-mavx2"]
+# Sums over windows need not be equal to another machine's: products and sums are fused where they can be.
+WINDOW_ARGS = ["/Iaproarray/cpu"] if os.name == "nt" else ["-Iaproarray/cpu", "-ffp-contract=fast"]
+FUSED_ARGS = [] if os.name == "nt" else ["-mfma"]
 # Flags of sanitizers and of coverage (tests/instrumented.py), which then speak of lines of the .pyx files.
 MORE_ARGS = os.environ.get("APROARRAY_CFLAGS", "").split()
 
@@ -40,7 +43,7 @@ def extension(name, args=(), suffix=".pyx"):
     return Extension(
         f"aproarray.cpu.{name}",
         [f"aproarray/cpu/{name}{suffix}"],
-        depends=sorted(glob.glob("aproarray/cpu/*.px[di]")),
+        depends=sorted(glob.glob("aproarray/cpu/*.px[di]") + glob.glob("aproarray/cpu/*.h")),
         extra_compile_args=[*COMPILE_ARGS, *args, *MORE_ARGS],
         extra_link_args=MORE_ARGS,
     )
@@ -98,11 +101,12 @@ MODULES = (
     "_weigh",
     "_zones",
 )
-extensions = [extension(name) for name in MODULES]
+extensions = [extension("_stream", WINDOW_ARGS), *(extension(name) for name in MODULES)]
 # The platform that is built for, which need not be this one. A universal build of macOS has no such flags.
 if sysconfig.get_platform().endswith(("x86_64", "amd64")):
     # Chosen at run time.
     extensions[:0] = [extension(name, AVX2_ARGS) for name in ("_sweep_avx2", "_weigh_avx2", "_settle_avx2")]
+    extensions.insert(0, extension("_stream_avx2", [*AVX2_ARGS, *FUSED_ARGS, *WINDOW_ARGS]))
 extensions.append(extension(SHARED.rpartition(".")[2], suffix=".c"))
 
 setup(

@@ -517,7 +517,7 @@ def _version(name: str) -> str:
 
 
 def _processor() -> str:
-    """Return what the compiler of the window kernels knows of the processor."""
+    """Return what Numba's compiler knows of the processor."""
     from llvmlite import binding
 
     features = binding.get_host_cpu_features()

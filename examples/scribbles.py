@@ -109,7 +109,7 @@ def scribble(shape: tuple[int, int]) -> Array:
 
 
 def timed(step: str, compute: Callable[[], Result]) -> Result:
-    """Call twice, as a first call may load Numba and compile; say how long each took; return the result."""
+    """Call twice, as the first call loads modules. Say how long each took. Return the result."""
     milliseconds = []
     for _ in range(2):
         start = time.perf_counter()

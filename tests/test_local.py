@@ -1,11 +1,7 @@
-"""local_propagate(): the definition's result for every window, mask, batch and way of streaming.
+"""local_propagate(): the definition's result for every window, mask, batch and way of streaming."""
 
-Every pair of a window size and dtypes is compiled once, which takes seconds: KERNELS are all of them.
-"""
-
-import subprocess
-import sys
-from pathlib import Path
+import importlib
+import itertools
 
 import numpy as np
 import pytest
@@ -16,6 +12,7 @@ from strategies import DTYPES, LAYOUTS, pixels, shapes, values_over
 
 import aproarray
 from aproarray import reference
+from aproarray.cpu import _processor, _sweep
 
 pytestmark = pytest.mark.any_backend
 
@@ -355,16 +352,49 @@ def test_out_may_be_the_image(workers):
     np.testing.assert_array_equal(image, expected)
 
 
-@pytest.mark.numpy_only("about Numba")
-def test_compiled_windows_are_found_on_disk_by_the_next_process():
-    values, image, _ = some_input((2, 3), dtype="f4", image_dtype="f4")
-    aproarray.local_propagate(values, image, kernel_size=3, zeta=0.15)
-    look = (
-        "import numpy as np; from aproarray.cpu import _local_stream; single = np.dtype('f4');"
-        "print(*_local_stream.stream_kernel(single, single).stats.cache_hits.values())"
+@pytest.mark.numpy_only("about the processor")
+@pytest.mark.skipif(not _sweep.has_avx2(), reason="this processor has no AVX2")
+@pytest.mark.parametrize(("kernel_size", "dtype", "image_dtype"), KERNELS)
+def test_code_for_any_processor_gives_the_same_to_rounding(kernel_size, dtype, image_dtype, monkeypatch):
+    results = []
+    for name in ("_stream", "_stream_avx2"):
+        monkeypatch.setattr(_processor, "windows", importlib.import_module(f"aproarray.cpu.{name}"))
+        # Slabs that vectors fill, that they do not, and that are shorter than what is summed up together.
+        for shape, channels in itertools.product([(4, 64), (9, 71), (5, 3), (4, 5, 6)], range(1, 7)):
+            values, image, mask = some_input(shape, channels, dtype, image_dtype)
+            options = {"zeta": 0.15, "kernel_size": kernel_size, "mask": mask, "spatial_ndim": len(shape)}
+            results.append(aproarray.local_propagate(values, image, iterations=3, **options))
+    n = len(results) // 2
+    for result, expected in zip(results[:n], results[n:], strict=True):
+        np.testing.assert_allclose(result, expected, **tolerance(dtype, image_dtype))
+
+
+@pytest.mark.numpy_only("about vectors")
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_channels_do_not_depend_on_the_others(dtype):
+    values, image, mask = some_input((7, 21), 9, dtype, dtype)
+    expected = aproarray.local_propagate(values, image, kernel_size=5, mask=mask, zeta=0.15)
+    for first, last in itertools.combinations(range(10), 2):
+        part = slice(first, last)
+        result = aproarray.local_propagate(values[..., part], image, kernel_size=5, mask=mask, zeta=0.15)
+        np.testing.assert_array_equal(result, expected[..., part])
+
+
+@pytest.mark.numpy_only("about float32")
+@pytest.mark.parametrize("channels", [1, 2])
+def test_weights_of_float32_are_those_of_the_exponential(channels):
+    # Two pixels: the result of one step tells their weight w, as y = w / (1 + w).
+    differences = np.geomspace(1e-3, 12, 500).astype("f4")
+    image = np.stack([np.zeros_like(differences), differences], axis=1)
+    values = np.broadcast_to(np.array([1, 0], "f4")[:, None], (500, 2, channels))
+    found = np.array(
+        [
+            aproarray.local_propagate(
+                v, i, zeta=1, kernel_size=3, iterations=1, spatial_ndim=1, image_channel_axis=None
+            )
+            for v, i in zip(values, image, strict=True)
+        ]
     )
-    root = Path(aproarray.__file__).parents[1]
-    found = subprocess.run(
-        [sys.executable, "-c", look], cwd=root, capture_output=True, text=True, check=True, timeout=300
-    )
-    assert found.stdout == "1\n"
+    weights = np.exp(-(differences * differences).astype("f8"))
+    expected = weights / (1 + weights)
+    np.testing.assert_allclose(found[:, 1, 0], expected, rtol=5e-7, atol=1e-38)

@@ -24,10 +24,11 @@ METHODS = [
 ]
 
 
-def run(code):
+def run(code, **environment):
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=PACKAGE.parent,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=True,
@@ -40,10 +41,12 @@ def test_import_is_light():
     assert run(f"import sys, aproarray; print({{*{heavy}.split()}} & {{*sys.modules}})") == "set()\n"
 
 
-def test_trees_and_global_propagation_do_without_numba():
+def test_trees_and_both_propagations_do_without_numba():
     code = (
-        "import sys, aproarray; tree = aproarray.mst([[1, 2], [3, 5]]);"
+        "import sys, aproarray; image = [[1.0, 2], [3, 5]]; tree = aproarray.mst(image);"
         "aproarray.global_propagate([[1, 0], [0, 0]], tree, zeta=1); tree.cut(1); tree.minimax(0, 1);"
+        "aproarray.local_propagate([[1, 0], [0, 0]], image, zeta=1); aproarray.refine(image, [image, image]);"
+        "aproarray.propagate_labels(image, [[1, 0], [0, 2]]);"
         "print('numba' in sys.modules)"
     )
     assert run(code) == "False\n"
@@ -131,19 +134,19 @@ def test_the_oldest_versions_that_are_tested_are_those_declared():
         assert f"{tested[name]}.".startswith(f"{bound}."), f"{name}>={bound}, tested with {tested[name]}"
 
 
-@pytest.mark.slow("compiles the window kernels several times")
+@pytest.mark.slow("compiles several times")
 @pytest.mark.parametrize("damage", ["cut", "a folder"])
 def test_a_damaged_cache_is_not_used_and_mends(damage, tmp_path):
     code = (
-        "import numpy as np, aproarray; eye, image = np.eye(4), np.zeros((4, 4));"
-        "print(aproarray.local_propagate(eye, image, zeta=1, iterations=1, kernel_size=3)[0, 0])"
+        "import numpy as np, aproarray.related;"
+        "print(aproarray.related.pairwise_affinity(np.zeros((4, 4))).max())"
     )
 
     def call():
         options = {"capture_output": True, "text": True, "check": True, "timeout": 300, "cwd": PACKAGE.parent}
         environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
         done = subprocess.run([sys.executable, "-c", code], env=environment, **options)
-        assert done.stdout == "0.5\n"
+        assert done.stdout == "1.0\n"
         return done.stderr.count("RuntimeWarning: Numba's cache in")
 
     assert call() == 0
@@ -161,14 +164,22 @@ def test_a_damaged_cache_is_not_used_and_mends(damage, tmp_path):
         assert call() == 0
 
 
-def test_windows_compile_where_nothing_can_be_cached():
+def test_what_numba_compiled_is_found_on_disk_by_the_next_process(tmp_path):
+    code = (
+        "import numpy as np, aproarray.related; from aproarray.cpu import _neighbours;"
+        "aproarray.related.pairwise_affinity(np.zeros((4, 4), 'f4'));"
+        "print(*_neighbours._relate_lines.stats.cache_hits.values())"
+    )
+    assert [run(code, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)] == ["\n", "1\n"]
+
+
+def test_numba_compiles_where_nothing_can_be_cached():
     code = """
 import numba.core.caching as caching
 for locator in vars(caching).values():
     if isinstance(locator, type) and hasattr(locator, "from_function"):
         locator.from_function = classmethod(lambda cls, *arguments: None)
-import numpy as np, aproarray
-result = aproarray.local_propagate(np.eye(4), np.zeros((4, 4)), zeta=0.15, kernel_size=3, iterations=1)
-print(result[0, 0])
+import numpy as np, aproarray.related
+print(aproarray.related.pairwise_affinity(np.zeros((4, 4))).max())
 """
-    assert run(code) == "0.5\n"
+    assert run(code) == "1.0\n"

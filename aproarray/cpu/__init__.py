@@ -1,4 +1,4 @@
-"""The NumPy backend: trees and sweeps in Cython, windows in Numba.
+"""The NumPy backend: trees, sweeps and window sums in Cython, PAMR and pairwise affinities in Numba.
 
 This is the list of what `aproarray._backend.Backend` asks for, with what labels and lines of chunks need. The
 functions take arrays that the verbs have checked and laid out. They split the work over threads so that the
@@ -24,6 +24,8 @@ from aproarray.cpu._global import (
 )
 from aproarray.cpu._labels import Floods, Votes, tally, vote
 from aproarray.cpu._lines import edge_weights, expand_line, reduce_line, sum_stretches
+from aproarray.cpu._local import local_propagate
+from aproarray.cpu._local_gradients import local_gradients
 from aproarray.cpu._minimax import distances_from, largest_between
 from aproarray.cpu._smoothing import gradient, smooth, square_steps
 from aproarray.cpu._tree_filter import edge_distances, rooted_trees, tree_filter, tree_filter_gradients
@@ -41,8 +43,6 @@ from aproarray.cpu._trees import (
 from aproarray.cpu._workers import available_workers, run_apart
 
 if TYPE_CHECKING:
-    from aproarray.cpu._local import local_propagate
-    from aproarray.cpu._local_gradients import local_gradients
     from aproarray.cpu._neighbours import pairwise_affinities, pamr
 
 __all__ = [
@@ -97,19 +97,11 @@ __all__ = [
     "zones",
 ]
 
-# Their modules import Numba, which takes longer than many a call: not before they are needed.
-_MODULE_OF = {
-    "local_gradients": "_local_gradients",
-    "local_propagate": "_local",
-    "pairwise_affinities": "_neighbours",
-    "pamr": "_neighbours",
-}
-
 
 def __getattr__(name: str) -> Any:
-    """Import a function that Numba compiles when it is first asked for."""
-    if name not in _MODULE_OF:
+    """Import what Numba compiles when it is first asked for: its import takes longer than many a call."""
+    if name not in ("pairwise_affinities", "pamr"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = run_apart(importlib.import_module, f"{__name__}.{_MODULE_OF[name]}")
+    module = run_apart(importlib.import_module, f"{__name__}._neighbours")
     globals()[name] = found = getattr(module, name)
     return found

@@ -1,4 +1,4 @@
-"""Numba's compiler, as all window kernels use it: cached on disk, and without the cache where that fails."""
+"""Numba's compiler, with its cache on disk, and without the cache where that fails."""
 
 from __future__ import annotations
 
@@ -10,25 +10,15 @@ from typing import Any
 import numba
 
 
-def compiled(function: Any, *signature: Any) -> Any:
-    """Compile for calls without the GIL, at once if a signature is given, and cache the result on disk."""
-    result = numba.njit(nogil=True, **_OPTIONS)(function)
+def compiled(function: Any) -> Any:
+    """Compile for calls without the GIL, and cache the result on disk."""
+    # Products and sums may fuse here: no sum over a window has to be equal to another machine's, bit for bit.
+    options = {"error_model": "numpy", "fastmath": {"contract"}, "no_cfunc_wrapper": True}
+    result = numba.njit(nogil=True, **options)(function)
     with contextlib.suppress(RuntimeError):  # neither this folder nor the user's is writable
         result.enable_caching()
         result._cache = _ForgivingCache(result._cache)
-    if signature:
-        result.compile(*signature)
-        result.disable_compile()
     return result
-
-
-def inlined(function: Any) -> Any:
-    """Compile as a part of the compiled functions that call it; Python cannot."""
-    return numba.njit(no_cpython_wrapper=True, **_OPTIONS)(function)
-
-
-# Products and sums may fuse here: no window sum has to be equal to another machine's, bit for bit.
-_OPTIONS = {"error_model": "numpy", "fastmath": {"contract"}, "no_cfunc_wrapper": True}
 
 
 class _ForgivingCache:
@@ -61,8 +51,8 @@ class _ForgivingCache:
                 _warned.append(True)
                 warnings.warn(
                     f"Numba's cache in {self._cache.cache_path} cannot be used ({type(error).__name__}: "
-                    f"{error}): window kernels are compiled anew, which takes some seconds. Delete it, "
-                    "or set NUMBA_CACHE_DIR to one that can be written to.",
+                    f"{error}): PAMR and pairwise affinities are compiled anew, which takes some seconds. "
+                    "Delete it, or set NUMBA_CACHE_DIR to one that can be written to.",
                     RuntimeWarning,
                     stacklevel=2,
                 )

@@ -97,7 +97,7 @@ def _propagate(
         return
     n_slabs = shape[0]
     view = _local_stream.window(shape[1:], radii)
-    steps_of = (view.interior, len(view.interior), view.stop, view.slabs, view.shifts, len(view.slabs))
+    steps_of = (view.interior, view.stop, view.slabs, view.shifts)
     stream = _local_stream.stream_kernel(values.dtype, images.dtype)
     scale = images.dtype.type(_zeta.inverse_square(zeta, images.dtype))
     no_mask, no_sums = np.empty(0, np.uint8), np.empty(0, values.dtype)

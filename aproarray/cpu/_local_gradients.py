@@ -1,4 +1,4 @@
-"""Gradients of local propagation: sums over pairs of pixels, which follow the stream; compiled by Numba."""
+"""Gradients of local propagation: sums over pairs of pixels, which follow the stream."""
 
 from __future__ import annotations
 
@@ -7,130 +7,12 @@ import itertools
 import math
 from typing import Any
 
-import numba
 import numpy as np
-from numba.core import types
 from numpy.typing import NDArray
 
 from aproarray import _zeta
 from aproarray.cpu import _local_stream, _workers
-from aproarray.cpu._compile import compiled, inlined
 from aproarray.cpu._local_regions import FIRST, Crop, crops_of
-from aproarray.cpu._local_stream import enter, weigh
-from aproarray.cpu._vectors import BYTES, load, multiply_add, store, subtract
-
-
-@inlined
-def _add_pairs(values, here, there, adjoint, slopes, slope_at, n_steps, padded, first, last):
-    """slopes[slope_at + i padded + x] += (a_x - a_z) (y_z - y_x) for pixels z = x + i, i in range(n_steps).
-
-    y_x is values[here + x], y_z is values[there + z], and a lies `adjoint` (modulo 2^64) further. The
-    places after the last pixel, up to a whole vector, are written to as well.
-    """
-    for x in range(first, last, np.uint64(BYTES // values.itemsize)):
-        y = load(values, here + x)
-        a = load(values, here + adjoint + x)
-        z, slope = there + x, slope_at + x
-        for _ in range(n_steps):
-            by_pair = subtract(a, load(values, z + adjoint))
-            store(slopes, slope, multiply_add(by_pair, subtract(load(values, z), y), load(slopes, slope)))
-            z, slope = z + _1, slope + padded
-
-
-_0, _1, _2 = (np.uint64(number) for number in range(3))  # see `_local_stream`
-# All that the pairs of these pixels of a row take stays in the L1 cache.
-_PAIR_PIXELS = np.uint64(512)
-
-
-def _pair_up(
-    values, n_channels, padded, ring, n_iterations, image, mask, first, last, begin, scale,
-    interior, slab_pixels, step_slabs, step_shifts, runs, planes, n_colors, around, valid, distances, weights,
-    own, slopes, found, shares,
-):  # fmt: skip
-    """Add to found (slabs, Ci, padded) the gradients of pairs that end in slabs [first, last) of an image.
-
-    All arrays but the image are flat. `values` has y_0 to y_T of these slabs, and of those before that they
-    make pairs with, in the first C of 2 C channels, and the gradients of y_T to y_0, divided by W 1, in the
-    others. The normalised sums y_t+1 = W y_t / W 1 make of a weight
-
-        dL/dW_ij = sum_t a_ti (y_tj - y_t+1,i) + a_tj (y_ti - y_t+1,j)
-                 = sum_t (a_ti - a_tj) (y_tj - y_ti) + own_i + own_j,  own_i = sum_t a_ti (y_ti - y_t+1,i)
-
-    for both of its places in W. shares (slabs) receive sum_ij dL/d(d_ij) d_ij over the pairs that begin in
-    each slab, d_ij = |I_i - I_j|^2. planes, valid and own (`around` slabs) are kept between calls; no pair
-    begins before slab `begin`. All is yet to be multiplied by the scale.
-    """
-    plane = _2 * n_channels * padded
-    x_first, x_last = interior[_0], interior[slab_pixels - _1] + _1
-    n_steps, n_runs = np.uint64(len(step_slabs)), np.uint64(len(runs)) - _1
-
-    for s in range(first, last):
-        slot = s % around
-        here, colors = slot * padded, slot * n_colors * padded
-        enter(image, mask, s, slab_pixels, interior, valid, here, planes, colors, n_colors, padded)
-        for x in range(padded):
-            own[here + x] = 0
-        for x in range(n_steps * padded):
-            slopes[x] = 0
-        tile = x_first
-        while tile < x_last:
-            stop = tile + _PAIR_PIXELS if tile + _PAIR_PIXELS < x_last else x_last
-            for t in range(n_iterations):
-                level = t * ring * plane
-                mirrored = (n_iterations - _1 - t) * ring * plane + n_channels * padded
-                for c in range(n_channels):
-                    row = s % ring * plane + c * padded
-                    y, after, a = level + row, level + ring * plane + row, mirrored + row
-                    for x in range(tile, stop):
-                        own[here + x] += values[a + x] * (values[y + x] - values[after + x])
-                    for run in range(n_runs):
-                        step, d = runs[run], step_slabs[runs[run]]
-                        if s >= begin + d:
-                            _add_pairs(
-                                values, level + (s - d) % ring * plane + c * padded, y + step_shifts[step],
-                                mirrored - level, slopes, step * padded, runs[run + _1] - step, padded,
-                                tile, stop,
-                            )  # fmt: skip
-            tile = stop
-        for step in range(n_steps):
-            if s < begin + step_slabs[step]:
-                continue
-            j, shift, slope = s - step_slabs[step], step_shifts[step], step * padded
-            other = j % around
-            there, other_colors, shifted = other * padded, other * n_colors * padded, colors + shift
-            weigh(
-                planes, padded, n_colors, other_colors, shifted, valid, there, here + shift, x_first, x_last,
-                scale, distances, weights, _0,
-            )  # fmt: skip
-            for x in range(x_first, x_last):
-                by_weight = slopes[slope + x] + own[there + x] + own[here + shift + x]
-                slopes[slope + x] = -weights[x] * by_weight
-            for x in range(x_first, x_last):
-                shares[j] += np.float64(slopes[slope + x]) * distances[x]
-            for c in range(_0, n_colors * padded, padded):
-                of_first, of_second = j * n_colors * padded + c, s * n_colors * padded + c + shift
-                for x in range(x_first, x_last):
-                    change = (
-                        2.0 * slopes[slope + x] * (planes[other_colors + c + x] - planes[shifted + c + x])
-                    )
-                    found[of_first + x] += change
-                    found[of_second + x] -= change
-
-
-@functools.cache
-def _pair_kernel(dtype: Any, image_dtype: Any) -> Any:
-    """Compile `_pair_up`, as `_local_stream.stream_kernel` does `_stream`."""
-    real, image_real = numba.from_dtype(dtype), numba.from_dtype(image_dtype)
-    flat, image_flat, number = types.Array(real, 1, "C"), types.Array(image_real, 1, "C"), types.uint64
-    index, doubles = types.Array(types.uint64, 1, "C"), types.Array(types.float64, 1, "C")
-    signature = types.void(
-        flat, number, number, number, number, types.Array(image_real, 2, "A", readonly=True),
-        types.Array(types.uint8, 1, "A", readonly=True), number, number, number, image_real,
-        index, number, index, index, index, image_flat, number, number, flat, image_flat, flat,
-        flat, flat, doubles, doubles,
-    )  # fmt: skip
-    return _workers.run_apart(compiled, _pair_up, signature)
-
 
 # Channels whose gradients are found at the same time, and moves of their stream between looks at the pairs:
 # all iterates are kept for as long as pairs need them, which should not be for longer than the cache lasts.
@@ -205,7 +87,7 @@ def _gradients(
         return
     n_slabs, slab_pixels, radius = shape[0], math.prod(shape[1:]), radii[0]
     view = _local_stream.window(shape[1:], radii)
-    steps = (view.interior, slab_pixels, view.stop, view.slabs, view.shifts, len(view.slabs))
+    steps = (view.interior, view.stop, view.slabs, view.shifts)
     scale = images.dtype.type(_zeta.inverse_square(zeta, images.dtype))
     n_channels = min(values.shape[2], _GRADIENT_CHANNELS)
     blocks = [slice(c, c + n_channels) for c in range(0, values.shape[2], n_channels)]
@@ -215,7 +97,7 @@ def _gradients(
     bounds = np.linspace(0, n_slabs, n_bands + 1).astype(int).tolist()
     no_mask, no_sums = np.empty(0, np.uint8), np.empty(0, values.dtype)
     stream = _local_stream.stream_kernel(values.dtype, images.dtype)
-    pair_up = _pair_kernel(values.dtype, images.dtype)
+    pair_up = _local_stream.pair_kernel(values.dtype, images.dtype)
 
     def one_band(i: int, block: slice, first: int, last: int) -> tuple[NDArray[Any], NDArray[Any]]:
         # Slabs that make pairs with the band's, and those that they depend on.
@@ -239,7 +121,7 @@ def _gradients(
         colors, padded = image.shape[1], view.padded
         planes = np.zeros((radius + 1) * colors * padded, image.dtype)
         valid, own = (np.zeros((radius + 1) * padded, values.dtype) for _ in range(2))
-        distances, weights = np.zeros(padded, image.dtype), np.zeros(padded, values.dtype)
+        squares, weights = np.zeros(padded, image.dtype), np.zeros(padded, values.dtype)
         slopes = np.zeros(len(view.slabs) * padded, values.dtype)
         found, shares = np.zeros((n, colors, padded)), np.zeros(n)
         paired = start
@@ -255,8 +137,8 @@ def _gradients(
             if complete > paired:
                 pair_up(
                     state.state, phi.shape[1], padded, ring, iterations, image, mask, paired, complete, start,
-                    scale, view.interior, slab_pixels, view.slabs, view.shifts, view.runs, planes, colors,
-                    radius + 1, valid, distances, weights, own, slopes, found.reshape(-1), shares,
+                    scale, view.interior, view.slabs, view.shifts, view.runs, planes, radius + 1, valid,
+                    squares, weights, own, slopes, found, shares,
                 )  # fmt: skip
                 paired = complete
         inner, out = slice(first - begin, last - begin), slice(first * slab_pixels, last * slab_pixels)

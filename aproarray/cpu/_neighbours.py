@@ -54,7 +54,7 @@ class _Padded:
         return inside.reshape(len(planes), math.prod(self._extents)).T
 
 
-# Indices are unsigned here, too: see `_local_stream._stream`.
+# Indices are unsigned: Numba wraps negative ones round, at the price of the vector loop.
 @compiled
 def _weigh_lines(planes, starts, shifts, length, n_centres, first, last, weights):
     """weights (K, N) <- PAMR's softmax over the K steps for lines [first, last) of planes (C, P).

@@ -1,0 +1,2 @@
+from aproarray.cpu._stream import pair_up as pair_up
+from aproarray.cpu._stream import stream as stream
