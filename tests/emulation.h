@@ -266,6 +266,12 @@ template <typename T> static T atomicMin(T *at, T value) {
     *at = std::min(before, value);
     return before;
 }
+template <typename T> static T atomicMax(T *at, T value) {
+    maybe_pause();
+    const T before = *at;
+    *at = std::max(before, value);
+    return before;
+}
 // What becomes of these where they are not atomic, for mutants.py.
 template <typename T> static T plainAdd(T *at, T value) {
     const T before = *at;
@@ -277,6 +283,13 @@ template <typename T> static T plainMin(T *at, T value) {
     const T before = *at;
     maybe_pause();
     *at = std::min(before, value);
+    return before;
+}
+
+template <typename T> static T plainMax(T *at, T value) {
+    const T before = *at;
+    maybe_pause();
+    *at = std::max(before, value);
     return before;
 }
 

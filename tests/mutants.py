@@ -25,6 +25,7 @@ _MUTATIONS = {
     r"grid_sync\(barrier\);": ";",
     r"\batomicAdd\(": "plainAdd(",
     r"\batomicMin\(": "plainMin(",
+    r"\batomicMax\(": "plainMax(",
 }
 _SECONDS = 900
 # The tests that run a source's kernels, as pytest selects them. Others: all.
@@ -32,8 +33,11 @@ _TESTS = {
     "radix_sort": "mst or tree",
     "mst": "mst or tree",
     "minimax": "minimax",
-    "global": "global or repeat or finite_differences",
-    "global_line": "global or repeat",
+    "global": "repeat or turns or finite_differences",
+    "global_gradients": "finite_differences",
+    "global_line": "repeat or turns or finite_differences",
+    "global_tiles": "repeat or turns or finite_differences",
+    "line_tiles": "repeat or turns or finite_differences",
     "local_tiles": "local or window",
     "local_gradients_tiles": "window",
     "local_gradients": "window",

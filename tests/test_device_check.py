@@ -13,7 +13,7 @@ from on_device import Device
 if not shutil.which("g++"):
     pytest.skip("the emulation needs g++", allow_module_level=True)
 
-device = Device(emulated_cupy, BLOCK=64, DIGIT_BITS=4)
+device = Device(emulated_cupy, BLOCK=64, DIGIT_BITS=4, SPAN=16, COLUMNS=3)
 STEPS = {
     "smoke": (lambda: device_check.smoke(emulated_cupy, 12), "all results agree"),
     "kernels": (lambda: device_check.kernels(emulated_cupy, 24, (1, 2), 1), "x propagate_tiles REAL=float"),

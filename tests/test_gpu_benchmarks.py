@@ -13,7 +13,7 @@ if not shutil.which("g++"):
 torch = pytest.importorskip("torch")
 gpu = pytest.importorskip("benchmarks.gpu")
 
-device = Device(emulated_cupy, BLOCK=64, DIGIT_BITS=4)
+device = Device(emulated_cupy, BLOCK=64, DIGIT_BITS=4, SPAN=16, COLUMNS=3)
 
 
 class Emulated(gpu.Device):

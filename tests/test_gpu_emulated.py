@@ -24,7 +24,7 @@ from aproarray import SpanningTree, cpu
 if not shutil.which("g++"):
     pytest.skip("the emulation needs g++", allow_module_level=True)
 
-device = Device(emulated_cupy, BLOCK=64, DIGIT_BITS=4)
+device = Device(emulated_cupy, BLOCK=64, DIGIT_BITS=4, SPAN=16, COLUMNS=3)
 globals().update(device.tests(max_examples=4, but="numpy_only not_emulated"))
 
 
@@ -391,9 +391,31 @@ def test_large_batches_and_many_channels_take_turns(gpu, monkeypatch):
     trees = aproarray.mst(images)
     expected = aproarray.global_propagate(values, trees, zeta=0.5).get()
     monkeypatch.setattr(sys.modules["aproarray.gpu._arguments"], "MOST_EDGES", 2 * 4 * 6 * 2 + 1)
-    monkeypatch.setattr(sys.modules["aproarray.gpu._arguments"], "WORKING_BYTES", 24 * 4 * 6 * 3)
+    monkeypatch.setattr(sys.modules["aproarray.gpu._arguments"], "WORKING_BYTES", 27 * 4 * 6 * 4)
     assert aproarray.mst(images) == trees
     np.testing.assert_array_equal(aproarray.global_propagate(values, trees, zeta=0.5).get(), expected)
+
+
+def test_weights_of_large_batches_take_turns(gpu, monkeypatch):
+    rng = np.random.default_rng(2)
+    images, masks = rng.random((3, 9 * 40, 2), np.float32), rng.random((3, 9 * 40)) < 0.8
+    values, region = rng.random((6, 9 * 40, 5), np.float32), rng.random((6, 9 * 40)) < 0.6
+    region[3] = False
+    given = [to_device(array) for array in (values, images, masks, region)]
+    found = []
+    for n_bytes in (1, 1 << 30):
+        monkeypatch.setattr(sys.modules["aproarray.gpu._arguments"], "WORKING_BYTES", n_bytes)
+        out = to_device(np.zeros_like(values))
+        gpu.local_propagate(
+            given[0], out, given[1], (9, 40), np.arange(6) // 2, given[2], 0.5, 5, 3, 1, region=given[3]
+        )
+        found.append(out.get())
+    np.testing.assert_array_equal(*found)
+    theirs = np.zeros_like(values)
+    cpu.local_propagate(
+        values, theirs, images, (9, 40), np.arange(6) // 2, masks, 0.5, 5, 3, 1, region=region
+    )
+    np.testing.assert_allclose(found[0], theirs, rtol=1e-5, atol=1e-7)
 
 
 def test_nothing_becomes_a_numpy_array_unasked(gpu):

@@ -11,7 +11,7 @@ from on_device import Device
 if not shutil.which("g++"):
     pytest.skip("the emulation needs g++", allow_module_level=True)
 
-device = Device(emulated_cupy, BLOCK=64, DIGIT_BITS=4)
+device = Device(emulated_cupy, BLOCK=64, DIGIT_BITS=4, SPAN=16, COLUMNS=3)
 globals().update({name: test for name, test in vars(label_tests).items() if name.startswith("test_")})
 
 

@@ -999,3 +999,10 @@ def test_takes_what_random_walker_takes(scene):
     assert ours.shape == shares.shape
     assert (ours.argmax(0) == shares.argmax(0)).mean() > 0.95
     assert (ours.argmax(0) + 1 == truth).mean() > 0.98
+
+
+def test_more_labels_than_a_flood_tells_apart(scene, monkeypatch):
+    image, seeds, _ = scene
+    monkeypatch.setattr(cpu._labels._flood, "MOST_LABELS", 1)
+    with pytest.raises(ValueError, match="labels must have at most 1 values, got 3"):
+        aproarray.propagate_labels(image, seeds)

@@ -230,7 +230,8 @@ def reweighed_trees(
     def build(workspace: Workspace, f: int, *tree: Array) -> bool:
         ends = edges_of[place[f]]
         weights = workspace.array((len(ends),), features.dtype)
-        _processor.weighing.weigh_edges(features[f], ends, weights)
+        rows = workspace.contiguous(features[f])  # an edge asks for all channels of a pixel
+        _processor.weighing.weigh_edges(rows, ends, weights)
         return _connect_nodes(workspace, ends, weights, *tree)
 
     return _build_trees(n_trees, n_nodes, index_dtype, features.dtype, build, workers)

@@ -23,7 +23,7 @@ BITS = {np.dtype(np.float32): np.dtype(np.uint32), np.dtype(np.float64): np.dtyp
 
 # Indices on the device have 32 bits, one of which marks things.
 MOST_EDGES = 1 << 31
-# What one launch may take for sums, in bytes: more channels and items than fit take turns.
+# What one launch may take for sums or weights, in bytes: more channels, items and images take turns.
 WORKING_BYTES = 1 << 30
 
 

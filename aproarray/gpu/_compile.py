@@ -17,6 +17,8 @@ import numpy as np
 BLOCK = 512
 # Bits of a key that one pass of the radix sort looks at.
 DIGIT_BITS = 8
+# Positions of a line that a block takes into shared memory, and columns of them: 48 kB with all else.
+SPAN, COLUMNS = 256, 11
 
 
 class Struct:
@@ -65,7 +67,7 @@ def kernels_of(code: str) -> dict[str, bool]:
 
 def options_for(**defines: Any) -> tuple[str, ...]:
     """Return the compiler's options. Nothing here may change what a weight is, see exact_add."""
-    constants = {"BLOCK": BLOCK, "DIGIT_BITS": DIGIT_BITS, **defines}
+    constants = {"BLOCK": BLOCK, "DIGIT_BITS": DIGIT_BITS, "SPAN": SPAN, "COLUMNS": COLUMNS, **defines}
     return ("-std=c++17", *(f"-D{name}={value}" for name, value in constants.items()))
 
 

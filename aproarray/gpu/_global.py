@@ -1,4 +1,7 @@
-"""Global propagation on the device: sums over the chains of a line (kernels/global.cu)."""
+"""Global propagation on the device: tiles of a line, and chains of what they leave.
+
+The kernels are those of kernels/global_tiles.cu and global.cu.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import cupy
 import numpy as np
 
 from aproarray import _zeta
-from aproarray.gpu import _arguments
+from aproarray.gpu import _arguments, _compile
 from aproarray.gpu._arguments import (
+    KEY,
     NO_VALUES,
     NULL,
     REAL,
@@ -21,10 +25,21 @@ from aproarray.gpu._arguments import (
     trees_of_items,
 )
 from aproarray.gpu._compile import Struct, kernel
-from aproarray.gpu._line import Line, Lines, line_of, n_groups
+from aproarray.gpu._line import Lines, Tiles, n_groups, n_tiles, tiles_of
 
-TREES = struct_of(of_items=np.uintp, repeat=np.uint32, order=np.uintp, divisors=np.uintp)
-_ONE_EACH = (NULL, np.uint32(1))
+_TREES = struct_of(of_items=np.uintp, repeat=np.uint32)
+_ALONG = struct_of(
+    order=np.uintp, gaps=np.uintp, inverse_zeta=np.float64, divisors=np.uintp, z=np.uintp, finds_z=np.uint32
+)
+_WORK = struct_of(
+    sums=np.uintp, to_branch=np.uintp, from_branch=np.uintp, groups=np.uintp, n_groups=np.uint32,
+    kappas=np.uintp,
+)  # fmt: skip
+# What a column takes, in bytes per position: its sums, what rows hand on, groups of both.
+_BYTES_OF_COLUMN = 27
+# Blocks of tiles on a multiprocessor, by bytes of a value: one works while others wait. With more of them,
+# registers spill.
+RESIDENT = {4: 3, 8: 2}
 
 
 def affinities(distances: Any, zeta: float) -> Any:
@@ -35,68 +50,40 @@ def affinities(distances: Any, zeta: float) -> Any:
 
 
 def _sum_over(
-    line: Line, values: Any, of_items: tuple[Any, np.uint32], shape: tuple[int, int, int], kappas: Any,
-    divisors: Any, z: Any, out: Any,
+    tiles: Tiles, values: Any, of_items: tuple[Any, np.uint32], zeta: float, divisors: Any, z: Any,
+    finds_z: bool, out: Any,
 ) -> None:  # fmt: skip
-    """Fill out (items, n, channels) with K times values, which are divided by `divisors` first, by z last.
+    """Fill out (items, n, channels) with K times values.
 
-    Without values, they are 1, and out is z (items, n). `kappas` are those of `_row_affinities`.
+    Values are divided by `divisors` first, results by z, unless these are NULL. If it finds z, z (B, n) is
+    filled for the trees that have items, unless it is NULL.
     """
-    n_items, n, channels = shape
-    of_ones = values is None
-    source, target = (NO_VALUES, NO_VALUES) if of_ones else (strided(values), strided(out))
-    names = {"REAL": REAL[np.dtype(np.float32) if of_ones else values.dtype], "GAP": REAL[line.gaps.dtype]}
-    trees = Struct(TREES, *of_items, line.order, divisors)
-    sizes = Struct(SIZES, *shape)
-    groups_of_item, total = n_groups(n), n_items * n * channels
-    groups = cupy.empty((n_items, groups_of_item, channels), np.float64)
-    if not of_ones or divisors is not NULL:
-        kernel("global", "group_positions", **names)(
-            n_items * -(-n // 8) * channels, source, trees, sizes, np.uint32(groups_of_item), groups
-        )
-    to_branch, from_branch = (cupy.empty((n_items, n - 1, channels), np.float64) for _ in range(2))
-    kernel("global", "exchange", **names)(
-        total, source, trees, groups, np.uint32(groups_of_item), kappas, line.chains, sizes, to_branch,
-        from_branch,
+    n_items, n, channels = values.shape
+    names = {"REAL": REAL[values.dtype], "GAP": REAL[tiles.gaps.dtype]}
+    inverse, trees = np.float64(_zeta.inverse(zeta)), Struct(_TREES, *of_items)
+    along = Struct(_ALONG, tiles.order, tiles.gaps, inverse, divisors, z, finds_z)
+    columns, at_once = channels + finds_z, _compile.COLUMNS - finds_z
+    sums, to_branch, from_branch = (cupy.empty((n_items, n, columns), np.float64) for _ in range(3))
+    groups = cupy.empty((n_items, n_groups(n), columns), np.float64)
+    kappas = cupy.empty(len(tiles.order) * n, np.float64)
+    given = strided(values), trees, tiles.tiles, along, Struct(SIZES, n_items, n, channels), sums
+    n_threads = n_items * n_tiles(n) * -(-channels // at_once) * _compile.BLOCK
+    cross_tiles = kernel("global_tiles", "cross_tiles", **names, RESIDENT=RESIDENT[values.itemsize])
+    cross_tiles(n_threads, *given, NO_VALUES)
+    heights, lines, chains = tiles.left
+    kernel("global", "propagate_chains", KEY=KEY[tiles.gaps.dtype])(
+        sums.size, heights, trees, lines, chains, Struct(SIZES, n_items, n, columns), inverse,
+        Struct(_WORK, sums, to_branch, from_branch, groups, n_groups(n), kappas),
     )  # fmt: skip
-    groups_of_item = n_groups(n - 1)
-    groups = cupy.empty((n_items, groups_of_item, channels), np.float64)
-    kernel("global", "group_rows", **names)(
-        n_items * -(-n // 8) * channels, from_branch, Struct(SIZES, n_items, n - 1, channels),
-        np.uint32(groups_of_item), groups,
-    )  # fmt: skip
-    kernel("global", "accumulate", **names)(
-        total, trees, groups, np.uint32(groups_of_item), line.chains, sizes, to_branch, from_branch
-    )
-    kernel("global", "collect", **names)(
-        total, source, trees, line.chains, to_branch, from_branch, sizes, z, target, out if of_ones else NULL
-    )
-
-
-def _row_affinities(line: Line, zeta: float) -> Any:
-    """Return the affinity of each row's gap: once for all channels, and for z."""
-    n_trees, n = line.order.shape
-    kappas = cupy.empty(n_trees * (n - 1), np.float64)
-    kernel("global", "row_affinities", REAL="float", GAP=REAL[line.gaps.dtype])(
-        kappas.size, line.gaps, line.chains, np.uint32(n_trees), np.uint32(n),
-        np.float64(_zeta.inverse(zeta)), kappas,
-    )  # fmt: skip
-    return kappas
-
-
-def _normalisers(line: Line, kappas: Any) -> Any:
-    """Return z = K 1 of every tree (B, N), along the line."""
-    n_trees, n = line.order.shape
-    z = cupy.empty((n_trees, n), np.float64)
-    _sum_over(line, None, _ONE_EACH, (n_trees, n, 1), kappas, NULL, NULL, z)
-    return z
+    cross_tiles(n_threads, *given, strided(out))
 
 
 def _parts(values: Any, tree_index: Any, n_trees: int) -> Any:
     """Yield (trees, items, channels, trees of these items) such that the work fits memory and 32 bits."""
     _, n, channels = values.shape
     trees_at_once = items_at_once(n_trees, 2 * n, "a tree")
-    columns = max(1, _arguments.WORKING_BYTES // (24 * max(n, 1)))
+    # One column more is that of z.
+    columns = max(1, _arguments.WORKING_BYTES // (_BYTES_OF_COLUMN * n) - 1)
     for first in range(0, n_trees, trees_at_once):
         trees = slice(first, min(first + trees_at_once, n_trees))
         inside = np.flatnonzero((tree_index >= trees.start) & (tree_index < trees.stop))
@@ -135,21 +122,25 @@ def global_propagate(
         if sums is not None and not transposed:
             sums[...] = 1
         return False
-    line, shown = None, None
+    tiles, shown = None, None
     for trees, items, channels in _parts(values, tree_index, n_trees):
-        if line is None or shown != trees:
-            shown, line = trees, line_of(order[trees], gaps[trees])
-            kappas = _row_affinities(line, zeta)
-            z = sums[trees].astype(np.float64) if transposed else _normalisers(line, kappas)
-            if sums is not None and not transposed:
-                sums[trees] = z
+        if tiles is None or shown != trees:
+            shown, tiles = trees, tiles_of(order[trees], gaps[trees])
+            divisors = sums[trees].astype(np.float64) if transposed else NULL
+        # The first channels of items find z, which the others know.
+        finds_z, wanted = channels.start == 0 and not transposed, sums is not None and not transposed
+        if channels.start == 0:
+            kept = finds_z and (wanted or channels.stop < values.shape[2])
+            z = cupy.empty((trees.stop - trees.start, n), np.float64) if kept else NULL
         where = trees_of_items(tree_index[items] - trees.start, trees.stop - trees.start)
         chosen = picked(items)
         source, target = values[chosen][..., channels], out[chosen][..., channels]
         if not isinstance(chosen, slice):
             target = cupy.empty(source.shape, out.dtype)
-        divisors, z_last = (z, NULL) if transposed else (NULL, z)
-        _sum_over(line, source, where, source.shape, kappas, divisors, z_last, target)
+        _sum_over(tiles, source, where, zeta, divisors, z, finds_z, target)
+        if finds_z and wanted:
+            found = picked(np.unique(tree_index[items]) - trees.start)
+            sums[trees][found] = z[found]
         if not isinstance(chosen, slice):
             out[chosen, :, channels] = target
     return False

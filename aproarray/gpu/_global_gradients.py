@@ -11,9 +11,8 @@ import cupy
 import numpy as np
 
 from aproarray import _zeta
-from aproarray.gpu._arguments import NULL, REAL, SIZES, strided
-from aproarray.gpu._compile import Struct, kernel
-from aproarray.gpu._global import TREES
+from aproarray.gpu._arguments import NULL, REAL, strided
+from aproarray.gpu._compile import kernel
 from aproarray.gpu._line import line_of, n_groups
 from aproarray.gpu._sort import sort
 
@@ -48,32 +47,31 @@ def global_gap_gradients(
     inverse = np.float64(_zeta.inverse(zeta))
     # A tree at a time, item by item: sums of several items are added in their order.
     for tree in range(n_trees):
-        line, z = None, sums[tree : tree + 1].astype(np.float64)
+        line, z = None, sums[tree].astype(np.float64)
         for item in np.flatnonzero(tree_index == tree).tolist():
             if line is None:
-                line = line_of(order[tree : tree + 1], gaps[tree : tree + 1])
+                places, heights = cupy.ascontiguousarray(order[tree]), cupy.ascontiguousarray(gaps[tree])
+                line = line_of(heights)
             one = slice(item, item + 1)
             for first in range(0, values.shape[2], _GRADIENT_CHANNELS):
                 channels = slice(first, first + _GRADIENT_CHANNELS)
                 parts = [array[one, :, channels] for array in (grad, values, result)]
-                width = parts[0].shape[2]
                 a, phi, y = map(strided, parts)
-                divided, plain = (Struct(TREES, NULL, 1, line.order, divisors) for divisors in (z, NULL))
-                sizes = Struct(SIZES, 1, n, width)
+                size = np.uint32(n), np.uint32(parts[0].shape[2])
                 groups = []
-                for array, over in ((a, divided), (phi, plain)):
-                    groups.append(cupy.empty((groups_of_item, width), np.float64))
-                    kernel("global", "group_positions", **names)(
-                        -(-n // 8) * width, array, over, sizes, groups_of_item, groups[-1]
-                    )
+                for array, divisors in ((a, z), (phi, NULL)):
+                    groups.append(cupy.empty((groups_of_item, parts[0].shape[2]), np.float64))
+                    kernel("global_gradients", "group_positions", **names)(
+                        -(-n // 16) * parts[0].shape[2], array, places, divisors, *size, groups_of_item,
+                        groups[-1],
+                    )  # fmt: skip
                 b, b_groups = cupy.empty(n, np.float64), cupy.empty(groups_of_item, np.float64)
-                kernel("global_gradients", "weigh_results", **names)(n, a, y, divided, sizes, b)
-                kernel("global", "group_rows", **names)(
-                    -(-n // 8), b, Struct(SIZES, 1, n, 1), groups_of_item, b_groups
+                kernel("global_gradients", "weigh_results", **names)(
+                    n, a, y, places, z, *size, b, groups_of_item, b_groups
                 )
                 kernel("global_gradients", "gap_gradients", **names)(
-                    n, a, phi, line.order, z, b, *groups, b_groups, line.gaps, line.chains, inverse,
-                    np.uint32(n), np.uint32(width), out[tree : tree + 1],
+                    n, a, phi, places, z, b, *groups, b_groups, heights, line.chains, inverse, *size,
+                    out[tree : tree + 1],
                 )  # fmt: skip
 
 

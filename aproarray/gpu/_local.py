@@ -11,13 +11,24 @@ import cupy
 import numpy as np
 
 from aproarray import _arrays, _zeta
-from aproarray.gpu import _compile
-from aproarray.gpu._arguments import NULL, REAL, SIZES, extents, images_with, items_at_once, strided
+from aproarray.gpu import _arguments, _compile
+from aproarray.gpu._arguments import (
+    NULL,
+    REAL,
+    SIZES,
+    extents,
+    images_with,
+    items_at_once,
+    strided,
+    struct_of,
+)
 from aproarray.gpu._compile import Struct, kernel
 
+_TILING = struct_of(height=np.int32, width=np.int32)
+_ITEMS = struct_of(first=np.uint32, count=np.uint32, all=np.uint32, channels=np.uint32, repeat=np.uint32)
+
 # Pixels of a thread's column, and blocks on a multiprocessor, by (radius, bytes of a value): the weights of
-# a window have to fit the registers. Tall columns make so few tiles of a 512 x 512 image that every block has
-# one, and keeps its weights. Windows that are not here take the kernel for any number of axes.
+# a window have to fit the registers. Windows that are not here take the kernel for any number of axes.
 TILES = {(1, 4): (4, 1), (2, 4): (2, 1), (3, 4): (1, 1), (1, 8): (2, 1), (2, 8): (1, 1)}
 DEEP = 4  # channels that go through shared memory together
 
@@ -86,24 +97,34 @@ def propagate(
     if not np.array_equal(image_index, np.repeat(np.arange(len(images)), max(1, n_items // len(images)))):
         images = images[cupy.asarray(image_index)]
         masks = masks if masks is None or len(masks) == 1 else masks[cupy.asarray(image_index)]
-    source = (
-        strided(values), images_with(masks, images), np.uint32(max(1, n_items // len(images))),
-        NULL if region is None else cupy.ascontiguousarray(region),
-    )  # fmt: skip
+    repeat = max(1, n_items // len(images))
+    region = NULL if region is None else cupy.ascontiguousarray(region)
     if iterates is None:
         iterates = cupy.empty((min(iterations - 1, 2), n_items, channels, n_pixels), dtype)
     n_planes = max(1, len(iterates))
     if tiled(shape, kernel_size, dtype):
         tall, resident = TILES[kernel_size // 2, dtype.itemsize]
-        tiles = kernel(
-            "local_tiles", "propagate_tiles", **names, RADIUS=kernel_size // 2, TALL=tall, RESIDENT=resident
-        )
-        tiles(
-            n_items * n_tiles(shape, tall) * _compile.BLOCK, *source, np.uint32(n_items),
-            *map(np.uint32, shape), np.uint32(channels), scale, np.uint32(iterations), iterates,
-            np.uint32(n_planes), strided(out),
-        )  # fmt: skip
+        of_kind = {"REAL": REAL[dtype], "DEEP": DEEP, "RADIUS": kernel_size // 2, "TALL": tall}
+        weigh = kernel("local_tiles", "weigh_tiles", **of_kind, PIXEL=REAL[pixel], RESIDENT=resident)
+        tiles = kernel("local_tiles", "propagate_tiles", **of_kind, PIXEL=REAL[pixel], RESIDENT=resident)
+        threads, tiling = n_tiles(shape, tall) * _compile.BLOCK, Struct(_TILING, *shape)
+        of_image = threads * tall * kernel_size**2
+        at_once = max(1, _arguments.WORKING_BYTES // (of_image * dtype.itemsize))
+        weights = cupy.empty(min(at_once, len(images)) * of_image, dtype)
+        for first in range(0, len(images), at_once):
+            count = min(at_once, len(images) - first)
+            weigh(
+                count * threads, images_with(masks, images), np.uint32(first), np.uint32(count), tiling,
+                scale, weights,
+            )  # fmt: skip
+            tiles(
+                count * repeat * threads, strided(values), NULL if masks is None else masks,
+                np.uint32(1 if masks is None else len(masks)), region,
+                Struct(_ITEMS, first * repeat, count * repeat, n_items, channels, repeat), tiling, weights,
+                np.uint32(iterations), iterates, np.uint32(n_planes), strided(out),
+            )  # fmt: skip
         return
+    source = strided(values), images_with(masks, images), np.uint32(repeat), region
     windows = kernel("local_windows", "propagate_windows", **names, NDIM=len(shape))
     sizes, of_axes, target = Struct(SIZES, n_items, n_pixels, channels), extents(shape), strided(out)
     before: Any = NULL

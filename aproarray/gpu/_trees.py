@@ -193,7 +193,7 @@ def reweighed_trees(edges: Any, tree_index: Any, features: Any, workers: int) ->
     step = items_at_once(n_trees, n_nodes, "a tree")
     parts = []
     for first in range(0, n_trees, step):
-        some = features[first : first + step]
+        some = cupy.ascontiguousarray(features[first : first + step])
         list_of = trees_of_items(tree_index[first : first + step], len(edges))
         parts.append(_list_trees(edges, list_of, len(some), n_nodes, some, NULL, features.dtype))
     return _joined(parts, n_nodes, features.dtype)

@@ -1,28 +1,16 @@
 // Sums over ranges of a line, or of a chain's rows: for global propagation and its gradients.
 //
-// A range is made of fixed pieces: groups of 8, groups of 8 groups, and so on, counted from the start of the
+// A range is made of fixed pieces: groups of 4, groups of 4 groups, and so on, counted from the start of the
 // item's own line. So the same terms are added in the same order whatever else is computed along, and
-// nothing is ever subtracted. REAL is the type of values and results, sums are double.
+// nothing is ever subtracted. Sums are double.
 
 #include "global_line.cuh"
 
-#define GROUP 8
+#define GROUP 4
 
 __device__ double affinity(double gap, double inverse_zeta) {
     return gap < 1.0 / 0.0 ? exp(-(gap * inverse_zeta) * inverse_zeta) : 0.0;
 }
-
-// What is summed over: values along the line, divided by `divisors` where there are any; ones without values.
-struct Leaves {
-    const REAL *values;
-    long long pixel_stride;
-    const int *order;
-    const double *divisors;
-    __device__ double operator()(u32 p, u32) const {
-        const double value = values ? (double)values[order[p] * pixel_stride] : 1.0;
-        return divisors ? value / divisors[p] : value;
-    }
-};
 
 // What is summed over: consecutive things of an item.
 struct Rows {
@@ -49,19 +37,41 @@ __device__ double range_sum(const Things &things, const double *groups, u32 n, u
     return sum;
 }
 
-// The trees of items: in a list, or each tree has `repeat` items in a row. Values may be divided along the line.
+// The trees of items: in a list, or each tree has `repeat` items in a row.
 struct Trees {
     const u32 *of_items;
     u32 repeat;
-    const int *order;
-    const double *divisors;
     __device__ u32 of(u32 item) const { return of_items ? of_items[item] : item / repeat; }
 };
 
-// What is summed over for channel c of an item, whose tree has n positions.
-__device__ Leaves leaves_of(const Strided<const REAL> &values, const Trees &trees, u32 item, u32 tree, u32 c, u32 n) {
-    return {
-        values.values ? values.values + item * values.item + c * values.channel : 0, values.pixel,
-        trees.order + (u64)tree * n, trees.divisors ? trees.divisors + (u64)tree * n : 0
-    };
+// Fills the groups of items of `count` things: things_of(item)(k, c) is the k-th of column c. The items' groups are laid
+// out for n things. All threads of the grid must call. A thread sums up two levels: that halves the waits.
+template <typename ThingsOf>
+__device__ void sum_groups(
+    const ThingsOf &things_of, u32 n, u32 count, u32 n_items, u32 channels, u32 n_groups, double *groups, u32 *barrier
+) {
+    u64 from = 0, to = 0;  // where the groups of a level begin: those that are summed, and their sums
+    for (bool first = true; first || count > 1; first = false) {
+        const u32 fewer = (count + GROUP - 1) / GROUP, fewest = (fewer + GROUP - 1) / GROUP;
+        n = (n + GROUP - 1) / GROUP;
+        if (!first) grid_sync(barrier);
+        FOR_EACH_32(i, n_items * fewest * channels) {
+            const u32 c = i % channels, place = i / channels % fewest, item = i / channels / fewest;
+            double *const own = groups + (u64)item * n_groups * channels + c;
+            const auto things = things_of(item);
+            double all = 0;
+            for (u32 group = place * GROUP; group < (place + 1) * GROUP && group < fewer; group++) {
+                double sum = 0;
+                for (u32 k = group * GROUP; k < (group + 1) * GROUP && k < count; k++)
+                    sum += first ? things(k, c) : own[(from + k) * channels];
+                own[(to + group) * channels] = sum;
+                all += sum;
+            }
+            if (fewer > 1) own[(to + n + place) * channels] = all;
+        }
+        from = to + n;
+        n = (n + GROUP - 1) / GROUP;
+        to = from + n;
+        count = fewest;
+    }
 }

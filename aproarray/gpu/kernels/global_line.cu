@@ -1,8 +1,8 @@
-// The dendrogram of a linear order, cut into chains, for sums over it.
+// The dendrograms of lines, cut into chains, for sums over them.
 //
-// Position p of the line is followed by gap p; the last position of an image is followed by a wall. A batch
+// Position p of the line is followed by gap p; the last position of a line is followed by a wall. A batch
 // is one line. Gaps are ordered by (gap, position), walls being heavier than all; KEY is the type of their
-// bits. All that enters is `gaps`: a tree is propagated over wherever it came from.
+// bits, the heights. All that enters is heights: a tree is propagated over wherever it came from.
 //
 // Levels: of a level's gaps, those heavier than both of their neighbours make the next level. So a gap that
 // goes no further lies in a *block* of the next level, between two gaps that do. Every level has
@@ -23,13 +23,8 @@ enum {
     LEVEL_STARTS  // first entry of each level in the lists, and of the one that never came
 };
 
-__device__ bool heavier(const KEY *heights, long long a, long long b) {
-    if (a < 0) return true;  // before the first position
-    return heights[a] != heights[b] ? heights[a] > heights[b] : a > b;
-}
-
 struct Levels {
-    KEY *heights;  // of each gap and wall (S)
+    const KEY *heights;  // of each gap and wall (S)
     u32 *slots;  // the gaps of the levels, one list after the other
     u32 *up;  // the number of entries before each entry that go further
     u32 *entry_of;  // where each gap ends in the lists (S)
@@ -37,22 +32,16 @@ struct Levels {
 };
 
 // Fills the levels.
-COOPERATIVE_KERNEL levels(
-    const KEY *gaps, u32 n_images, u32 n_nodes, const Levels found, u32 *of_blocks, u32 *barrier
-) {
-    KEY *const heights = found.heights;
+COOPERATIVE_KERNEL levels(const Lines lines, const Levels found, u32 *of_blocks, u32 *barrier) {
+    const KEY *const heights = found.heights;
     u32 *const slots = found.slots, *const up = found.up, *const entry_of = found.entry_of, *const state = found.state;
-    const u32 n_slots = n_images * n_nodes;
-    FOR_EACH(s, n_slots) {
-        const u32 image = (u32)s / n_nodes;
-        heights[s] = (u32)s % n_nodes == n_nodes - 1 ? ~(KEY)0 : gaps[s - image];
-        slots[s] = (u32)s;
-    }
+    const u32 n_slots = lines.n_slots();
+    FOR_EACH(s, n_slots) slots[s] = (u32)s;
     grid_sync(barrier);
     u32 start = 0, count = n_slots;
     int level = 0;
     bool alone = false;  // few gaps are left: one block goes on without the others
-    while (count > n_images) {
+    while (count > lines.count) {
         if (count <= 8 * BLOCK && !alone) {
             if (blockIdx.x) break;
             alone = true;
@@ -70,9 +59,7 @@ COOPERATIVE_KERNEL levels(
                 if (i < stop) {
                     const u32 *entry = slots + start + i;
                     slot = entry[0];
-                    const bool wall = slot % n_nodes == n_nodes - 1;
-                    further = wall || ((i != 0 && !heavier(heights, entry[-1], slot)) &&
-                                       !heavier(heights, entry[1], slot));
+                    further = is_wall(heights[slot]) || (i != 0 && !heavier(heights, entry[-1], slot) && !heavier(heights, entry[1], slot));
                 }
                 const u32 before = block_scan((u32)further, &total);
                 if (writing && i < stop) {
@@ -101,17 +88,17 @@ COOPERATIVE_KERNEL levels(
         state[LEVEL_STARTS + level + 1] = start + count;
         state[N_LEVELS] = level;
     }
-    // Walls and where they lead, above the last level: one block for each image.
+    // Walls and where they lead, above the last level: one block for each line.
 }
 
 // A cluster of the line, between two gaps, is merged over the lighter of them. Returns twice that gap's
-// row, plus one if the cluster is what the chain has gathered, and not a branch; NONE for a whole image.
+// row, plus one if the cluster is what the chain has gathered, and not a branch; NONE for a whole line.
 __device__ u32 merge_of(
-    const KEY *heights, const u32 *row_of, const u8 *branch_on_left, long long left, long long right, u32 n_nodes
+    const KEY *heights, const u32 *row_of, const u8 *branch_on_left, long long left, long long right
 ) {
     const bool over_right = heavier(heights, left, right);
     const u32 gap = (u32)(over_right ? right : left);
-    if (gap % n_nodes == n_nodes - 1) return NONE;
+    if (is_wall(heights[gap])) return NONE;
     return 2 * row_of[gap] + (over_right != (bool)branch_on_left[gap]);
 }
 
@@ -130,18 +117,18 @@ __device__ Borders borders_of(u32 block, const u32 *slots, const u32 *level_star
 // What `chains` works in.
 struct Chains {
     u32 *chain_of, *row_of;  // of each gap (S)
-    u32 *table;  // images x MOST_LEVELS x tiles
+    u32 *table;  // lines x MOST_LEVELS x tiles
     u32 *of_blocks;
     u32 *line_rows;  // rows in the order of the line
     u32 *starts, *stops, *bottoms;  // of each chain, by its entry in the lists
 };
 
-// Fills the rows, one for every gap, by image and chain, and from the bottom of a chain upwards: the
+// Fills the rows, one for every gap, by line and chain, and from the bottom of a chain upwards: the
 // positions [low, cut] and [cut + 1, high] that the gap joins, where the chain's rows stop, and the merge
 // (see merge_of) of the chain's block; row_of(gap), whether the branch is on the left of the gap, and
 // the merge of every single position.
 COOPERATIVE_KERNEL chains(
-    const Levels found, u32 n_images, u32 n_nodes, const Chains work, const Line line, u32 *barrier
+    const Lines lines, const Levels found, const Chains work, const Line line, u32 *barrier
 ) {
     const KEY *const heights = found.heights;
     const u32 *const slots = found.slots, *const up = found.up, *const entry_of = found.entry_of;
@@ -155,18 +142,18 @@ COOPERATIVE_KERNEL chains(
     u8 *const branch_on_left = line.branch_on_left;
     __shared__ u32 count_of[N_WARPS][MOST_LEVELS];
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const u32 n_slots = n_images * n_nodes, n_rows = n_slots - n_images;
-    const u32 tiles = (n_nodes + BLOCK - 1) / BLOCK;
+    const u32 n_lines = lines.count, n_slots = lines.n_slots(), n_rows = n_slots - n_lines;
+    const u32 tiles = (lines.longest() + BLOCK - 1) / BLOCK;
     const u32 *const level_starts = state + LEVEL_STARTS;
 
-    // Count the chains' levels, in tiles of each image; then their places; then put them there. Chains of
+    // Count the chains' levels, in tiles of each line; then their places; then put them there. Chains of
     // one level lie side by side on the line, so that their rows do not mix.
     for (int writing = 0; writing < 2; writing++) {
-        for (u64 tile = blockIdx.x; tile < (u64)n_images * tiles; tile += gridDim.x) {
-            const u32 image = (u32)(tile / tiles), p = (u32)(tile % tiles) * BLOCK + threadIdx.x;
-            const u32 slot = image * n_nodes + p;
+        for (u64 tile = blockIdx.x; tile < (u64)n_lines * tiles; tile += gridDim.x) {
+            const u32 number = (u32)(tile / tiles), p = (u32)(tile % tiles) * BLOCK + threadIdx.x;
+            const u32 slot = lines.start(number) + p;
             u32 level = MOST_LEVELS;
-            if (p + 1 < n_nodes) {
+            if (p + 1 < lines.length(number)) {
                 u32 block = entry_of[slot];
                 level = 0;
                 while (level_starts[level + 1] <= block) level++;
@@ -190,7 +177,7 @@ COOPERATIVE_KERNEL chains(
             if ((int)lane == __ffs(same) - 1 && level < MOST_LEVELS) count_of[warp][level] = __popc(same);
             __syncthreads();
             if (threadIdx.x < MOST_LEVELS) {
-                u32 *const cell = table + ((u64)image * MOST_LEVELS + threadIdx.x) * tiles + tile % tiles;
+                u32 *const cell = table + ((u64)number * MOST_LEVELS + threadIdx.x) * tiles + tile % tiles;
                 u32 place = writing ? *cell : 0;
                 for (int w = 0; w < N_WARPS; w++) {
                     const u32 count = count_of[w][threadIdx.x];
@@ -205,7 +192,7 @@ COOPERATIVE_KERNEL chains(
         }
         grid_sync(barrier);
         if (writing) break;
-        const u64 cells = (u64)n_images * MOST_LEVELS * tiles;
+        const u64 cells = (u64)n_lines * MOST_LEVELS * tiles;
         const u64 own = first_of_block(cells, blockIdx.x), stop = first_of_block(cells, blockIdx.x + 1);
         u32 sum = 0, total;
         for (u64 i = own + threadIdx.x; i < stop; i += BLOCK) sum += table[i];
@@ -259,18 +246,18 @@ COOPERATIVE_KERNEL chains(
     grid_sync(barrier);
 
     FOR_EACH(s, n_slots)
-        position_merges[s] = merge_of(heights, row_of, branch_on_left, (long long)s - 1, (long long)s, n_nodes);
+        position_merges[s] = merge_of(heights, row_of, branch_on_left, (long long)s - 1, (long long)s);
     FOR_EACH(row, n_rows) {
         const u32 chain = chain_of[cuts[row]];
         const Borders own = borders_of(chain, slots, level_starts);
-        row_merges[row] = merge_of(heights, row_of, branch_on_left, own.left, own.right, n_nodes);
+        row_merges[row] = merge_of(heights, row_of, branch_on_left, own.left, own.right);
         // Beyond the chain's own rows: up the chains, until one knows. Other threads fill in meanwhile what
         // is asked for here; either is right.
         u32 low = lows[row], high = highs[row];
         for (u32 above = chain; low == NONE;) {
             const Borders at = borders_of(above, slots, level_starts);
             const bool to_right = heavier(heights, at.left, at.right);
-            if (!to_right || at.right % n_nodes == n_nodes - 1) low = (u32)(at.left + 1);
+            if (!to_right || is_wall(heights[at.right])) low = (u32)(at.left + 1);
             else {
                 low = lows[row_of[at.right]];
                 above = chain_of[at.right];
@@ -279,7 +266,7 @@ COOPERATIVE_KERNEL chains(
         for (u32 above = chain; high == NONE;) {
             const Borders at = borders_of(above, slots, level_starts);
             const bool to_right = heavier(heights, at.left, at.right);
-            if (to_right || at.left % n_nodes == n_nodes - 1) high = (u32)at.right;
+            if (to_right || is_wall(heights[at.left])) high = (u32)at.right;
             else {
                 high = highs[row_of[at.left]];
                 above = chain_of[at.left];

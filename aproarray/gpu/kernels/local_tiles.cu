@@ -4,99 +4,152 @@
 // iterations, values are kept as planes: (items, channels, pixels), n_planes of which take turns. Where there
 // is a region (items, pixels), values are 0 outside before and after every iteration.
 //
-// Two axes, windows of 2 RADIUS + 1. A block holds a tile: each thread TALL pixels of a column, whose
-// weights stay in registers for all iterations if the block has one tile, and are computed anew for each
-// tile and iteration if it has several. Values come through shared memory, DEEP channels at a time.
+// Two axes, windows of 2 RADIUS + 1. A block holds a tile: each thread TALL pixels of a column. Weights are computed
+// once, into memory that lies as threads read it: in every iteration if a block has several tiles, and once if it has
+// one. Values come through shared memory, DEEP channels at a time.
 
 #include "common.cuh"
 
 #define SIDE (2 * RADIUS + 1)
+#define WINDOW (SIDE * SIDE)
 #define TILE_X 32
 #define TILE_Y (BLOCK / TILE_X * TALL)
 #define HALO_X (TILE_X + 2 * RADIUS)
 #define HALO_Y (TILE_Y + 2 * RADIUS)
+#define STAGED ((HALO_X * HALO_Y + BLOCK - 1) / BLOCK)  // places that a thread brings to shared memory
+
+// The tiles of images of two axes.
+struct Tiling {
+    int height, width;
+    __device__ u32 across() const { return (width + TILE_X - 1) / TILE_X; }
+    __device__ u32 of_image() const { return (height + TILE_Y - 1) / TILE_Y * across(); }
+    __device__ int left(u32 tile) const { return (int)(tile % across()) * TILE_X; }
+    __device__ int top(u32 tile) const { return (int)(tile % of_image() / across()) * TILE_Y; }
+    __device__ bool holds(int x, int y) const { return x >= 0 && x < width && y >= 0 && y < height; }
+    __device__ u64 pixel(int x, int y) const { return (u64)y * width + x; }
+};
+
+// Fills the weights of images (images, tiles, TALL, WINDOW, BLOCK), which add up to 1 in the window of each pixel; those of
+// pixels that are not there are 0.
+KERNEL weigh_tiles(const Images<PIXEL> images, u32 first_image, u32 n_images, const Tiling tiling, PIXEL scale, REAL *weights) {
+    const u64 n_pixels = (u64)tiling.height * tiling.width;
+    for (u32 tile = blockIdx.x; tile < n_images * tiling.of_image(); tile += gridDim.x) {
+        const u64 image = first_image + tile / tiling.of_image();
+        const u8 *const mask = images.mask(image, n_pixels);
+        const PIXEL *const pixels = images.image(image, n_pixels);
+        const int x = tiling.left(tile) + threadIdx.x % TILE_X, y = tiling.top(tile) + threadIdx.x / TILE_X * TALL;
+#pragma unroll 1
+        for (int k = 0; k < TALL; k++) {
+            const u64 pixel = tiling.pixel(x, y + k);
+            const bool inside = tiling.holds(x, y + k) && (!mask || mask[pixel]);
+            REAL weight[WINDOW], sum = 0;
+#pragma unroll
+            for (int j = 0; j < WINDOW; j++) {
+                const int qx = x + j % SIDE - RADIUS, qy = y + k + j / SIDE - RADIUS;
+                const u64 other = tiling.pixel(qx, qy);
+                weight[j] = 0;
+                if (inside && tiling.holds(qx, qy) && (!mask || mask[other])) {
+                    const PIXEL distance = window_distance(
+                        pixels + other * images.channels, pixels + pixel * images.channels, images.channels
+                    );
+                    weight[j] = (REAL)falling_exponential(distance * scale);
+                }
+                sum += weight[j];
+            }
+            const REAL norm = inside ? 1 / sum : 0;
+            REAL *const own = weights + ((u64)tile * TALL + k) * WINDOW * BLOCK + threadIdx.x;
+#pragma unroll
+            for (int j = 0; j < WINDOW; j++) own[j * BLOCK] = weight[j] * norm;
+        }
+    }
+}
+
+// Items of a batch: `count` of them from `first` on, of `all`, with `channels` each.
+struct Items {
+    u32 first, count, all, channels;
+    u32 repeat;  // items of an image
+};
 
 COOPERATIVE_KERNEL propagate_tiles(
-    const Strided<const REAL> values, const Images<PIXEL> images, u32 repeat, const u8 *region, u32 n_items, u32 height,
-    u32 width, u32 channels, PIXEL scale, u32 iterations, REAL *planes, u32 n_planes, const Strided<REAL> out,
+    const Strided<const REAL> values, const u8 *masks, u32 n_masks, const u8 *region, const Items items,
+    const Tiling tiling, const REAL *weights, u32 iterations, REAL *planes, u32 n_planes, const Strided<REAL> out,
     u32 *barrier
 ) {
     __shared__ REAL shared[DEEP][HALO_Y][HALO_X];
-    const u32 across = (width + TILE_X - 1) / TILE_X, down = (height + TILE_Y - 1) / TILE_Y;
-    const u64 n_pixels = (u64)height * width, n_tiles = (u64)across * down * n_items;
-    const u64 n_values = n_items * n_pixels * channels;
+    const u32 channels = items.channels;
+    const u32 n_tiles = tiling.of_image() * items.count;
+    const u64 n_pixels = (u64)tiling.height * tiling.width, plane_size = items.all * n_pixels * channels;
     const bool one_tile = n_tiles <= gridDim.x;
-    REAL weight[TALL][SIDE * SIDE];
-    bool inside[TALL];
+    const int x = threadIdx.x % TILE_X, y = threadIdx.x / TILE_X * TALL;
+    REAL weight[TALL][WINDOW];
 
     for (u32 step = 0; step < iterations; step++) {
-        REAL *const to = planes + step % n_planes * n_values;
-        const REAL *const from = planes + (step + n_planes - 1) % n_planes * n_values;
-        for (u64 tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
-            const u64 item = tile / ((u64)across * down), image = item / repeat;
-            const int left = (int)(tile % across) * TILE_X, top = (int)(tile / across % down) * TILE_Y;
-            const int x = threadIdx.x % TILE_X, y = threadIdx.x / TILE_X * TALL;
-            const u8 *const mask = images.mask(image, n_pixels);
+        const bool first = step == 0, last = step + 1 == iterations;
+        for (u32 tile = blockIdx.x; tile < n_tiles; tile += gridDim.x) {
+            const u32 number = tile % tiling.of_image(), within = tile / tiling.of_image() / items.repeat;
+            const u64 item = items.first + tile / tiling.of_image(), image = items.first / items.repeat + within;
+            const int left = tiling.left(tile), top = tiling.top(tile);
+            const u8 *const mask = masks ? masks + image % n_masks * n_pixels : 0;
             const u8 *const own_region = region ? region + item * n_pixels : 0;
-            const bool last = step + 1 == iterations;
-            if (own_region) {  // a tile without a pixel of it is 0
-                bool mine = false;
-                for (int k = 0; k < TALL; k++) {
-                    const int px = left + x, py = top + y + k;
-                    mine = mine || (px < (int)width && py < (int)height && own_region[(u64)py * width + px]);
-                }
-                if (!__syncthreads_or(mine)) {
-                    for (u32 c = 0; c < channels; c++)
-                        for (int k = 0; k < TALL; k++) {
-                            const int px = left + x, py = top + y + k;
-                            if (px >= (int)width || py >= (int)height) continue;
-                            const u64 pixel = (u64)py * width + px;
-                            if (last) out(item, pixel, c) = 0;
-                            else to[(item * channels + c) * n_pixels + pixel] = 0;
-                        }
-                    continue;
-                }
+            // Where values are read and written: channel c of a pixel is at pixel * pixel step + c * channel step.
+            const u64 of_planes = item * channels * n_pixels;
+            const REAL *const from = first ? &values(item, 0, 0) : planes + (step - 1) % n_planes * plane_size + of_planes;
+            REAL *const to = last ? &out(item, 0, 0) : planes + step % n_planes * plane_size + of_planes;
+            const long long from_pixel = first ? values.pixel : 1, to_pixel = last ? out.pixel : 1;
+            const long long from_channel = first ? values.channel : (long long)n_pixels;
+            const long long to_channel = last ? out.channel : (long long)n_pixels;
+            bool there[TALL], kept[TALL], any = false;  // pixels of the image, and those that may be other than 0
+            REAL *result = to + (long long)tiling.pixel(left + x, top + y) * to_pixel;  // in the next channel
+            const long long to_row = tiling.width * to_pixel;
+#pragma unroll
+            for (int k = 0; k < TALL; k++) {
+                const u64 pixel = tiling.pixel(left + x, top + y + k);
+                there[k] = tiling.holds(left + x, top + y + k);
+                kept[k] = there[k] && (!own_region || own_region[pixel]);
+                any = any || kept[k];
+                // Outside of the mask, nothing is read between iterations, and values stay what they are.
+                if (!there[k] || !mask || mask[pixel]) continue;
+                there[k] = false;
+                if (last)
+                    for (u32 c = 0; c < channels; c++) result[k * to_row + c * to_channel] = kept[k] ? values(item, pixel, c) : 0;
             }
-            if (step == 0 || !one_tile)
+            if (own_region && !__syncthreads_or(any)) {  // a tile without a pixel of it is 0
+                for (int k = 0; k < TALL; k++)
+                    if (there[k])
+                        for (u32 c = 0; c < channels; c++) result[k * to_row + c * to_channel] = 0;
+                continue;
+            }
+            if (first || !one_tile) {
+                const REAL *const own =
+                    weights + ((u64)within * tiling.of_image() + number) * (TALL * WINDOW * BLOCK) + threadIdx.x;
 #pragma unroll
-                for (int k = 0; k < TALL; k++) {
-                    const int px = left + x, py = top + y + k;
-                    const u64 pixel = (u64)py * width + px;
-                    inside[k] = px < (int)width && py < (int)height && (!mask || mask[pixel]);
-                    const PIXEL *const own = images.image(image, n_pixels) + pixel * images.channels;
-                    REAL sum = 0;
+                for (int k = 0; k < TALL; k++)
 #pragma unroll
-                    for (int j = 0; j < SIDE * SIDE; j++) {
-                        const int qx = px + j % SIDE - RADIUS, qy = py + j / SIDE - RADIUS;
-                        const u64 other = (u64)qy * width + qx;
-                        const bool part = inside[k] && qx >= 0 && qx < (int)width && qy >= 0 && qy < (int)height &&
-                                          (!mask || mask[other]);
-                        REAL w = 0;
-                        if (part) {
-                            const PIXEL *const its = images.image(image, n_pixels) + other * images.channels;
-                            w = (REAL)falling_exponential(window_distance(its, own, images.channels) * scale);
-                        }
-                        weight[k][j] = w;
-                        sum += w;
-                    }
-                    const REAL norm = inside[k] && (!own_region || own_region[pixel]) ? 1 / sum : 0;
+                    for (int j = 0; j < WINDOW; j++) weight[k][j] = own[(k * WINDOW + j) * BLOCK];
+            }
+            const REAL *source[STAGED];  // in the next channel; null for what is 0
 #pragma unroll
-                    for (int j = 0; j < SIDE * SIDE; j++) weight[k][j] *= norm;
-                }
+            for (int s = 0; s < STAGED; s++) {
+                const u32 i = s * BLOCK + threadIdx.x;
+                const int qx = left + (int)(i % HALO_X) - RADIUS, qy = top + (int)(i / HALO_X) - RADIUS;
+                const u64 pixel = tiling.pixel(qx, qy);
+                const bool part = tiling.holds(qx, qy) && (!mask || mask[pixel]) && (!own_region || own_region[pixel]);
+                source[s] = part ? from + (long long)pixel * from_pixel : 0;
+            }
             for (u32 channel = 0; channel < channels; channel += DEEP) {
                 const u32 depth = channels - channel < DEEP ? channels - channel : DEEP;
                 __syncthreads();
-                for (u32 i = threadIdx.x; i < depth * HALO_Y * HALO_X; i += BLOCK) {
-                    const u32 c = i / (HALO_Y * HALO_X), hy = i / HALO_X % HALO_Y, hx = i % HALO_X;
-                    const int qx = left + (int)hx - RADIUS, qy = top + (int)hy - RADIUS;
-                    const u64 pixel = (u64)qy * width + qx;
-                    REAL value = 0;
-                    if (qx >= 0 && qx < (int)width && qy >= 0 && qy < (int)height &&
-                        (!mask || mask[pixel]) && (!own_region || own_region[pixel]))
-                        value = step == 0 ? values(item, pixel, channel + c)
-                                          : from[(item * channels + channel + c) * n_pixels + pixel];
-                    shared[c][hy][hx] = value;
-                }
+                for (u32 c = 0; c < depth; c++)
+#pragma unroll
+                    for (int s = 0; s < STAGED; s++) {
+                        const u32 i = s * BLOCK + threadIdx.x;
+                        REAL value = 0;
+                        if (source[s]) {
+                            value = *source[s];
+                            source[s] += from_channel;
+                        }
+                        if (i < HALO_X * HALO_Y) (&shared[c][0][0])[i] = value;
+                    }
                 __syncthreads();
                 for (u32 c = 0; c < depth; c++) {
                     REAL sum[TALL];
@@ -112,19 +165,12 @@ COOPERATIVE_KERNEL propagate_tiles(
                                 if (row >= k && row - k < SIDE) sum[k] += weight[k][(row - k) * SIDE + column] * value;
                         }
 #pragma unroll
-                    for (int k = 0; k < TALL; k++) {
-                        const int px = left + x, py = top + y + k;
-                        if (px >= (int)width || py >= (int)height) continue;
-                        const u64 pixel = (u64)py * width + px;
-                        if (!inside[k] && !last) continue;  // nobody reads it
-                        REAL result = sum[k];
-                        if (!inside[k]) result = !own_region || own_region[pixel] ? values(item, pixel, channel + c) : 0;
-                        if (last) out(item, pixel, channel + c) = result;
-                        else to[(item * channels + channel + c) * n_pixels + pixel] = result;
-                    }
+                    for (int k = 0; k < TALL; k++)
+                        if (there[k]) result[k * to_row] = kept[k] ? sum[k] : 0;
+                    result += to_channel;
                 }
             }
         }
-        if (step + 1 < iterations) grid_sync(barrier);
+        if (!last) grid_sync(barrier);
     }
 }
