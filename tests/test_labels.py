@@ -1,7 +1,9 @@
 """From marks to masks: the two kernels against their definitions, and what callers rely on."""
 
+import copy
 import importlib
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -852,6 +854,18 @@ def test_swapped_image_and_labels_are_refused(scene):
 SAYS_WHAT_AN_IMAGE_IS = r"can be read in several ways. Pass channel_axis=-1 .* spatial_ndim=3"
 
 
+def test_a_propagator_is_copied_and_pickled(scene):
+    image, seeds, truth = scene
+    more = np.where(np.arange(seeds.size).reshape(seeds.shape) % 97, seeds, 1)
+    options = {"mask": truth < 3, "edges": image[..., 0], "features": image**2, "spacing": (2, 1)}
+    for chosen in ({}, options):
+        propagator = LabelPropagator(image, **chosen)
+        propagator.propagate(seeds)
+        for other in (pickle.loads(pickle.dumps(propagator)), copy.deepcopy(propagator)):
+            assert np.array_equal(other.propagate(more), propagate_labels(image, more, **chosen))
+        assert np.array_equal(propagator.propagate(more), propagate_labels(image, more, **chosen))
+
+
 def test_a_propagator_reads_an_image_as_its_labels_would(scene):
     image, seeds, _ = scene
     grey = image[..., 0]
@@ -999,3 +1013,10 @@ def test_takes_what_random_walker_takes(scene):
     assert ours.shape == shares.shape
     assert (ours.argmax(0) == shares.argmax(0)).mean() > 0.95
     assert (ours.argmax(0) + 1 == truth).mean() > 0.98
+
+
+def test_more_labels_than_a_flood_tells_apart(scene, monkeypatch):
+    image, seeds, _ = scene
+    monkeypatch.setattr(cpu._labels._flood, "MOST_LABELS", 1)
+    with pytest.raises(ValueError, match="labels must have at most 1 values, got 3"):
+        aproarray.propagate_labels(image, seeds)

@@ -241,6 +241,21 @@ def test_gradients_where_the_square_of_zeta_is_no_number(zeta, dtype):
     assert by_zeta == 0
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4, 7, 12])
+@pytest.mark.parametrize("last", [False, True])
+def test_feature_gradients_of_any_number_of_channels_and_layout(channels, last):
+    tree, index = mst(IMAGE), torch.tensor([0, 1, 1])
+    features = rand(3, channels, 4, 5, seed=2)
+    if last:
+        features = features.contiguous(memory_format=torch.channels_last)
+    values = rand(3, 1, 4, 5, seed=1)
+
+    def propagate(features):
+        return global_propagate(values, tree, zeta=ZETA, features=features, tree_index=index)
+
+    assert gradcheck(propagate, features.requires_grad_())
+
+
 def test_tied_features_have_a_one_sided_derivative():
     # |f_0 - f_1| = |f_1 - f_2|: the sum over both must be that of scaling f, which keeps the tie.
     features = torch.tensor([0.0, 1.0, 2.0], dtype=D)[None, None, None].requires_grad_()

@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+MOST_LABELS: int
+
 class Flood:
     n_entered: int
     def __init__(

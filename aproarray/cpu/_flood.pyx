@@ -173,12 +173,15 @@ cdef inline void remove_first(Queue *queue, int32_t k) noexcept nogil:
         free_chunk(queue, chunk)
 
 
-# The lightest edge that has reached a pixel: its list, and the step that it leads along. Below 0 once the
-# pixel has its label. Lists alone are compared, by `>> STEP_BITS`.
+# The lightest edge that has reached a pixel: its list, and the step that it leads along. Lists alone are
+# compared, by `>> STEP_BITS`. Once the pixel has a label, the label takes the place of the list, and the
+# number is below 0.
 cdef enum:
     STEP_BITS = 4
     STEP_MASK = MAX_STEPS - 1
     ENTERED = -0x7fffffff - 1
+
+MOST_LABELS = (1 << (31 - STEP_BITS)) - 2  # DONE is not one of them
 
 
 cdef struct Pixel:
@@ -194,20 +197,28 @@ cdef inline void reach(
 
     They stay where they have waited before, and find that they have their label when it is their turn there.
     """
-    cdef int s
-    cdef int32_t there, k
+    cdef int s, t
+    cdef int32_t there
+    cdef int32_t lists[MAX_STEPS]
     cdef float relief = pixels[pixel].relief
+    cdef uint64_t reached = 0  # a bit for each: fewer branches that nobody can predict
     for s in range(n_steps):
         there = pixel + steps[s]
-        k = list_of(relief + pixels[there].relief, lightest_bits)
-        if k < pixels[there].reached >> STEP_BITS:
-            pixels[there].reached = k << STEP_BITS | s
-            append(queue, there, k)
+        lists[s] = list_of(relief + pixels[there].relief, lightest_bits)
+        reached |= <uint64_t> (lists[s] < pixels[there].reached >> STEP_BITS) << s
+    while reached:
+        s = apro_lowest_bit(reached)
+        reached &= reached - 1
+        there = pixel + steps[s]
+        pixels[there].reached = lists[s] << STEP_BITS | s
+        for t in range(n_steps):  # most pixels that wait have their turn soon
+            if steps[t] > 1 or steps[t] < -1:
+                prefetch(&pixels[there + steps[t]])
+        append(queue, there, lists[s])
 
 
 cdef inline void fetch_ahead(
-    const Queue *queue, const Pixel *pixels, const int32_t *labels, const int32_t *steps, int n_steps,
-    int32_t k,
+    const Queue *queue, const Pixel *pixels, const int32_t *steps, int n_steps, int32_t k
 ) noexcept nogil:
     """Fetch what will be asked for a few pixels later in list k."""
     cdef const List *waiting = &queue.lists[k]
@@ -216,7 +227,6 @@ cdef inline void fetch_ahead(
     if waiting.begin + AHEAD < N_ENTRIES:
         later = queue.chunks[waiting.first].pixels[waiting.begin + AHEAD]
         prefetch(&pixels[later])
-        prefetch(&labels[later])
         for s in range(n_steps):
             if steps[s] > 1 or steps[s] < -1:
                 prefetch(&pixels[later + steps[s]])
@@ -311,7 +321,10 @@ cdef class Flood:
         cdef Py_ssize_t i
         for i in range(self.at, stop):
             self.pixels[i].relief = self.relief[i]
-            self.pixels[i].reached = DONE if self.labels[i] else UNREACHED << STEP_BITS
+            if self.labels[i] > 0:
+                self.pixels[i].reached = ENTERED | self.labels[i] << STEP_BITS | STEP_MASK
+            else:
+                self.pixels[i].reached = DONE if self.labels[i] else UNREACHED << STEP_BITS
 
     cdef void seed(self, Py_ssize_t stop) noexcept nogil:
         cdef Py_ssize_t i
@@ -326,8 +339,7 @@ cdef class Flood:
         cdef Pixel *pixels = &self.pixels[0]
         cdef int32_t *order = &self.order[0]
         cdef uint16_t *levels = &self.levels[0]
-        cdef int32_t *labels = &self.labels[0]
-        cdef int32_t pixel, k
+        cdef int32_t pixel, k, step
         cdef Py_ssize_t entered = self.n_entered
         while n > 0:
             k = lightest(queue)
@@ -335,12 +347,12 @@ cdef class Flood:
                 self.stage, self.at = STORING, 0
                 break
             pixel = first_of(queue, k)
-            fetch_ahead(queue, pixels, labels, self.steps, n_steps, k)
+            fetch_ahead(queue, pixels, self.steps, n_steps, k)
             remove_first(queue, k)
+            step = pixels[pixel].reached & STEP_MASK
             if pixels[pixel].reached < 0:
                 continue
-            labels[pixel] = labels[pixel - self.steps[pixels[pixel].reached & STEP_MASK]]
-            pixels[pixel].reached |= ENTERED
+            pixels[pixel].reached = pixels[pixel - self.steps[step]].reached & ~STEP_MASK | step
             order[entered] = pixel
             levels[entered] = <uint16_t> k
             entered += 1
@@ -352,6 +364,8 @@ cdef class Flood:
         cdef Py_ssize_t i
         for i in range(self.at, stop):
             self.directions[i] = <unsigned char> (self.pixels[i].reached & STEP_MASK)
+            if self.pixels[i].reached < DONE:
+                self.labels[i] = (self.pixels[i].reached & ~ENTERED) >> STEP_BITS
 
 
 cdef enum:
@@ -645,7 +659,7 @@ cdef class Repair:
         """Let a pixel's neighbours wait for its label, as `reach` does: all of them, or the cleared ones."""
         cdef Mark *marks = &self.marks[0]
         cdef const float *relief = &self.relief[0]
-        cdef int s
+        cdef int s, t
         cdef int32_t there, k
         for s in range(self.n_steps):
             there = pixel + self.steps[s]
@@ -657,12 +671,20 @@ cdef class Repair:
             k = list_of(relief[pixel] + relief[there], self.lightest_bits)
             if k < marks[there].reached >> STEP_BITS:
                 marks[there].reached = k << STEP_BITS | s
+                for t in range(self.n_steps):
+                    if self.steps[t] > 1 or self.steps[t] < -1:
+                        prefetch(&marks[there + self.steps[t]])
+                        prefetch(&relief[there + self.steps[t]])
                 append(&self.queue, there, k)
 
     cdef void relabel(self, Py_ssize_t pixels) noexcept nogil:
         cdef Py_ssize_t i, stop = min(self.n_new, self.at + pixels)
         cdef int32_t pixel
         for i in range(self.at, stop):
+            pixel = self.entered[min(i + 16, stop - 1)]
+            prefetch(&self.marks[pixel])
+            prefetch(&self.labels[pixel])
+            prefetch(&self.directions[pixel])
             pixel = self.entered[i]
             self.directions[pixel] = <unsigned char> (self.marks[pixel].reached & STEP_MASK)
             self.labels[pixel] = self.labels[pixel - self.steps[self.directions[pixel]]]

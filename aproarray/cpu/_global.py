@@ -288,7 +288,11 @@ def feature_gradients(
     """Fill out (F, N, C) with dL/dfeatures, from dL/dgap (F, N-1) of the trees they weigh."""
 
     def one_tree(f: int) -> None:
-        out[f] = 0
-        _global_gradients.feature_gradient(gap_gradients[f], features[f], gap_edges[f], out[f])
+        with Workspace() as workspace:
+            rows = workspace.contiguous(features[f])  # an edge asks for all channels of a pixel
+            found = workspace.array(rows.shape, out.dtype)
+            found[...] = 0
+            _global_gradients.feature_gradient(gap_gradients[f], rows, gap_edges[f], found)
+            out[f] = found
 
     _workers.run([functools.partial(one_tree, f) for f in range(len(features))], workers)

@@ -50,6 +50,8 @@ class Floods:
         call. The arrays are to be read alone, and within the context. Pixels of -1 must be the same in all
         calls.
         """
+        if len(names) > _flood.MOST_LABELS:
+            raise ValueError(f"labels must have at most {_flood.MOST_LABELS} values, got {len(names)}")
         threads = _workers.threads_for(self._reliefs.size, workers)
         if self._spacing is not None:
             by_distance = functools.partial(self._flood_by_distance, seeds=seeds, spacing=self._spacing)

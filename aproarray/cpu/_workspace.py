@@ -74,6 +74,14 @@ class Workspace:
         array: NDArray[Any] = self._buffer[first : first + size].view(dtype).reshape(shape)
         return array
 
+    def contiguous(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return an array if its numbers lie in C order, else a copy that does."""
+        if array.flags.c_contiguous:
+            return array
+        copy = self.array(array.shape, array.dtype)
+        copy[...] = array
+        return copy
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

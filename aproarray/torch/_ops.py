@@ -235,11 +235,10 @@ def mst(
 @_operator(lambda features: _new_trees(features, features.shape[0], features.shape[2], features.shape[2]))
 def reweigh(features: Tensor, gap_edges: Tensor, tree_index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weigh trees by features (F, C, N): f on edges tree_index[f] of gap_edges (B, N-1, 2)."""
-    flat = features.transpose(1, 2).contiguous()
     _known_edges(gap_edges, features.shape[2])
     with _backend(features) as (backend, workers):
         trees, _ = backend.reweighed_trees(
-            backend.edges(_array(gap_edges)), _index(tree_index), _array(flat), workers
+            backend.edges(_array(gap_edges)), _index(tree_index), _pixels_first(features), workers
         )
         order, gaps, new_edges = _tensors(trees)
     if new_edges.device.type == "cpu":
@@ -260,23 +259,22 @@ def _marked(weights: Tensor, features: Tensor) -> Tensor:
 
 
 def _shape_of_reweigh_backward(features: Tensor) -> Tensor:
-    return features.new_empty((features.shape[0], features.shape[2], features.shape[1])).transpose(1, 2)
+    return torch.empty_like(features, memory_format=torch.contiguous_format)
 
 
 @_operator(_shape_of_reweigh_backward)
 def reweigh_backward(gap_gradient: Tensor, features: Tensor, gap_edges: Tensor) -> Tensor:
     """Return dL/dfeatures (F, C, N) from dL/dgap (F, N-1), gap_edges (F, N-1, 2) being the reweighed ones."""
-    flat = features.transpose(1, 2).contiguous()
-    result = torch.empty_like(flat)
+    result = _shape_of_reweigh_backward(features)
     with _backend(features) as (backend, workers):
         backend.feature_gradients(
             _array(gap_gradient.double().contiguous()),
-            _array(flat),
+            _pixels_first(features),
             _array(gap_edges),
-            _array(result),
+            _pixels_first(result),
             workers,
         )
-    return result.transpose(1, 2)
+    return result
 
 
 def _reweigh_setup(ctx: Any, inputs: Any, output: Any) -> None:
