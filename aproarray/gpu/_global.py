@@ -122,7 +122,6 @@ def global_propagate(
         if sums is not None and not transposed:
             sums[...] = 1
         return False
-    z: Any = NULL
     tiles, shown = None, None
     for trees, items, channels in _parts(values, tree_index, n_trees):
         if tiles is None or shown != trees:
