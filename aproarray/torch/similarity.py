@@ -38,6 +38,10 @@ def sample_pixels(masks: Tensor, count: int = 100, *, generator: torch.Generator
     ValueError
         An image without any pixel.
 
+    Notes
+    -----
+    O(B N) time, N pixels.
+
     References
     ----------
     .. [1] J. Chen et al., "Weakly supervised semantic segmentation via dual similarity transfer" (SimFormer),
@@ -64,7 +68,28 @@ def sample_pixels(masks: Tensor, count: int = 100, *, generator: torch.Generator
 
 
 def gather_pixels(values: Tensor, pixel_index: Tensor) -> Tensor:
-    """Return the values (B, D, H, W) of sampled pixels (B, J), as (B, J, D)."""
+    """Return the values of sampled pixels.
+
+    Parameters
+    ----------
+    values : (B, D, H, W) tensor
+        Of all pixels.
+    pixel_index : (B, J) integer tensor
+        Places among the H W pixels, from `sample_pixels`.
+
+    Returns
+    -------
+    (B, J, D) tensor
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit.
+
+    Notes
+    -----
+    O(B D J) time.
+    """
     if values.ndim != 4 or pixel_index.ndim != 2 or len(pixel_index) != len(values):
         raise ValueError(
             f"expected values (B, D, H, W) and pixel_index (B, J), got {tuple(values.shape)} and "
@@ -121,6 +146,15 @@ def similarity_learning_loss(logits: Tensor, labels: Tensor, reference_labels: T
     -------
     tensor of no axes
 
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape.
+
+    Notes
+    -----
+    O(B J J') time.
+
     References
     ----------
     .. [1] J. Chen et al., "Weakly supervised semantic segmentation via dual similarity transfer" (SimFormer),
@@ -167,6 +201,15 @@ def similarity_distillation_loss(
     -------
     tensor of no axes
 
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape. On the CPU, also numbers outside [0, 1].
+
+    Notes
+    -----
+    O(B J J' C) time.
+
     References
     ----------
     .. [1] J. Chen et al., "Weakly supervised semantic segmentation via dual similarity transfer" (SimFormer),
@@ -208,6 +251,15 @@ def proposal_masks(proposals: Tensor, embeddings: Tensor) -> Tensor:
     (B, K, H, W) tensor
         ``m_kx = sigmoid(q_k . e_x)``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape.
+
+    Notes
+    -----
+    O(B K D N) time, N pixels.
+
     References
     ----------
     .. [1] J. Chen et al., "Weakly supervised semantic segmentation via dual similarity transfer" (SimFormer),
@@ -237,6 +289,15 @@ def proposal_segmentation(class_scores: Tensor, masks: Tensor) -> Tensor:
     -------
     (B, C, H, W) tensor
         ``P_cx = sum_k s_kc m_kx``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape. On the CPU, also numbers outside [0, 1].
+
+    Notes
+    -----
+    O(B K C N) time, N pixels.
 
     References
     ----------
