@@ -7,6 +7,7 @@ for soft scores, `affinity_map` to look at what a pixel sees.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import math
 import warnings
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aproarray import _arrays, _certainty, _dispatch, _edges, _relief, _validate, cpu
+from aproarray import _arrays, _certainty, _dispatch, _edges, _relief, _sure, _validate, cpu
 from aproarray._api import global_propagate, local_propagate, mst
 from aproarray._arrays import DaskArray, ForeignArray
 from aproarray._tree import SpanningTree
@@ -38,7 +39,7 @@ _SMALL = 100**2  # pixels for each label, at most
 STRENGTH = 12.0
 _ZETA_STEPS = 3.0  # zeta of a vote, in root mean square steps between neighbours
 _REFINE_STEPS = 1.5  # the same for scores
-_EDGES_SHARE = 0.3  # zeta^2 of scores over a map of boundaries, in medians of its tree's weights
+_EDGES_SHARE = 0.1  # zeta^2 of scores over a map of boundaries, in medians of its tree's weights
 _EDGES_BESIDE = 0.5  # steps between neighbours of a map of boundaries, in those of the colours
 
 
@@ -92,6 +93,7 @@ class LabelPropagator:
     changed their label make a difference, and votes anew where other labels do. Its labels are those of a
     first call, ties included. With `spacing`, each call floods from the start, and 5 bytes are held. Threads
     may share a propagator: of calls at the same time, one goes on from the last, the others from the start.
+    Pickling keeps the image and the options. All else is computed again.
 
     A `SpanningTree` would not do in its place. Labels follow three forests: their edges weigh reliefs rather
     than differences of colours, and their roots are the seeds, which a tree cannot know.
@@ -141,6 +143,14 @@ class LabelPropagator:
         """Say what it is made for."""
         return f"LabelPropagator(shape={self.shape}, spatial_ndim={self.spatial_ndim})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of, for pickling: a backend is a module, and goes by name."""
+        return self.__dict__ | {"_backend": self._backend.__name__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what `__getstate__` returned."""
+        self.__dict__.update(state, _backend=importlib.import_module(state["_backend"]))
+
     @overload
     def propagate(
         self, labels: Array, *, return_full_prob: Literal[False] = False, workers: int | None = None
@@ -162,7 +172,25 @@ class LabelPropagator:
     def propagate(
         self, labels: ArrayLike, *, return_full_prob: bool = False, workers: int | None = None
     ) -> Any:
-        """Return the labels of all pixels; see `propagate_labels`."""
+        """Return the labels of all pixels, or the probability of each label.
+
+        Parameters
+        ----------
+        labels : array_like of int
+            Seeds of `shape`, as for `propagate_labels`. They are not written to.
+        return_full_prob, workers
+            As for `propagate_labels`.
+
+        Returns
+        -------
+        array of labels' shape and dtype, or float32 array (n_labels, ...)
+            As `propagate_labels` returns them, with its warning where an image has no seed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Labels that `propagate_labels` refuses, or of another shape or library than the image.
+        """
         backend = self._backend
         if _dispatch.backend(labels=labels) is not backend:
             library = "NumPy" if backend is cpu else "CuPy"
@@ -301,15 +329,15 @@ class _PreparedImage:
         inner[at] = numbers + 1
         flat = padded.reshape(-1)
         names = values.tolist()
-        with self._floods.labels(flat, names, workers) as maps:
+        origin = (-_RADIUS,) * len(self._shape)
+        pixels = cpu.Pixels(self._voters.features, self._padded_shape, origin, self._spacing)
+        with self._floods.labels(self._with_sure(flat, pixels, len(values)), names, workers) as maps:
             if len(maps) == 1:
                 flat = maps[0].copy()
             else:
                 trust = _TRUST
                 if not self._follows_edges:
                     trust = trust_in_forests(self._shape, self._clean, self._n_pixels, len(values))
-                origin = (-_RADIUS,) * len(self._shape)
-                pixels = cpu.Pixels(self._voters.features, self._padded_shape, origin, self._spacing)
                 flat = backend.settle(maps, flat, pixels, trust, STRENGTH, workers)
             by_relief = xp.stack(maps) if with_shares else xp.empty((0, 0), np.int32)
         shares = xp.empty((0, *self._shape), np.float32)
@@ -324,6 +352,29 @@ class _PreparedImage:
         else:
             seeds[takes_part] = own[chosen[takes_part]]
         return values, shares
+
+    def _with_sure(self, seeds: Array, pixels: cpu.Pixels, n_labels: int) -> Array:
+        """Return seeds (N), and with them the pixels whose label is sure.
+
+        Boundaries that are told say more than colours. So does a mask: pixels beyond its walls may be alike.
+        """
+        if self._follows_edges or self._n_pixels < math.prod(self._shape):
+            return seeds
+        step = _sure.step_between(self._shape, n_labels)
+        if step is None:
+            return seeds
+        on_host, xp = _arrays.on_host, self._backend.xp
+        at = xp.flatnonzero(seeds > 0)
+        table = cpu.Seeds.at(on_host(at), on_host(seeds[at]), pixels, n_labels + 1)
+        every = (slice(None, None, step),) * len(self._shape)
+        lattice = self._voters.features.reshape(*self._padded_shape, -1)[self._inner][every]
+        sure = _sure.sure_labels(on_host(lattice), step, table, pixels.units)
+        if not sure.any():
+            return seeds
+        result = seeds.copy()
+        own = result.reshape(self._padded_shape)[self._inner][every]
+        own[...] = xp.where(own == 0, xp.asarray(sure), own)
+        return result
 
     def _shares(
         self, seeds: Array, names: list[Any], maps: Array, labels: Array, workers: int
@@ -403,6 +454,10 @@ class _Image:
         self._options = convert2lab, spacing, workers
         self._whole = _PreparedImage(self._image, *self._options)
         self._beside: tuple[NDArray[np.uint8], _PreparedImage] | None = None  # the last void, as bits
+
+    def __reduce__(self) -> tuple[type[_Image], tuple[Any, ...]]:
+        """Pickle the image and the options: all else is computed again."""
+        return _Image, (self._image, *self._options)
 
     def prepared(self, seeds: Array) -> _PreparedImage:
         """Return what depends on the pixels alone that seeds do not leave out."""
@@ -600,6 +655,11 @@ def propagate_labels(
     the relief of their two pixels: every pixel gets the label of a seed at the smallest minimax distance, as
     in `global_propagate` when zeta goes to 0, and whatever its distance from all seeds. Plain areas are
     shared out by the number of steps, or with `spacing` by distance.
+
+    An object may have parts that no stroke touches. Pixels of every few become seeds, too, where one label is
+    sure: its seeds alone are like the pixel, and the nearest of them is not much farther than those of other
+    labels. Of many labels on one image hardly any is. Beside `edges`, and where a mask or negative labels
+    leave pixels out, the seeds are those that came.
 
     Where the scales bring different labels, the number of scales that bring a label speaks for it. In volumes
     the finest one counts more than the two others, and so it does for small objects (less than 10^4 pixels
@@ -1022,8 +1082,8 @@ def refine(
         photograph, say. Their height to width is the image's, but for rounding to whole patches.
     mode : str or None
         Which propagation, as in the paper's Table 7: "local", "global", one after the other
-        ("global-local", "local-global"), or the mean of both ("parallel"). None: "local", or with edges
-        "global-local".
+        ("global-local", "local-global"), or the mean of both ("parallel"). None: "local", and with edges
+        local propagation of the mean of the scores and of their global propagation.
     iterations : int
         Number of local steps, 5 x 5 each.
     edges : array_like, optional
@@ -1066,13 +1126,21 @@ def refine(
 
     Notes
     -----
+    O(N C k^d iterations) time for the local part, O(N C) for the global one: N pixels, C classes, windows of
+    k = 5 pixels along d axes.
+
     zeta is chosen from the smoothed image: 1.5 root mean square steps between neighbours for the local part,
     a quarter of the median step of the spanning tree for the global one. With global propagation,
     wrong scores spread as far as right ones: it pays where scores are sparse, or errors small.
 
+    A few steps far larger than those that matter make zeta too large, and small regions vanish: soft tissue
+    in a CT scan with its air, for instance. Clip such an image first, as for a look at it.
+
     With `edges`, the tree's edges weigh the square of the map's larger end, from 0 where the map is lowest,
-    and zeta^2 is 0.3 times their median. Few wrong scores then are outvoted within their outline. The map is
-    one more channel to the local steps, half as far apart between neighbours as the colours are.
+    and zeta^2 is 0.1 times their median (of those that are not 0, if that is). Few wrong scores then are
+    outvoted within their outline. An outline that has a gap is none to the tree: by default, the scores
+    themselves count as much as what it makes of them. The map is one more channel to the local steps, half as
+    far apart between neighbours as the colours are.
 
     Scores that a network made of an image resized to other proportions (to a square, often) do not lie over
     the image as they are. Resize the scores to the image's shape first, or refine them on the resized image.
@@ -1092,9 +1160,8 @@ def refine(
     [True, True, True, False, False, False, False, False]
     """
     xp = _dispatch.backend(image=image, scores=scores, edges=edges, features=features, mask=mask).xp
-    if mode is None:
-        mode = "local" if edges is None else "global-local"
-    _validate.choice(mode, "mode", MODES)
+    if mode is not None:
+        _validate.choice(mode, "mode", MODES)
     iterations = _validate.integer(iterations, "iterations", 0)
     images = _images(image, channel_axis, spatial_ndim, mask, edges, features)
     values = _validate.real_array(scores, "scores", xp)
@@ -1123,7 +1190,7 @@ def _refined(
     scores: Array,
     image: OneImage,
     convert2lab: bool | None,
-    mode: str,
+    mode: str | None,
     iterations: int,
     workers: int | None,
 ) -> Array:
@@ -1153,7 +1220,10 @@ def _refined(
         tree = mst(features, channel_axis=-1, mask=takes_part, spatial_ndim=ndim, workers=workers)
         return global_propagate(scores, tree, zeta=_tree_zeta(tree), workers=workers)
 
-    if mode == "local":
+    if mode is None and boundaries is not None:
+        # An outline has gaps. Through one, an average is that of two objects: a place's own count, too.
+        return local_part(scores / 2 + global_part(scores) / 2)
+    if mode in (None, "local"):
         return local_part(scores)
     if mode == "global":
         return global_part(scores)
@@ -1177,9 +1247,7 @@ def _within_boundaries(
     rows = scores.reshape(n, scores.shape[-1])
     if takes_part is not None:  # which may be NaN elsewhere
         rows = xp.where(takes_part.reshape(-1, 1), rows, rows.dtype.type(0))
-    weights = tree.gaps[xp.isfinite(tree.gaps)]
-    typical = float(xp.median(weights)) if weights.size else 0.0
-    zeta = math.sqrt(_EDGES_SHARE * typical) if typical > 0 else 1.0
+    zeta = math.sqrt(_EDGES_SHARE * typical) if (typical := _typical_weight(tree)) > 0 else 1.0
     found = global_propagate(rows, tree, zeta=zeta, workers=workers).reshape(scores.shape)
     if takes_part is not None:
         found = xp.where(takes_part[..., None], found, scores)
@@ -1269,12 +1337,17 @@ def _how_to_resize(layout: _validate.Layout, images: Images) -> str:
 
 
 def _tree_zeta(tree: SpanningTree) -> float:
-    """Return a quarter of the median step of a tree's edges: of those that are not 0, if the median is."""
+    """Return a quarter of a tree's typical step, 1 if there is none."""
+    return 0.25 * math.sqrt(typical) if (typical := _typical_weight(tree)) > 0 else 1.0
+
+
+def _typical_weight(tree: SpanningTree) -> float:
+    """Return the median weight of a tree's edges: of those that are not 0, if the median is; 0 of none."""
     xp = _dispatch.backend(gaps=tree.gaps).xp
     weights = tree.gaps[xp.isfinite(tree.gaps)]
     if not float(xp.median(weights)) > 0 if weights.size else True:
         weights = weights[weights > 0]
-    return 0.25 * float(xp.sqrt(xp.median(weights))) if weights.size else 1.0
+    return float(xp.median(weights)) if weights.size else 0.0
 
 
 def _map_zeta(tree: SpanningTree, outliers: NDArray[np.bool_] | None = None) -> float:
@@ -1430,6 +1503,15 @@ def affinity_map(
     ValueError
         An image without pixels, a pixel outside the image or the mask, an unknown kind, zeta not above 0,
         NaN or inf.
+
+    Notes
+    -----
+    O(N C) time for the global map. The local one takes O(N k^d iterations), for windows of k = 5 pixels along
+    d axes.
+
+    References
+    ----------
+    .. [1] W. Li et al., "Label-efficient Segmentation via Affinity Propagation", NeurIPS 2023, Figure 3.
 
     Examples
     --------

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import aproarray
-from aproarray import _labels, _relief, related
+from aproarray import _labels, _relief, _sure, related
 from benchmarks import machine, peers
 from benchmarks.scenes import PATCH, SETS, Scene
 from benchmarks.timing import Skip
@@ -99,6 +99,7 @@ OF_SEEDS: dict[str, Method] = {
     "two scales that agree, else the middle one": with_changes(propagated, (_labels, "STRENGTH", 0.0)),
     "strength halved": with_changes(propagated, (_labels, "STRENGTH", 6.0)),
     "strength doubled": with_changes(propagated, (_labels, "STRENGTH", 24.0)),
+    "no sure pixels": with_changes(propagated, (_sure, "step_between", lambda *_: None)),
     "no votes": with_changes(propagated, (_labels, "_VOTES", (0, 0))),
     "1 vote": with_changes(propagated, (_labels, "_VOTES", (1, 1))),
     "20 votes": with_changes(propagated, (_labels, "_VOTES", (20, 20))),

@@ -148,6 +148,17 @@ def test_plain_images_are_shared_out_by_steps_and_outliers_are_left_out(there):
             there.same_labels(on_device(there, aproarray.propagate_labels, one, seeds), theirs)
 
 
+def test_parts_that_no_stroke_touches_are_found_as_on_the_cpu(there):
+    image = np.random.default_rng(0).normal(0, 0.02, (80, 120)).astype(np.float32)
+    image[20:60, 10:50] += 1
+    image[20:60, 66:106] += 1
+    seeds = np.zeros((80, 120), int)
+    seeds[24:56, 40], seeds[5, 5:115] = 1, 2
+    ours = on_device(there, aproarray.propagate_labels, image, seeds)
+    there.same_labels(ours, aproarray.propagate_labels(image, seeds))
+    assert (ours[25:55, 70:100] == 1).mean() > 0.95
+
+
 def test_a_propagator_follows_strokes_as_on_the_cpu(there):
     rng = np.random.default_rng(6)
     image, seeds = scene(rng, (33, 40), 3, np.uint8)

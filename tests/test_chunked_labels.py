@@ -328,7 +328,7 @@ def test_nothing_is_kept_of_the_image_between_its_readings():
     result = aproarray.propagate_labels(counted, seeds)
     assert calls == []
     np.testing.assert_array_equal(result.compute(), aproarray.propagate_labels(image, seeds))
-    assert len(calls) == 2 * 7  # numbers, outliers, sums, reliefs, two passes, votes
+    assert len(calls) == 2 * 8  # numbers, outliers, sums, reliefs, seeds, two passes, votes
 
 
 @pytest.mark.parametrize("chunks", [150, 300])

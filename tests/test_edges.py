@@ -220,25 +220,53 @@ def coarse(cells):
 def test_scores_follow_walls(cells, coarse, mode):
     image = cells[0]
     found = refine(image, coarse, edges=-image, mode=mode)
-    assert right(found.argmax(-1) + 1, cells) > (0.97 if mode in ("global", "parallel") else 0.999)
+    assert right(found.argmax(-1) + 1, cells) > {"global": 0.85, "parallel": 0.96}.get(mode, 0.999)
     np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
 
 
 def test_the_tree_of_a_map_outvotes_what_that_of_an_image_does_not(cells, coarse):
     image = cells[0]
     without = refine(image, coarse, mode="global")
-    assert right(without.argmax(-1) + 1, cells) < 0.95
+    assert right(without.argmax(-1) + 1, cells) < right(
+        refine(image, coarse, edges=-image, mode="global").argmax(-1) + 1, cells
+    )
 
 
 def test_modes_with_edges(cells, coarse):
     image = cells[0]
-    one_by_one = refine(image, refine(image, coarse, edges=-image, mode="global"), edges=-image, mode="local")
-    np.testing.assert_allclose(refine(image, coarse, edges=-image), one_by_one)
+    over_pixels = refine(image, coarse, iterations=0)
+    by_tree = refine(image, coarse, edges=-image, mode="global")
+    for mode, first in (("global-local", by_tree), (None, (over_pixels + by_tree) / 2)):
+        found = refine(image, first, edges=-image, mode="local")
+        np.testing.assert_allclose(refine(image, coarse, edges=-image, mode=mode), found, rtol=1e-6)
     np.testing.assert_array_equal(refine(image, coarse), refine(image, coarse, mode="local"))
     local = refine(image, coarse, edges=-image, mode="local")
     assert not np.array_equal(local, refine(image, coarse, mode="local"))
     plain = refine(np.ones((60, 80)), coarse, edges=np.zeros((60, 80)), mode="global")
     np.testing.assert_allclose(plain, np.broadcast_to(coarse.mean((0, 1)), plain.shape))
+
+
+@pytest.mark.parametrize("thick", [False, True])
+@pytest.mark.parametrize("with_gaps", [False, True])
+def test_true_boundaries_at_any_scale_help_scores(cells, thick, with_gaps):
+    """A map that is 0 in most places, as a true one is: its median weight says nothing of its outlines."""
+    _, _, truth, wall = cells
+    rng = np.random.default_rng(1)
+    image = truth % 2 + rng.normal(0, 0.5, truth.shape)
+    patches = np.eye(12)[truth[2::5, 2::5] - 1]
+    wrong = rng.random(patches.shape[:2]) < 0.4
+    patches[wrong] = np.eye(12)[rng.integers(0, 12, wrong.sum())]
+    boundaries = wall.astype(float)
+    if not thick:
+        boundaries[20::20] = boundaries[:, 20::20] = 0  # One row is left, and one column.
+    if with_gaps:
+        boundaries[5::10] = boundaries[:, 5::10] = 0
+    without = right(refine(image, patches).argmax(-1) + 1, cells)
+    found = [refine(image, patches, edges=scale * boundaries).argmax(-1) + 1 for scale in (0.01, 1, 100)]
+    # Windows of local steps reach over a wall of one pixel.
+    assert right(found[1], cells) > max(without, 0.97 if thick else 0)
+    for other in found[::2]:
+        np.testing.assert_array_equal(other, found[1])
 
 
 @given(st.integers(0, 2**32), st.integers(1, 3), st.booleans())

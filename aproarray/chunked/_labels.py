@@ -1,4 +1,4 @@
-"""Labels over dask arrays: chunks are flooded in two passes, settled by the image's seeds, and vote.
+"""Labels over dask arrays: chunks are compared with the seeds, flooded in two passes, settled, and vote.
 
 Nothing of the image's size is kept between passes but the labels that floods bring, compressed.
 """
@@ -16,7 +16,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from numpy.typing import NDArray
 
-from aproarray import _labels, _relief, _validate, cpu
+from aproarray import _labels, _relief, _sure, _validate, cpu
 from aproarray.chunked import _arguments, _forest, _overlap, _passes, _statistics
 from aproarray.chunked._again import read_again
 from aproarray.chunked._boxes import Array, Box, Boxes, Shape
@@ -31,6 +31,37 @@ class _Table(NamedTuple):
 
     values: Array
     seeds: cpu.Seeds
+    lattices: list[tuple[Shape, Array]]
+    """Features (*grid, C) of the closest lattice that may be asked for, and where a chunk's begin in it."""
+
+
+class _Sown(NamedTuple):
+    """The seeds of an image, and the pixels whose label is sure."""
+
+    values: Array
+    seeds: cpu.Seeds
+    step: int
+    sure: NDArray[np.int32] | None
+    """Label l of every `step`-th pixel, 0 elsewhere; None: there are none."""
+
+    def labels(self, labels: Array, box: Box) -> Array:
+        """Return the labels of a chunk's seeds, and of the pixels that are sure."""
+        if self.sure is None:
+            return labels
+        labels = labels.copy()
+        every, grid = _lattice_in(box, self.step)
+        brought = np.append(labels.dtype.type(0), self.values)
+        own = labels[every]
+        own[...] = np.where(own == 0, brought[self.sure[grid]], own)
+        return labels
+
+
+def _lattice_in(box: Box, step: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return where the pixels of a lattice are in a chunk, and in the whole lattice."""
+    begins = [-(-low // step) for low in box.low]
+    ends = [-(-(low + extent) // step) for low, extent in zip(box.low, box.shape, strict=True)]
+    every = tuple(slice(begin * step - low, None, step) for begin, low in zip(begins, box.low, strict=True))
+    return every, tuple(map(slice, begins, ends))
 
 
 class _Flooded(NamedTuple):
@@ -60,7 +91,7 @@ def _own_pixels(features: Array, inner: Any, box: Box) -> cpu.Pixels:
     return cpu.Pixels(own.reshape(-1, own.shape[-1]), box.shape, box.low, None)
 
 
-def _parts(
+def _table(
     pixels: Array,
     takes_part: Array | None,
     labels: Array,
@@ -69,8 +100,8 @@ def _parts(
     box: Box,
     convert2lab: bool | None,
     chunk: str,
-) -> tuple[list[Part], _Table]:
-    """Return a chunk as it is seen through its border, for each relief, and its seeds."""
+) -> _Table:
+    """Return the seeds of a chunk, and the pixels of it that are compared with all seeds."""
     if labels.dtype.kind == "f":
         bad = labels[~(np.isfinite(labels) & (labels == np.rint(labels)))]
         if bad.size:
@@ -78,15 +109,35 @@ def _parts(
                 f"labels must be whole numbers (0: unlabelled), but {bad.size} of {labels.size} in {chunk} "
                 f"are not, such as {bad[0]}"
             )
-    features, reliefs = known.reliefs(pixels, takes_part, convert2lab)
+    features, _ = known.features(pixels, takes_part, convert2lab)
     own = _inside(takes_part, known, inner, box.shape)
-    parts = [
+    values, numbers = _numbered(labels, own)
+    seeds = cpu.Seeds.of(numbers.reshape(-1), _own_pixels(features, inner, box), len(values) + 1)
+    lattices = []
+    step = _sure.step_between(box.image, 2)
+    if step is not None and not known.masked:
+        every, grid = _lattice_in(box, step)
+        lattices = [(tuple(part.start for part in grid), features[inner][every].astype(np.float32))]
+    return _Table(values, seeds, lattices)
+
+
+def _parts(
+    pixels: Array,
+    takes_part: Array | None,
+    labels: Array,
+    known: Known,
+    sown: _Sown,
+    inner: Any,
+    box: Box,
+    convert2lab: bool | None,
+) -> list[Part]:
+    """Return a chunk as it is seen through its border, for each relief."""
+    _, reliefs = known.reliefs(pixels, takes_part, convert2lab)
+    own, labels = _inside(takes_part, known, inner, box.shape), sown.labels(labels, box)
+    return [
         _forest.chunk_part(relief[inner], own, labels, heaviest, box)
         for relief, heaviest in zip(reliefs, known.heaviest, strict=True)
     ]
-    values, numbers = _numbered(labels, own)
-    seeds = cpu.Seeds.of(numbers.reshape(-1), _own_pixels(features, inner, box), len(values) + 1)
-    return parts, _Table(values, seeds)
 
 
 def _numbered(labels: Array, own: NDArray[np.bool_]) -> tuple[Array, NDArray[np.int32]]:
@@ -101,7 +152,25 @@ def _numbered(labels: Array, own: NDArray[np.bool_]) -> tuple[Array, NDArray[np.
 def _all_seeds(tables: list[_Table]) -> _Table:
     values = np.unique(np.concatenate([table.values for table in tables]))
     numbers = [_numbers_of(table.values, values) for table in tables]
-    return _Table(values, cpu.Seeds.joined([table.seeds for table in tables], numbers, len(values) + 1))
+    seeds = cpu.Seeds.joined([table.seeds for table in tables], numbers, len(values) + 1)
+    return _Table(values, seeds, [one for table in tables for one in table.lattices])
+
+
+def _sown(table: _Table, shape: Shape) -> _Sown:
+    """Return the seeds of an image of a shape, and its pixels whose label is sure."""
+    values, seeds, lattices = table
+    step = _sure.step_between(shape, len(values))
+    if step is None or not lattices:
+        return _Sown(values, seeds, 0, None)
+    closest = _sure.step_between(shape, 2)
+    assert closest is not None
+    grid = [-(-extent // closest) for extent in shape]
+    features = np.empty((*grid, lattices[0][1].shape[-1]), np.float32)
+    for begins, part in lattices:
+        features[tuple(slice(b, b + n) for b, n in zip(begins, part.shape[:-1], strict=True))] = part
+    every = (slice(None, None, step // closest),) * len(shape)
+    sure = _sure.sure_labels(features[every], step, seeds, (1.0,) * len(shape))
+    return _Sown(values, seeds, step, sure if sure.any() else None)
 
 
 def _numbers_of(values: Array, among: Array) -> NDArray[np.int32]:
@@ -131,27 +200,27 @@ def _flooded(
     labels: Array,
     known: Known,
     border: list[Border] | None,
-    table: _Table,
+    sown: _Sown,
     inner: Any,
     box: Box,
     convert2lab: bool | None,
 ) -> _Flooded:
     """Return the labels that floods bring to a chunk, and how its pixels compare with the seeds."""
     features, reliefs = known.reliefs(pixels, takes_part, convert2lab)
-    own = _inside(takes_part, known, inner, box.shape)
+    own, seeded = _inside(takes_part, known, inner, box.shape), sown.labels(labels, box)
     maps = np.stack(
         [
             _forest.chunk_labels(
-                relief[inner], own, labels, None if border is None else border[k], heaviest, box, table.values
+                relief[inner], own, seeded, None if border is None else border[k], heaviest, box, sown.values
             )
             for k, (relief, heaviest) in enumerate(zip(reliefs, known.heaviest, strict=True))
         ]
     )
-    numbers, local = _present(maps, len(table.values))
-    evidence = table.seeds.only(numbers[1:]).evidence(_own_pixels(features, inner, box))
-    seeded = ((labels > 0) & own).astype(np.int32).reshape(-1)
-    survey, _ = cpu.Survey.of(list(local.reshape(len(maps), -1)), seeded, evidence, len(numbers))
-    packed = maps.astype(np.min_scalar_type(len(table.values)))
+    numbers, local = _present(maps, len(sown.values))
+    evidence = sown.seeds.only(numbers[1:]).evidence(_own_pixels(features, inner, box))
+    seeds = ((labels > 0) & own).astype(np.int32).reshape(-1)
+    survey, _ = cpu.Survey.of(list(local.reshape(len(maps), -1)), seeds, evidence, len(numbers))
+    packed = maps.astype(np.min_scalar_type(len(sown.values)))
     return _Flooded(survey, numbers, zlib.compress(packed.tobytes(), 1), packed.dtype, packed.shape)
 
 
@@ -180,16 +249,16 @@ def _all_surveys(
 
 
 def _weights(
-    total: tuple[NDArray[np.int32], cpu.Survey], table: _Table, known: Known, shape: Shape
+    total: tuple[NDArray[np.int32], cpu.Survey], sown: _Sown, known: Known, shape: Shape
 ) -> cpu.Weights | None:
     """Return how comparisons with seeds count; None: the floods agree everywhere."""
     numbers, survey = total
     if not survey.brought.any():
         return None
-    n_labels = len(table.values) + 1
+    n_labels = len(sown.values) + 1
     whole = cpu.Survey.joined([survey], [numbers], n_labels)
-    trust = _labels.trust_in_forests(shape, known.clean, known.n_pixels, len(table.values))
-    return cpu.Weights.of(table.seeds, whole, trust, _labels.STRENGTH)
+    trust = _labels.trust_in_forests(shape, known.clean, known.n_pixels, len(sown.values))
+    return cpu.Weights.of(sown.seeds, whole, trust, _labels.STRENGTH)
 
 
 def _unpacked(flooded: _Flooded, _: Any) -> NDArray[np.int32]:
@@ -203,7 +272,7 @@ def _voted(
     maps: NDArray[np.int32],
     zones: Array | None,
     known: Known,
-    table: _Table,
+    sown: _Sown,
     weights: cpu.Weights | None,
     inner: Any,
     box: Box,
@@ -213,7 +282,7 @@ def _voted(
     features, _ = known.features(pixels, takes_part, convert2lab)
     own = _inside(takes_part, known, slice(None), labels.shape)
     voters = _labels.Voters(features, known.step, _labels.votes_over(box.image), None)
-    numbers, local = _present(maps, len(table.values))
+    numbers, local = _present(maps, len(sown.values))
     if weights is None:
         chosen = local[0]
     else:
@@ -222,7 +291,7 @@ def _voted(
         apart = np.flatnonzero((first != second) | (first != third)).astype(np.int32)
         origin = tuple(low - part.start for low, part in zip(box.low, inner, strict=True))
         area = cpu.Pixels(features.reshape(-1, features.shape[-1]), labels.shape, origin, None)
-        evidence = table.seeds.only(numbers[1:]).evidence(area)
+        evidence = sown.seeds.only(numbers[1:]).evidence(area)
         chosen = weights.only(numbers[1:]).choose(by_flood, apart, evidence, 1).reshape(labels.shape)
     padded = np.full((3, *voters.shape), -1, np.int32)
     padded[0][voters.inner] = np.where(own, chosen, -1)
@@ -236,7 +305,7 @@ def _voted(
     voters.vote(flat[0], flat[2] if masked else flat[2][:0], held, np.zeros((0, 0), np.float32), 1)
     result = labels[inner].copy()
     brought = np.zeros(len(numbers), labels.dtype)
-    brought[1:] = table.values[numbers[1:] - 1]
+    brought[1:] = sown.values[numbers[1:] - 1]
     result[own[inner]] = brought[padded[0][voters.inner][inner][own[inner]]]
     return np.asarray(result)
 
@@ -299,7 +368,8 @@ def _one(pixels: Any, seeds: Any, mask: Any, convert2lab: bool | None) -> Any:
     image = Image(pixels, takes_part, mask is not None, convert2lab)
     known = _statistics.with_reliefs(image, _statistics.known(image))
     name = f"propagate-labels-{tokenize(*image, seeds)}"
-    maps, settling = _floods(name, image, seeds, known)
+    sown = _all_sown(f"{name}-sown", image, seeds, known)
+    maps, settling = _floods(name, image, seeds, known, sown)
     surroundings = _overlap.surroundings(image.chunks, _labels.VOTES_REACH)
     image = image.again(settling, "votes").around(surroundings)
     zones = None
@@ -317,31 +387,46 @@ def _one(pixels: Any, seeds: Any, mask: Any, convert2lab: bool | None) -> Any:
         )
         graph[(name, *index)] = (
             task, *image.keys(index), (labels.name, *index), (maps.name, 0, *index),
-            None if zones is None else (zones.name, *index), known.key, f"{name}-table", settling.key,
+            None if zones is None else (zones.name, *index), known.key, f"{name}-sown", settling.key,
         )  # fmt: skip
-    inputs = [*image.inputs, labels, maps, known, settling, *([] if zones is None else [zones])]
+    inputs = [*image.inputs, labels, maps, known, sown, settling, *([] if zones is None else [zones])]
     layers = HighLevelGraph.from_collections(name, graph, dependencies=inputs)
     return da.Array(layers, name, surroundings.chunks, dtype=seeds.dtype)
 
 
-def _floods(name: str, image: Image, seeds: Any, known: Delayed) -> tuple[Any, Delayed]:
+def _all_sown(name: str, image: Image, seeds: Any, known: Delayed) -> Delayed:
+    """Return the seeds of an image, and the pixels whose label is sure."""
+    surroundings = _overlap.surroundings(image.chunks, _relief.FEATURES_REACH)
+    boxes = Boxes(surroundings.chunks)
+    image = image.again(known, "seeds").around(surroundings)
+    (labels,) = read_again([seeds.rechunk(surroundings.chunks)], known, "labels")
+    graph: Graph = {}
+    seeds_of = _passes.key_of(f"{name}-chunk", 0)
+    for index in boxes.nodes(0):
+        task = functools.partial(
+            _table, inner=surroundings.inner(index), box=boxes.box(0, index), convert2lab=image.convert2lab,
+            chunk=f"chunk {index}",
+        )  # fmt: skip
+        graph[seeds_of(0, index)] = task, *image.keys(index), (labels.name, *index), known.key
+    _statistics.add_up(graph, f"{name}-table", [seeds_of(0, index) for index in boxes.nodes(0)], _all_seeds)
+    graph[name] = functools.partial(_sown, shape=seeds.shape), f"{name}-table"
+    layers = HighLevelGraph.from_collections(name, graph, dependencies=[*image.inputs, labels, known])
+    return Delayed(name, layers, layer=name)
+
+
+def _floods(name: str, image: Image, seeds: Any, known: Delayed, sown: Delayed) -> tuple[Any, Delayed]:
     """Return the labels that floods bring, as a dask array (reliefs, *spatial), and how they are settled."""
     surroundings = _overlap.surroundings(image.chunks, _relief.REACH)
     boxes = Boxes(surroundings.chunks)
     graph: Graph = {}
-    both, part, seeds_of, borders, border = (
-        _passes.key_of(f"{name}-{what}", 0) for what in ("chunk", "part", "seeds", "borders", "border")
-    )
-    wide = image.again(known, "parts").around(surroundings)
-    (labels,) = read_again([seeds.rechunk(surroundings.chunks)], known, "seeds")
+    part, borders, border = (_passes.key_of(f"{name}-{what}", 0) for what in ("part", "borders", "border"))
+    wide = image.again(sown, "parts").around(surroundings)
+    (labels,) = read_again([seeds.rechunk(surroundings.chunks)], sown, "seeds")
     for index in boxes.nodes(0):
         task = functools.partial(
-            _parts, inner=surroundings.inner(index), box=boxes.box(0, index), convert2lab=image.convert2lab,
-            chunk=f"chunk {index}",
-        )  # fmt: skip
-        graph[both(0, index)] = task, *wide.keys(index), (labels.name, *index), known.key
-        graph[part(0, index)] = _passes.part_of(both(0, index), 0)
-        graph[seeds_of(0, index)] = _passes.part_of(both(0, index), 1)
+            _parts, inner=surroundings.inner(index), box=boxes.box(0, index), convert2lab=image.convert2lab
+        )
+        graph[part(0, index)] = task, *wide.keys(index), (labels.name, *index), known.key, sown.key
     top = boxes.n_levels - 1
     for level in range(1, boxes.n_levels):
         for index in boxes.nodes(level):
@@ -353,12 +438,11 @@ def _floods(name: str, image: Image, seeds: Any, known: Delayed) -> tuple[Any, D
             graph[borders(level, index)] = functools.partial(_down, box=box), children, above, known.key
             for place, child in enumerate(boxes.children(level, index)):
                 graph[border(level - 1, child)] = _passes.part_of(borders(level, index), place)
-    table, ready = f"{name}-table", f"{name}-ready"
-    _statistics.add_up(graph, table, [seeds_of(0, index) for index in boxes.nodes(0)], _all_seeds)
+    ready = f"{name}-ready"
     needed = [_passes.above(border, boxes, 0, index) for index in boxes.nodes(0)]
-    graph[ready] = _passes.wait_for, table, needed
+    graph[ready] = _passes.wait_for, needed
     layers = HighLevelGraph.from_collections(
-        f"{name}-passes", graph, dependencies=[*wide.inputs, labels, known]
+        f"{name}-passes", graph, dependencies=[*wide.inputs, labels, known, sown]
     )
     barrier = Delayed(ready, layers, layer=f"{name}-passes")
     wide = image.again(barrier, "floods").around(surroundings)
@@ -372,13 +456,14 @@ def _floods(name: str, image: Image, seeds: Any, known: Delayed) -> tuple[Any, D
         )
         graph[flooded(0, index)] = (
             flood, *wide.keys(index), (labels.name, *index), known.key,
-            _passes.above(border, boxes, 0, index), table,
+            _passes.above(border, boxes, 0, index), sown.key,
         )  # fmt: skip
         graph[survey(0, index)] = _surveyed, flooded(0, index)
         # Not before all are surveyed: until then they stay compressed.
         graph[(maps, 0, *index)] = _unpacked, flooded(0, index), weights
     _statistics.add_up(graph, f"{name}-surveys", [survey(0, index) for index in boxes.nodes(0)], _all_surveys)
-    graph[weights] = functools.partial(_weights, shape=seeds.shape), f"{name}-surveys", table, known.key
-    layers = HighLevelGraph.from_collections(maps, graph, dependencies=[*wide.inputs, labels, known, barrier])
+    graph[weights] = functools.partial(_weights, shape=seeds.shape), f"{name}-surveys", sown.key, known.key
+    inputs = [*wide.inputs, labels, known, sown, barrier]
+    layers = HighLevelGraph.from_collections(maps, graph, dependencies=inputs)
     chunks = ((3,), *surroundings.chunks)
     return da.Array(layers, maps, chunks, dtype=np.int32), Delayed(weights, layers, layer=maps)

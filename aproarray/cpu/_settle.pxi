@@ -139,6 +139,18 @@ cdef class Evidence:
         else:
             difference[0] = sqrtf(least_square(own, colours, n_blocks, stride, self.n_channels))
 
+    def compare(self, float[:, ::1] distances, float[:, ::1] differences):
+        """Measure how far the nearest seed of labels from 1 on is, and how alike the most alike (L, N)."""
+        cdef Py_ssize_t i, label
+        cdef float place[MAX_NDIM]
+        with nogil:
+            for i in range(distances.shape[1]):
+                self.locate(<int32_t> i, place)
+                for label in range(distances.shape[0]):
+                    self.nearest(
+                        <int32_t> i, place, <int32_t> label + 1, &distances[label, i], &differences[label, i]
+                    )
+
     def survey(
         self, const int32_t[::1] first_map, const int32_t[::1] second_map, const int32_t[::1] third_map,
         const int32_t[::1] seeds, int32_t[::1] apart, int64_t[::1] brought, int32_t[::1] lowest,

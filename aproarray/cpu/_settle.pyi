@@ -19,6 +19,7 @@ class Evidence:
         spacing: tuple[float, ...],
         ratios: tuple[int, ...],
     ) -> None: ...
+    def compare(self, distances: Array, differences: Array) -> None: ...
     def survey(
         self,
         first_map: Array,
