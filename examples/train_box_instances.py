@@ -7,6 +7,11 @@ A detector learns the masks of instances from their boxes: the projection loss s
 from side to side, and a term of affinity propagation says where its outline is. The term is compared with
 those of other methods (the paper's Tables 1 and 4 to 7), by the average precision of COCO (``pycocotools``).
 
+All methods of a seed start from one detector, which learnt centres and the ellipses inscribed in the boxes. A
+mask that shrinks to a cross satisfies the projection loss, but not the dice loss of an ellipse. This detector
+is in no file: on one thread, the same seed makes it again. The contrast of images is stretched, as nuclei are
+often dim.
+
 The detector is a small one-stage network as CondInst and BoxInst have it. It finds the centres of instances,
 and at each centre it reads the weights of a small convolutional network that draws this instance's mask over
 the whole image. To train a detector of your own with boxes, take `box_loss`: it needs the masks (K, 1, H, W)
