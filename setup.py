@@ -88,6 +88,7 @@ class BuildBesideSources(build_ext):
 MODULES = (
     "_sweep",
     "_mst",
+    "_tiles",
     "_global_gradients",
     "_rooted",
     "_reduce",
@@ -101,11 +102,12 @@ MODULES = (
     "_weigh",
     "_zones",
 )
+AVX2_MODULES = ("_sweep_avx2", "_tiles_avx2", "_weigh_avx2", "_settle_avx2")
 extensions = [extension("_stream", WINDOW_ARGS), *(extension(name) for name in MODULES)]
 # The platform that is built for, which need not be this one. A universal build of macOS has no such flags.
 if sysconfig.get_platform().endswith(("x86_64", "amd64")):
     # Chosen at run time.
-    extensions[:0] = [extension(name, AVX2_ARGS) for name in ("_sweep_avx2", "_weigh_avx2", "_settle_avx2")]
+    extensions[:0] = [extension(name, AVX2_ARGS) for name in AVX2_MODULES]
     extensions.insert(0, extension("_stream_avx2", [*AVX2_ARGS, *FUSED_ARGS, *WINDOW_ARGS]))
 extensions.append(extension(SHARED.rpartition(".")[2], suffix=".c"))
 

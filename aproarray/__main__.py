@@ -116,7 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     refine = commands.add_parser(
         "refine",
         help="make coarse class scores follow an image",
-        description="Refine soft class scores, an array of floats (H, W, classes) of any size. "
+        description="Refine soft class scores: an array of floats (H, W, classes), of the image's size, or "
+        "of fewer pixels in its proportions. "
         "A .npy output gets the refined scores, others the number of the best class, from 0.",
     )
     _add_files(refine, "scores", "SCORES", "a .npy file, or a folder with a .npy of each image's name")
@@ -166,8 +167,8 @@ def _add_files(
         command.add_argument(name, type=Path, metavar=metavar, help=description)
     command.add_argument(
         "-o", "--out", type=Path, required=True, metavar="OUT",
-        help="a .png, .tif, .npy or .nii.gz; for a folder or a pattern, a folder, in which .png files are "
-        "written (.nii.gz for NIfTI)",
+        help="a .png, .tif, .npy, .nii.gz or .zarr; for a folder or a pattern, a folder, in which .png "
+        "files are written (.nii.gz for NIfTI)",
     )  # fmt: skip
     command.add_argument(
         "--mask",

@@ -224,8 +224,7 @@ def global_propagate(
     -----
     O(N C) time, two sweeps over the tree's line for 32 channels at a time; sums are kept in float64. A
     thread needs 12 (float32) or 16 (float64) bytes per pixel beyond input and output, up to 192 or 384 more
-    where the channels of a pixel do not lie side by side, and a stack as deep as the dendrogram (a few
-    hundred entries on photographs).
+    where the channels of a pixel do not lie side by side, and a small stack (tens of entries on photographs).
 
     References
     ----------
@@ -374,8 +373,7 @@ def local_propagate(
     -----
     O(N C k^d iterations) time for windows of k pixels along d axes. W is symmetric: each weight is
     computed once per pass over the image and used for both pixels. A pass takes several iterations, and
-    keeps a few rows of each, whatever the height of the image. The first call for a window size compiles
-    it (some seconds; the result is cached on disk).
+    keeps a few rows of each, whatever the height of the image.
 
     References
     ----------

@@ -277,7 +277,9 @@ def table_5(given: Scenes) -> Table:
         """the mask AP of networks trained on the boxes of Pascal VOC. Table 4 has 25.9 for the unary loss
         alone, 36.3 with GP, 36.0 with LP, and 38.4 with both. Table 5 has 36.1 for the tree filter, 36.8
         for the tree filter and LP, and 38.4 for GP and LP. [training.md](training.md) and
-        [box_instances.md](box_instances.md) train networks.""",
+        [box_instances.md](box_instances.md) train networks. On street scenes with scribbles, either term
+        gains about 3 points of mean IoU, and both together no more. On nuclei, most rows lie near full
+        supervision.""",
         """This table shows the targets themselves, not the networks that learn from them. In these noisy
         textures, a step from pixel to pixel is wider than the published zeta of GP, so scores hardly move. At
         a wider scale they move, but GP leaks. The largest step of a path decides, so one weak edge between

@@ -22,11 +22,20 @@ from benchmarks import inputs, machine
 
 STAGES: dict[str, tuple[ModuleType, str]] = {
     "weigh, drop from squares": (_processor.weighing, "weigh_slabs"),
-    "tiles: sort, union-find, runs": (_mst, "solve_tiles"),
-    "number the runs": (_mst, "number_runs"),
-    "count the edges left": (_mst, "count_unmarked"),
-    "collect them": (_mst, "collect_unmarked"),
-    "sort, union-find": (_mst, "connect"),
+    "tiles: sort, union-find, runs": (_processor.tiles, "solve_tiles"),
+    "count the runs": (_mst, "count_runs"),
+    "number them": (_mst, "number_runs"),
+    "name them": (_mst, "name_runs"),
+    "lightest edges of pixels": (_processor.weighing, "find_lightest"),
+    "pairs of pixels": (_processor.weighing, "find_pairs"),
+    "count the edges left": (_processor.weighing, "count_unmarked"),
+    "collect them": (_processor.weighing, "collect_unmarked"),
+    "sort": (_mst, "sort_items"),
+    "sort on threads: count": (_mst, "count_digits"),
+    "sort on threads: move": (_mst, "move_by_digit"),
+    "lists of pairs": (_processor.weighing, "join_pairs"),
+    "lists of runs": (_mst, "lists_of_runs"),
+    "union-find": (_mst, "connect"),
     "line of pixels": (_mst, "lay_out_nodes"),
     "places of runs": (_mst, "place_runs"),
     "line of runs": (_mst, "write_runs"),
@@ -39,9 +48,7 @@ STAGES: dict[str, tuple[ModuleType, str]] = {
 }
 ALL = "all, with checks and memory"
 # Stages that one thread does for a tree, whatever the number of workers.
-SERIAL = {
-    "number the runs", "sort, union-find", "line of pixels", "places of runs", "the rest of them",
-}  # fmt: skip
+SERIAL = {"sort", "union-find", "line of pixels", "places of runs", "the rest of them"}
 SWEEPS = "both sweeps"
 
 

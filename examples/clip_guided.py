@@ -106,9 +106,10 @@ def stages(image: Array, scores: Array, keys: Array) -> dict[str, Array]:
 
 
 def stand_in(options: argparse.Namespace) -> Iterator[tuple[Array, Array, Array, Array]]:
-    """Yield image, scores, keys and truth of test images, of a network trained with few of a folder's images.
+    """Yield image, scores, keys and truth of held-out images, of a network trained with few of a folder's.
 
-    Scores are its probabilities, keys the features that it classifies, both averaged over patches.
+    Scores are its probabilities, keys the features that it classifies, both averaged over patches. After
+    their ReLU, features of any two patches are alike. The image's mean is therefore subtracted from its keys.
     """
     import torch
     from scenes import VOID, Network, fit, load, pictures, select
@@ -129,7 +130,7 @@ def stand_in(options: argparse.Namespace) -> Iterator[tuple[Array, Array, Array,
     network.eval()
     features: list[torch.Tensor] = []
     network.classify.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
-    held_out = load(options.data, "test", options.shrink, options.ignore)
+    held_out = load(options.data, options.held_out, options.shrink, options.ignore)
     rows, columns = (extent // PATCH * PATCH for extent in held_out.masks.shape[1:])
     for image, normalised, mask in zip(
         pictures(held_out), held_out.images[:, :, :rows, :columns], held_out.masks, strict=True
@@ -140,6 +141,7 @@ def stand_in(options: argparse.Namespace) -> Iterator[tuple[Array, Array, Array,
             np.moveaxis(torch.nn.functional.avg_pool2d(values, PATCH)[0].numpy(), 0, -1)
             for values in (scores, features.pop())
         ]
+        patches[1] -= patches[1].mean((0, 1))
         yield image[:rows, :columns], *patches, mask[:rows, :columns].numpy()
 
 
@@ -162,7 +164,7 @@ def published(image: Array, scores: Array, keys: Array) -> dict[str, Array]:
 
 
 def compare(options: argparse.Namespace) -> dict[str, float]:
-    """Print and return the mean IoU of every step over a folder's test images, and write it as JSON."""
+    """Print and return the mean IoU of every step over a folder's held-out images, and write it as JSON."""
     predicted: dict[str, list[Array]] = {}
     truths = []
     start = time.perf_counter()
@@ -173,14 +175,16 @@ def compare(options: argparse.Namespace) -> dict[str, float]:
     truth = np.stack(truths)
     results = {name: mean_iou(np.stack(classes), truth) for name, classes in predicted.items()}
     print(
-        f"\nMean IoU in percent, {len(truths)} test images. A network trained with {options.images} images "
-        f"stands in for the model ({options.steps} steps, seed {options.seed}):\n\n"
+        f"\nMean IoU in percent, {len(truths)} images of {options.held_out}. A network trained with "
+        f"{options.images} images stands in for the model ({options.steps} steps, seed {options.seed}):\n\n"
         "| scores | mean IoU |\n|---|---:|"
     )
     for name, value in results.items():
         print(f"| {name} | {100 * value:.1f} |")
     if options.results:
-        settings = {name: getattr(options, name) for name in ("images", "steps", "seed", "shrink")}
+        settings = {
+            name: getattr(options, name) for name in ("held_out", "images", "steps", "seed", "shrink")
+        }
         seconds = round(time.perf_counter() - start)
         made = {"data": options.data.name, **settings, "mean_iou": results, "seconds": seconds}
         options.results.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
@@ -207,6 +211,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Array] | dict[str, floa
         "--images", type=int, default=24, help="that the stand-in is trained with (default 24)"
     )
     folder.add_argument("--steps", type=int, default=150, help="of its training, 8 images each (default 150)")
+    folder.add_argument("--held-out", choices=("val", "test"), default="test", help="val for choices")
     folder.add_argument("--seed", type=int, default=0, help="of the stand-in (default 0)")
     folder.add_argument("--results", type=Path, help="where to write the comparison (.json)")
     options = parser.parse_args(argv)

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import io
 import sys
 import time
@@ -66,7 +67,8 @@ Array = NDArray[Any]
 WIDTH, N_FEATURES, N_MASK, HIDDEN = 16, 16, 8, 8
 REACH = 16.0  # pixels of an instance: the unit of places relative to its centre
 BATCH, MOST = 4, 32  # crops in a batch, and instances whose masks are trained
-TREE_FILTER = np.sqrt(0.02) / 0.226  # the tree energy loss's sigma, for images normalised as ImageNet's
+SIGMA = 0.002  # of the tree energy loss, for images in [0, 1]
+TREE_FILTER = np.sqrt(SIGMA) / 0.226  # the same, for images normalised as ImageNet's
 
 
 class Pictures(NamedTuple):
@@ -115,12 +117,19 @@ def generate(count: int, size: int, seed: int) -> Pictures:
 
 
 def load(folder: Path, split: str) -> Pictures:
-    """Read images and labels of instances, of any sizes."""
+    """Read images and labels of instances, of any sizes; stretch the contrast of each image to [0, 1]."""
     images, labels = [], []
     for _, image, label in read(folder, split):
-        images.append(image)
+        low, high = np.percentile(image, (1, 99.8))
+        images.append(np.clip((image - low) / max(high - low, 1e-6), 0, 1))
         labels.append(label.astype(np.int64))
     return Pictures(images, labels)
+
+
+def hold_back(pictures: Pictures) -> tuple[Pictures, Pictures]:
+    """Return the pictures without each fifth, and these: for choices, which the test split must not see."""
+    rest = Pictures(*([one for place, one in enumerate(part) if place % 5] for part in pictures))
+    return rest, Pictures(*(part[::5] for part in pictures))
 
 
 def normalised(images: Sequence[Array]) -> Tensor:
@@ -167,6 +176,10 @@ class Detector(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.pixels = Network(N_FEATURES, WIDTH)
+        for block in (*self.pixels.down, *self.pixels.up):
+            for place, layer in enumerate(block):  # bright and dark images in one batch share no statistics
+                if isinstance(layer, nn.BatchNorm2d):
+                    block[place] = nn.GroupNorm(4, layer.num_features)
         self.centre = nn.Conv2d(N_FEATURES, 1, 1)
         nn.init.constant_(self.centre.bias, -3.0)  # type: ignore[arg-type]  # centres are rare
         self.of_mask = nn.Conv2d(N_FEATURES, N_MASK, 1)
@@ -175,7 +188,9 @@ class Detector(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of centres (B, H, W), and features (B, D, H, W) for `masks`."""
-        features = self.pixels(images)
+        with torch.autocast("cpu", torch.bfloat16):  # half the time
+            features = self.pixels(images.contiguous(memory_format=torch.channels_last))
+        features = features.float().contiguous()
         return self.centre(features)[:, 0], features
 
     def masks(self, features: Tensor, centres: Tensor, image_index: Tensor) -> Tensor:
@@ -234,7 +249,7 @@ def tree_energy(masks: Tensor, batch: Batch, trees: Tree) -> Tensor:
     """Return the tree energy loss."""
     of_masks = Tree(*(part[batch.image_index] for part in trees))
     images = unit(batch.images)[batch.image_index]
-    return tree_energy_loss(masks, images, batch.boxes, tree=of_masks)
+    return tree_energy_loss(masks, images, batch.boxes, sigma=SIGMA, tree=of_masks)
 
 
 def mean_field(iterations: int) -> Term:
@@ -248,8 +263,9 @@ def mean_field(iterations: int) -> Term:
     return term
 
 
-CEILING = "full supervision"
+START, CEILING = "ellipses", "full supervision"
 METHODS: dict[str, Term | None] = {
+    START: None,
     "projection alone": None,
     "pairwise loss": pairwise,
     "tree energy loss": tree_energy,
@@ -271,6 +287,14 @@ def dice(masks: Tensor, truth: Tensor) -> Tensor:
     """Return the dice loss of masks against the true ones, mean over the masks."""
     both = (masks * truth).sum((1, 2, 3))
     return (1 - 2 * both / ((masks**2).sum((1, 2, 3)) + truth.sum((1, 2, 3)))).mean()
+
+
+def ellipses(batch: Batch) -> Tensor:
+    """Return the ellipses (K, 1, H, W) that touch all sides of their boxes from within."""
+    rows, columns = (torch.arange(extent).float() for extent in batch.boxes.shape[2:])
+    down = 2 * (rows - batch.centres[:, :1]) / batch.sides[:, :1]
+    across = 2 * (columns - batch.centres[:, 1:]) / batch.sides[:, 1:]
+    return (down[:, None, :, None] ** 2 + across[:, None, None] ** 2 <= 1).float()
 
 
 def box_loss(masks: Tensor, batch: Batch, term: Term | None, trust: float) -> Tensor:
@@ -298,10 +322,13 @@ def centre_loss(logits: Tensor, batch: Batch) -> Tensor:
     return loss.sum() / at.sum().clamp(min=1)
 
 
-def train(pictures: Pictures, method: str, seed: int, steps: int, size: int, progress: str) -> Detector:
-    """Train a detector, showing a progress bar."""
+def train(
+    pictures: Pictures, method: str, seed: int, steps: int, size: int, start: Detector | None = None
+) -> Detector:
+    """Train a detector, showing a progress bar: a new one of ellipses, or `start` by another method."""
     torch.manual_seed(seed)
-    network = Detector()
+    network = Detector() if start is None else copy.deepcopy(start).train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(index: Tensor, done: float) -> Tensor:
         batch = batch_of(pictures, index[:BATCH], size)
@@ -314,19 +341,49 @@ def train(pictures: Pictures, method: str, seed: int, steps: int, size: int, pro
         masks = network.masks(features, shifted.clamp(0, size - 1), batch.image_index)
         if method == CEILING:
             return total + dice(masks, batch.masks)
-        # Targets are the network's own masks, which are not worth much at first.
-        return total + box_loss(masks, batch, METHODS[method], min(1.0, 3 * done))
+        if method == START:
+            return total + dice(masks, ellipses(batch))
+        # The term takes its targets from the masks. It takes over from the ellipses in the first half.
+        trust = min(1.0, 2 * done)
+        held = (1 - trust) * dice(masks, ellipses(batch))
+        return total + held + box_loss(masks, batch, METHODS[method], trust)
 
-    fit(network, loss, len(pictures.images), steps, progress)
+    fit(network, loss, len(pictures.images), steps, f"{method}, seed {seed}")
     return network.eval()
+
+
+@torch.no_grad()
+def masks_at_centres(network: Detector, pictures: Pictures) -> dict[str, float]:
+    """Draw a mask at the centre of every true box; return their mean IoU, and mean area over the true one.
+
+    They tell of the masks alone, not of how centres are found. Masks that shrink have a small area.
+    """
+    overlaps, areas = [], []
+    for image, label in zip(pictures.images, pictures.labels, strict=True):
+        _, features = network(normalised([padded(image)]))
+        boxes = [(number, box) for number, box in enumerate(ndimage.find_objects(label), 1) if box]
+        middles = [[(part.start + part.stop - 1) / 2 for part in box] for _, box in boxes]
+        for group in range(0, len(boxes), 32):
+            centres = torch.tensor(middles[group : group + 32])
+            drawn = network.masks(features, centres, torch.zeros(len(centres), dtype=torch.int64))[:, 0] > 0.5
+            for (number, _), mask in zip(boxes[group:], drawn.numpy(), strict=False):
+                truth, found = label == number, mask[: len(label), : label.shape[1]]
+                overlaps.append((found & truth).sum() / (found | truth).sum())
+                areas.append(found.sum() / truth.sum())
+    return {"IoU": float(np.mean(overlaps)), "area": float(np.mean(areas))}
+
+
+def padded(image: Array) -> Array:
+    """Mirror an image (H, W, 3) at its ends, so that 4 divides its sides."""
+    height, width = image.shape[:2]
+    return np.pad(image, ((0, -height % 4), (0, -width % 4), (0, 0)), mode="reflect")
 
 
 @torch.no_grad()
 def detect(network: Detector, image: Array, most: int = 200) -> tuple[Array, Array]:
     """Return the masks (K, H, W) of the instances of an image, and their scores: the best first."""
     height, width = image.shape[:2]
-    padded = np.pad(image, ((0, -height % 4), (0, -width % 4), (0, 0)), mode="reflect")
-    logits, features = network(normalised([padded]))
+    logits, features = network(normalised([padded(image)]))
     heat = logits[0, :height, :width].sigmoid()
     peaks = (F.max_pool2d(heat[None], 5, 1, 2)[0] == heat) & (heat > 0.1)
     order = heat[peaks].argsort(descending=True)[:most]
@@ -344,10 +401,11 @@ def detect(network: Detector, image: Array, most: int = 200) -> tuple[Array, Arr
     sure = (soft * masks).sum((1, 2)) / areas.clamp(min=1)
     scores = heat[peaks][order] * sure
     flat, kept = masks.flatten(1).float(), list[int]()
+    shared = flat @ flat.T  # pixels that two masks share
     for place in scores.argsort(descending=True).tolist():
         if areas[place] < 4:
             continue
-        both = flat[kept] @ flat[place]
+        both = shared[place, kept]
         if not (both / (areas[kept] + areas[place] - both) > 0.5).any():  # else: found already
             kept.append(place)
     return masks[kept].numpy(), scores[kept].numpy()
@@ -397,12 +455,17 @@ def average_precision(found: Sequence[tuple[Array, Array]], labels: Sequence[Arr
 
 
 def table(results: Results, methods: Sequence[str]) -> str:
-    """Return the average precisions in percent, mean and standard deviation over the seeds, as markdown."""
-    lines = ["| beside the projection loss | AP | AP50 | AP75 |", "|---|---:|---:|---:|"]
+    """Return all measures in percent, mean and standard deviation over the seeds, as markdown.
+
+    A network has collapsed if its masks are less than half as large as the true ones.
+    """
+    names = ("AP", "AP50", "AP75", "IoU", "area")
+    lines = [f"| trained with | {' | '.join(names)} | collapsed |", "|---|" + 6 * "---:|"]
     for method in methods:
         runs = [run for run in results.runs if run["method"] == method]
-        cells = [percent([run[name] for run in runs]) for name in ("AP", "AP50", "AP75")]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
+        cells = [percent([run[name] for run in runs]) for name in names]
+        collapsed = sum(run["area"] < 0.5 for run in runs)
+        lines.append(f"| {method} | {' | '.join(cells)} | {collapsed} of {len(runs)} |")
     return "\n".join(lines)
 
 
@@ -435,13 +498,19 @@ def figure(pictures: Pictures, found: dict[str, list[tuple[Array, Array]]]) -> F
 def arguments() -> argparse.ArgumentParser:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
-    parser.add_argument("--quick", action="store_true", help="three methods, one seed, fewer steps")
+    parser.add_argument("--quick", action="store_true", help="four rows, one seed, fewer steps")
     parser.add_argument("--data", type=Path, help="a folder of images and labels: SPLIT/image, SPLIT/label")
     parser.add_argument("--size", type=int, default=96, help="side of a crop in pixels (default 96)")
-    parser.add_argument("--steps", type=int, default=300, help="training steps of a network (default 300)")
+    parser.add_argument(
+        "--first-steps", type=int, default=600, help="steps with ellipses, before all methods (default 600)"
+    )
+    parser.add_argument("--steps", type=int, default=200, help="steps with each method (default 200)")
     parser.add_argument("--seeds", type=int, default=3, help="networks per row of the table (default 3)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="rows of the table (default: all)")
-    parser.add_argument("--held-out", default="test", help="the split that is asked about (default test)")
+    parser.add_argument(
+        "--held-out", choices=("test", "train"), default="test",
+        help="train, for choices: train with four of five images of this split, ask about the others",
+    )  # fmt: skip
     parser.add_argument("--results", type=Path, help="JSON file of the runs: go on with it if it is there")
     parser.add_argument(
         "--figure", type=Path, help="draw what the last seed's networks say; trains them anew"
@@ -452,33 +521,45 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> Results:
     """Train all networks, print the table, and save results and figure."""
     options = arguments().parse_args(argv)
-    steps, seeds, methods = options.steps, options.seeds, options.methods or list(METHODS)
+    first, steps, seeds = options.first_steps, options.steps, options.seeds
+    methods = options.methods or list(METHODS)
     if options.quick:
-        steps, seeds = min(steps, 150), 1
-        methods = options.methods or ["projection alone", "GP and LP", CEILING]
+        first, steps, seeds = min(first, 150), min(steps, 100), 1
+        methods = options.methods or [START, "projection alone", "GP and LP", CEILING]
     data = options.data.name if options.data else "generated"
-    shared = {"held_out": options.held_out, "size": options.size, "data": data, "steps": steps}
-    results = Results(options.results, shared)
+    shared = {"held_out": options.held_out, "size": options.size, "data": data}
+    results = Results(options.results, shared | {"first_steps": first, "steps": steps})
     if options.data:
-        pictures, held_out = (load(options.data, split) for split in ("train", options.held_out))
+        pictures, held_out = (load(options.data, split) for split in ("train", "test"))
+        if options.held_out == "train":
+            pictures, held_out = hold_back(pictures)
     found: dict[str, list[tuple[Array, Array]]] = {}
     for seed in range(seeds):
         if not options.data:
             pictures, held_out = (generate(n, 128, 2 * seed + k) for k, n in enumerate((60, 24)))
-        for method in methods:
-            key: dict[str, str | int] = {"method": method, "seed": seed}
-            if results.get(key) and not (options.figure and seed == seeds - 1):
-                continue
-            start = time.perf_counter()
-            network = train(pictures, method, seed, steps, options.size, f"{method}, seed {seed}")
-            seconds = round(time.perf_counter() - start)
+            if options.held_out == "train":
+                pictures, held_out = hold_back(pictures)
+        drawn = options.figure and seed == seeds - 1
+        keys: dict[str, dict[str, str | int]] = {name: {"method": name, "seed": seed} for name in methods}
+        missing = [method for method in methods if drawn or not results.get(keys[method])]
+        if not missing:
+            continue
+        began = time.perf_counter()
+        start = train(pictures, START, seed, first, options.size)
+        for method in missing:
+            network = start
+            if method != START:
+                began = time.perf_counter()
+                network = train(pictures, method, seed, steps, options.size, start)
+            seconds = round(time.perf_counter() - began)
             found[method] = [detect(network, image) for image in held_out.images]
-            measured = average_precision(found[method], held_out.labels)
-            results.add(key, measured | {"seconds": seconds})
-            print(f"{method}, seed {seed}: AP {100 * measured['AP']:.1f}", file=sys.stderr)
+            measured = average_precision(found[method], held_out.labels) | masks_at_centres(network, held_out)
+            rounded = {name: round(value, 4) for name, value in measured.items()}
+            results.add(keys[method], rounded | {"seconds": seconds})
+            print(f"{method}, seed {seed}: {rounded}", file=sys.stderr)
     print(
-        f"\nMask AP in percent over {len(held_out.images)} images of {options.held_out}, {seeds} seed(s), "
-        f"{steps} steps:\n"
+        f"\nIn percent, {len(held_out.images)} images of {options.held_out}, {seeds} seed(s), "
+        f"{first} steps with ellipses and {steps} with each method:\n"
     )
     print(table(results, methods))
     if options.figure:

@@ -9,6 +9,10 @@ tells the other images which of their pixels belong together. Pairs are of pixel
 of two (cross-pair). The networks classify pixels, or proposals whose masks are the similarity of proposals
 and pixels.
 
+Two things differ from the published form. The likeness of two pixels is the cosine of their projected
+features. A perceptron of both carries over to other classes less well. Between two images, few pairs are of
+one class, but likeness is learned as if half of them were: it is moved to their share before it teaches.
+
 Run it with ``python examples/transfer_similarity.py --quick`` (minutes), without ``--quick`` for the whole
 table, and with ``--data FOLDER`` for images and labels ``SPLIT/image/NAME.jpg`` and ``SPLIT/label/NAME.png``.
 
@@ -72,11 +76,30 @@ SUREST = 0.1  # the share of the pixels that stand for a class of the image
 TAG_WEIGHT = 3.0
 
 
+class Cosine(nn.Module):
+    """The learned likeness of pairs of pixels: the cosine of their projected features, scaled and moved."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.project = nn.Linear(features, 16)
+        self.scale = nn.Parameter(torch.tensor(5.0))
+        self.offset = nn.Parameter(torch.tensor(-2.5))
+
+    def forward(self, features: Tensor, reference: Tensor) -> Tensor:
+        """Return the logits (B, J, J') of all pairs."""
+        one, other = (F.normalize(self.project(of), dim=-1) for of in (features, reference))
+        return self.scale * one @ other.transpose(1, 2) + self.offset
+
+
 class Method(NamedTuple):
     """How a network is trained."""
 
     pairs: str | None = None
     """Pixels are compared with those of their own image ("self"), or of another one ("cross")."""
+    likeness: type[nn.Module] = Cosine
+    """The part that learns whether two pixels are of one class."""
+    counted: bool = False
+    """Whether the learned likeness is moved to the share of pairs of one class that was counted."""
     distilled: bool = True
     """Whether the learned similarity teaches the images with tags."""
     proposals: bool = False
@@ -89,13 +112,18 @@ METHODS = {
     "basic": Method(),
     "self-pair": Method("self"),
     "self-pair, not distilled": Method("self", distilled=False),
-    "cross-pair": Method("cross"),
+    "self-pair, counted": Method("self", counted=True),
+    "self-pair, perceptron": Method("self", PairSimilarity),
+    "cross-pair": Method("cross", counted=True),
+    "cross-pair, perceptron, counted": Method("cross", PairSimilarity, counted=True),
+    "cross-pair, perceptron": Method("cross", PairSimilarity),
     "proposals, basic": Method(proposals=True),
     "proposals, self-pair": Method("self", proposals=True),
-    "proposals, cross-pair": Method("cross", proposals=True),
+    "proposals, cross-pair": Method("cross", counted=True, proposals=True),
     "all masks": Method(all_masks=True),
 }
-HEADS = ("of both pixels", "of their difference")
+HEADS: dict[str, type[nn.Module]] = {"perceptron": PairSimilarity, "cosine": Cosine}
+FORGOTTEN = 0.01  # of the counted share of pairs, in a step
 
 
 class Task(NamedTuple):
@@ -145,26 +173,31 @@ class Proposals(nn.Module):
 class Segmenter(nn.Module):
     """A U-Net whose pixels have embeddings; of these: classes, and the likeness of pairs."""
 
-    def __init__(self, n_classes: int, proposals: bool):
+    def __init__(self, n_classes: int, method: Method, bfloat16: bool):
         super().__init__()
+        self.bfloat16 = bfloat16
         self.pixels = Network(N_FEATURES, WIDTH)
         self.classify = (
             Proposals(n_classes)
-            if proposals
+            if method.proposals
             else nn.Sequential(nn.Conv2d(N_FEATURES, n_classes, 1), nn.Softmax(1))
         )
-        self.similarity = PairSimilarity(N_FEATURES)
+        self.similarity = method.likeness(N_FEATURES)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pixels' embeddings and the classes' shares of every pixel."""
-        embeddings = self.pixels(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
+            embeddings = self.pixels(images)
+        embeddings = embeddings.float()
         return embeddings, self.classify(embeddings)
 
 
-def train(task: Task, method: Method, n_pixels: int, seed: int, steps: int, progress: str) -> Segmenter:
+def train(
+    task: Task, method: Method, n_pixels: int, seed: int, steps: int, bfloat16: bool, progress: str
+) -> Segmenter:
     """Train with masks of base classes in some images, and tags of all classes in the others."""
     torch.manual_seed(seed)
-    network = Segmenter(task.n_classes, method.proposals)
+    network = Segmenter(task.n_classes, method, bfloat16)
     images, masks = task.seen.images, task.seen.masks if method.all_masks else task.told
     tags = tags_of(task.seen.masks, task.n_classes, TAGGED)
     known = (masks != VOID).flatten(1).any(1)  # pairs need a pixel of a known class
@@ -172,6 +205,7 @@ def train(task: Task, method: Method, n_pixels: int, seed: int, steps: int, prog
     parts = [torch.nonzero(chosen)[:, 0] for chosen in (with_masks, with_tags)]
     everywhere = torch.ones(BATCH, *masks.shape[1:], dtype=torch.bool)
     shift = int(method.pairs == "cross")
+    alike = torch.tensor(0.5)  # the share of pairs that are of one class
 
     def pairs(features: Tensor) -> Tensor:
         return network.similarity(features, features.roll(shift, 0))
@@ -196,10 +230,15 @@ def train(task: Task, method: Method, n_pixels: int, seed: int, steps: int, prog
         classes = labels.flatten(1).gather(1, index)
         logits = pairs(gather_pixels(embeddings[:BATCH], index))
         total = total + similarity_learning_loss(logits, classes, classes.roll(shift, 0))
+        same = classes[:, :, None] == classes.roll(shift, 0)[:, None]
+        alike.lerp_(same.float().mean(), FORGOTTEN)
         if not method.distilled:
             return total
         index = sample_pixels(everywhere, n_pixels)
         logits = pairs(gather_pixels(embeddings[BATCH:], index))
+        if method.counted:
+            # The loss above weighs pairs of one class and of two as if there were as many of both.
+            logits = logits + alike.logit()
         soft = gather_pixels(shares[BATCH:], index)
         # What has been learned is not worth much at first.
         trust = max(0.0, 2 * done - 1)
@@ -213,19 +252,6 @@ def train(task: Task, method: Method, n_pixels: int, seed: int, steps: int, prog
 def predict(network: Segmenter, images: Tensor) -> Tensor:
     """Return the class of every pixel (B, H, W)."""
     return torch.cat([network(part)[1].argmax(1) for part in images.split(64)])
-
-
-class Difference(nn.Module):
-    """The learned likeness of pairs of pixels by the difference of their features, whatever these are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.score = nn.Sequential(nn.Linear(N_FEATURES, 64), nn.ReLU(), nn.Linear(64, 1))
-
-    def forward(self, features: Tensor, reference: Tensor) -> Tensor:
-        """Return the logits (B, J, J') of all pairs."""
-        logits: Tensor = self.score((features[:, :, None] - reference[:, None]).abs())[..., 0]
-        return logits
 
 
 def roc_area(scores: Tensor, positive: Tensor) -> float:
@@ -266,7 +292,7 @@ def study(network: Segmenter, task: Task, seed: int, steps: int = 300) -> dict[s
     areas = {}
     for pairs, head in itertools.product(("self", "cross"), HEADS):
         torch.manual_seed(seed)
-        similarity = PairSimilarity(N_FEATURES) if head == HEADS[0] else Difference()
+        similarity = HEADS[head](N_FEATURES)
         optimizer = torch.optim.Adam(similarity.parameters(), 3e-3)
         shift = int(pairs == "cross")
         for _ in range(steps):
@@ -298,7 +324,7 @@ def study_table(results: Results) -> str:
     """Return the areas under the ROC curve in percent, as markdown."""
     columns = [f"{kind}, {where}" for kind in ("base", "novel") for where in ("one image", "two images")]
     lines = [
-        f"| network | learned from | perceptron | {' | '.join(columns)} |",
+        f"| network | learned from | likeness | {' | '.join(columns)} |",
         f"|---|---|---|{'---:|' * len(columns)}",
     ]
     for method in METHODS:
@@ -365,6 +391,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--novel", type=int, nargs="+", help="classes without masks (needed with --data)")
     parser.add_argument("--size", type=int, default=48, help="side of a crop in pixels (default 48)")
     parser.add_argument("--steps", type=int, default=1200, help="training steps of a network (default 1200)")
+    parser.add_argument("--bfloat16", action="store_true", help="compute networks in bfloat16")
     parser.add_argument("--pixels", type=int, nargs="+", default=[100], help="J, pixels of an image")
     parser.add_argument("--seeds", type=int, default=3, help="networks per row of the table (default 3)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, help="rows of the table (default: all)")
@@ -388,7 +415,7 @@ def main(argv: Sequence[str] | None = None) -> Results:
     steps, seeds = (min(options.steps, 150), 1) if options.quick else (options.steps, options.seeds)
     methods = options.methods or list(METHODS)
     shared: dict[str, Any] = {
-        name: getattr(options, name) for name in ("held_out", "shrink", "size", "novel")
+        name: getattr(options, name) for name in ("held_out", "shrink", "size", "novel", "bfloat16")
     }
     shared |= {"data": options.data.name if options.data else "generated", "steps": steps}
     results = Results(options.results, shared)
@@ -401,7 +428,8 @@ def main(argv: Sequence[str] | None = None) -> Results:
                 if results.get(key) and not (options.figure and seed == seeds - 1):
                     continue
                 start = time.perf_counter()
-                network = train(task, METHODS[method], n, seed, steps, f"{method}, J {n}, seed {seed}")
+                progress = f"{method}, J {n}, seed {seed}"
+                network = train(task, METHODS[method], n, seed, steps, options.bfloat16, progress)
                 seconds = round(time.perf_counter() - start)
                 predictions[method] = predicted = predict(network, task.held_out.images)
                 measured: dict[str, Any] = {

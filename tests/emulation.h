@@ -272,7 +272,8 @@ template <typename T> static T atomicMax(T *at, T value) {
     *at = std::max(before, value);
     return before;
 }
-// What becomes of these where they are not atomic, for mutants.py.
+// What becomes of these where they are not atomic or ask no other thread, for mutants.py.
+static inline int alone_or(int wanted) { return wanted; }
 template <typename T> static T plainAdd(T *at, T value) {
     const T before = *at;
     maybe_pause();

@@ -1,8 +1,8 @@
 """Break the kernels, one line at a time, and see whether the emulation notices: ``python -m tests.mutants``.
 
-A mutant lacks a barrier, or has a plain read and write in place of an atomic. It is built in a copy of the
-repository, where the tests of the emulation that it may fail are run. Takes from minutes to an hour; nothing
-is changed here. Prints a table of the mutants and what became of them.
+A mutant lacks a barrier, or has a plain read and write in place of an atomic, or asks no other thread. It is
+built in a copy of the repository, where the tests of the emulation that it may fail are run. Takes from
+minutes to an hour; nothing is changed here. Prints a table of the mutants and what became of them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _KERNELS = Path("aproarray/gpu/kernels")
 _MUTATIONS = {
     r"__syncthreads\(\);": ";",
     r"grid_sync\(barrier\);": ";",
+    r"team\.wait\(\);": ";",
+    r"__syncthreads_or\(": "alone_or(",
     r"\batomicAdd\(": "plainAdd(",
     r"\batomicMin\(": "plainMin(",
     r"\batomicMax\(": "plainMax(",
@@ -43,7 +45,8 @@ _TESTS = {
     "local_gradients": "window",
     "tree_filter": "filter or breadth",
     "rooted": "breadth or no_forest",
-    "grid_edges": "trees_are_the_cpus",
+    "grid_edges": "mst or tree",
+    "listed_edges": "mst or tree",
     "flood": "floods",
     "settle": "settles",
 }

@@ -48,6 +48,18 @@ def test_boxes_hold_their_masks_tightly(batch):
         assert (places.amax(0) - places.amin(0) + 1).tolist() == sides.tolist()
 
 
+def test_ellipses_touch_their_boxes_from_within(example, batch):
+    drawn = example.ellipses(batch)
+    assert drawn.shape == batch.boxes.shape
+    assert (drawn <= batch.boxes).all()
+    for axis in (2, 3):
+        assert torch.equal(drawn.amax(axis), batch.boxes.amax(axis))
+    filled = drawn.sum((1, 2, 3)) / batch.boxes.sum((1, 2, 3))
+    large = batch.sides.amin(1) >= 8
+    assert large.any()
+    assert (filled[large] - torch.pi / 4).abs().max() < 0.08
+
+
 def test_each_mask_depends_on_its_own_centre_and_image(example, batch):
     torch.manual_seed(0)
     network = example.Detector().eval()
@@ -66,7 +78,7 @@ def test_every_term_adds_to_the_loss_of_boxes(example, batch):
     losses = {
         name: example.box_loss(soft, batch, term, 1.0)
         for name, term in example.METHODS.items()
-        if name != example.CEILING
+        if name not in (example.START, example.CEILING)
     }
     for name, loss in losses.items():
         (gradient,) = torch.autograd.grad(loss, soft, retain_graph=True)
@@ -92,12 +104,45 @@ def test_average_precision(example):
     assert example.average_precision([nothing], [label])["AP"] == 0
 
 
+def test_masks_at_centres(example, pictures, monkeypatch):
+    """Masks that are the boxes have an IoU of the share that instances take of them; nothing, of 0."""
+    # Numbers have gaps.
+    labels = [np.where((label == 2) | (label == 4), label, 0) for label in pictures.labels]
+    boxes, areas = [], []
+    for label in labels:
+        for number in np.unique(label[label > 0]):
+            rows, columns = np.nonzero(label == number)
+            mask = torch.zeros(1, 1, 64, 64)
+            mask[..., rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = 1
+            boxes.append(mask)
+            areas.append(len(rows) / mask.sum().item())
+    assert len(areas) > 4
+    drawn = iter(boxes)
+    network = example.Detector().eval()
+    monkeypatch.setattr(network, "masks", lambda *of: torch.cat([next(drawn) for _ in of[1]]))
+    measured = example.masks_at_centres(network, example.Pictures(pictures.images, labels))
+    assert measured["IoU"] == pytest.approx(np.mean(areas))
+    assert measured["area"] == pytest.approx(np.mean([1 / area for area in areas]))
+    monkeypatch.setattr(network, "masks", lambda *of: torch.zeros(len(of[1]), 1, 64, 64))
+    measured = example.masks_at_centres(network, example.Pictures(pictures.images, labels))
+    assert measured == {"IoU": 0, "area": 0}
+
+
+def test_choices_are_made_without_the_test_split(example, pictures):
+    rest, held = example.hold_back(pictures)
+    assert [len(rest.images), len(held.labels)] == [6, 2]
+    assert held.images[1] is pictures.images[5]
+    assert all(one is not other for one in held.images for other in rest.images)
+
+
 def test_quick_mode(example, monkeypatch, tmp_path, capsys):
     generate = example.generate
     monkeypatch.setattr(example, "generate", lambda n, _, seed: generate(min(n, 8), 48, seed))
     figure = tmp_path / "figure.png"
-    runs = example.main(["--quick", "--size", "32", "--steps", "2", "--figure", str(figure)]).runs
-    assert [run["method"] for run in runs] == ["projection alone", "GP and LP", example.CEILING]
+    few = ["--quick", "--size", "32", "--first-steps", "2", "--steps", "2"]
+    runs = example.main([*few, "--figure", str(figure)]).runs
+    expected = [example.START, "projection alone", "GP and LP", example.CEILING]
+    assert [run["method"] for run in runs] == expected
     assert capsys.readouterr().out.count("| ") >= len(runs)
     assert np.ptp(io.imread(figure)[..., :3]) > 200
 
@@ -107,15 +152,17 @@ def test_a_folder_and_a_table_that_goes_on(example, pictures, tmp_path, monkeypa
         for kind, some in zip(("image", "label"), pictures, strict=True):
             (tmp_path / split / kind).mkdir(parents=True)
             for number, picture in enumerate(some):
-                pixels = (255 * picture if kind == "image" else picture).astype(np.uint8)
+                pixels = (51 * picture if kind == "image" else picture).astype(np.uint8)  # dark images
                 cut = pixels[: 64 - number]  # sizes differ
                 io.imsave(tmp_path / split / kind / f"{number}.png", cut, check_contrast=False)
     loaded = example.load(tmp_path, "train")
     assert all(map(np.array_equal, loaded.labels, (a[: 64 - n] for n, a in enumerate(pictures.labels))))
-    assert np.abs(loaded.images[0] - pictures.images[0]).max() < 1 / 255
+    low, high = np.percentile(pictures.images[0], (1, 99.8))
+    stretched = np.clip((pictures.images[0] - low) / (high - low), 0, 1)
+    assert np.abs(loaded.images[0] - stretched).max() < 3 / 51
     arguments = [
-        "--data", str(tmp_path), "--size", "32", "--steps", "1", "--seeds", "1", "--methods", "LP",
-        "--results", str(tmp_path / "results.json"),
+        "--data", str(tmp_path), "--size", "32", "--first-steps", "1", "--steps", "1", "--seeds", "1",
+        "--methods", "LP", "--results", str(tmp_path / "results.json"),
     ]  # fmt: skip
     runs = example.main(arguments).runs
     assert [run["method"] for run in runs] == ["LP"]
@@ -132,6 +179,19 @@ def test_a_folder_and_a_table_that_goes_on(example, pictures, tmp_path, monkeypa
 def test_a_detector_learns_blobs_of_full_masks(example):
     """The centres and masks of bright discs, in some seconds."""
     pictures = example.generate(8, 48, seed=3)
-    network = example.train(pictures, example.CEILING, 0, 60, 48, "discs")
+    network = example.train(pictures, example.CEILING, 0, 60, 48)
     found = [example.detect(network, image) for image in pictures.images]
     assert example.average_precision(found, pictures.labels)["AP50"] > 0.2
+    measured = example.masks_at_centres(network, pictures)
+    assert measured["IoU"] > 0.5
+    assert 0.6 < measured["area"] < 1.5
+
+
+def test_methods_start_from_the_same_detector(example, pictures):
+    start = example.train(pictures, example.START, 0, 1, 32)
+    before = {name: values.clone() for name, values in start.state_dict().items()}
+    again = example.train(pictures, example.START, 0, 1, 32).state_dict()
+    example.train(pictures, "LP", 0, 2, 32, start)
+    for name, values in start.state_dict().items():
+        assert torch.equal(values, before[name])
+        assert torch.equal(values, again[name])

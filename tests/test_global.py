@@ -458,7 +458,7 @@ def test_vector_code_gives_the_same_bits_as_code_for_any_processor(channels, dty
     for suffix in ("", "_avx2"):
         monkeypatch.setattr(_processor, "sweeps", importlib.import_module(f"aproarray.cpu._sweep{suffix}"))
         monkeypatch.setattr(_processor, "weighing", importlib.import_module(f"aproarray.cpu._weigh{suffix}"))
-        tree = aproarray.mst(image, channel_axis=-1)
+        tree = aproarray.mst(image, channel_axis=-1)  # more of it: tests/test_tiles.py
         results.append((tree.order, tree.gaps, aproarray.global_propagate(values, tree, zeta=0.3)))
     for plain, vector in zip(*results, strict=True):
         np.testing.assert_array_equal(plain, vector)

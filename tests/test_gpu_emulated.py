@@ -38,7 +38,9 @@ def gpu():
         yield sys.modules["aproarray.gpu"]
 
 
-@pytest.mark.parametrize("shape", [(21, 30), (5, 7, 8)])
+@pytest.mark.parametrize(
+    "shape", [(21, 30), (5, 7, 8), (70, 64)]
+)  # the last one has rounds of the whole grid
 @pytest.mark.parametrize(("levels", "dtype"), [(1, np.float32), (4, np.float64), (1 << 20, np.float32)])
 def test_trees_are_the_cpus_bit_for_bit(gpu, shape, levels, dtype):
     rng = np.random.default_rng(levels)
@@ -59,6 +61,49 @@ def test_trees_are_the_cpus_bit_for_bit(gpu, shape, levels, dtype):
     for one, other in trees:
         for name in ("order", "gaps", "gap_edges"):
             np.testing.assert_array_equal(getattr(one, name).get(), getattr(other, name))
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_ways_to_a_root_may_be_long(gpu, backwards):
+    # The steps grow: every pixel's lightest edge leads to the one before it, in tiles and in a list of edges.
+    image = np.arange(300.0).cumsum()[:: -1 if backwards else 1, None].copy()
+    ours, theirs = aproarray.mst(to_device(image[:, None])), aproarray.mst(image[:, None])
+    ends = np.stack([np.arange(299), np.arange(1, 300)], axis=1)
+    listed = aproarray.SpanningTree.from_edges(
+        to_device(ends), to_device(np.square(np.diff(image[:, 0]))), 300
+    )
+    for tree in (ours, listed):
+        for name in ("order", "gaps", "gap_edges"):
+            np.testing.assert_array_equal(getattr(tree, name).get(), getattr(theirs, name))
+
+
+@pytest.mark.parametrize("shape", [(40, 33), (1, 300), (7, 9, 10), (3, 5)])
+@pytest.mark.parametrize("kind", ["noise", "stripes", "plain"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_lists_hold_what_tiles_leave(gpu, shape, kind, masked, monkeypatch):
+    # Stripes leave more edges between components than anything else: nothing may be written behind the lists.
+    rng, n = np.random.default_rng(0), math.prod(shape)
+    images = {
+        "noise": rng.random((2, n, 1), np.float32),
+        "stripes": (np.arange(2 * n) // shape[-1] % 2 + rng.random(2 * n) / 9).astype(np.float32),
+        "plain": np.zeros((2, n, 1), np.float32),
+    }[kind].reshape(2, n, 1)
+    masks = to_device(rng.random((2, n)) < 0.8) if masked else None
+    module, seen = sys.modules["aproarray.gpu._trees"], []
+    connect = module._connect
+
+    def watched(forest, *sizes, known):
+        n_edges, _, n_components = forest.state.get()[:3].tolist()
+        most = int(forest.components.packed["most"])
+        seen.append((n_edges, forest.n_edges, n_components, most))
+        return connect(forest, *sizes, known=known)
+
+    monkeypatch.setattr(module, "_connect", watched)
+    gpu.grid_trees(to_device(images), shape, len(shape), masks, 1)
+    ((n_edges, most_edges, n_components, most_components),) = seen
+    assert n_edges <= most_edges
+    assert n_components <= most_components
+    assert (n_components > 0) == (n > 128)  # of one tile, trees are left alone
 
 
 def test_results_repeat_bit_for_bit_whatever_else_is_in_the_batch(gpu):

@@ -1,7 +1,9 @@
 """From marks to masks: the two kernels against their definitions, and what callers rely on."""
 
+import copy
 import importlib
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -850,6 +852,18 @@ def test_swapped_image_and_labels_are_refused(scene):
 
 
 SAYS_WHAT_AN_IMAGE_IS = r"can be read in several ways. Pass channel_axis=-1 .* spatial_ndim=3"
+
+
+def test_a_propagator_is_copied_and_pickled(scene):
+    image, seeds, truth = scene
+    more = np.where(np.arange(seeds.size).reshape(seeds.shape) % 97, seeds, 1)
+    options = {"mask": truth < 3, "edges": image[..., 0], "features": image**2, "spacing": (2, 1)}
+    for chosen in ({}, options):
+        propagator = LabelPropagator(image, **chosen)
+        propagator.propagate(seeds)
+        for other in (pickle.loads(pickle.dumps(propagator)), copy.deepcopy(propagator)):
+            assert np.array_equal(other.propagate(more), propagate_labels(image, more, **chosen))
+        assert np.array_equal(propagator.propagate(more), propagate_labels(image, more, **chosen))
 
 
 def test_a_propagator_reads_an_image_as_its_labels_would(scene):

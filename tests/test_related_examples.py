@@ -1,5 +1,6 @@
 """The examples of the related methods run, on what they make up and on files."""
 
+import argparse
 import importlib
 import json
 
@@ -71,10 +72,22 @@ def test_clip_guided_path_over_a_folder(clip_guided, folder, tmp_path, capsys):
     assert list(compared) == ["the model's scores", "+ KS", "+ KS + PD", "+ APro", "+ APro + PD"]
     assert all(0 < value < 1 for value in compared.values())
     printed = capsys.readouterr().out
-    assert "4 test images. A network trained with 3 images stands in for the model" in printed
+    assert "4 images of test. A network trained with 3 images stands in for the model" in printed
     assert printed.count("| ") == 2 * 6
     assert json.loads(results.read_text())["mean_iou"] == compared
     assert clip_guided.main(arguments) == compared
+
+
+def test_keys_of_the_stand_in_point_away_from_one_another(clip_guided, folder):
+    options = argparse.Namespace(
+        data=folder, images=3, steps=2, seed=0, shrink=1, ignore=255, held_out="test"
+    )
+    made = [keys for _, _, keys, _ in clip_guided.stand_in(options)]
+    assert len(made) == 4
+    for keys in made:
+        np.testing.assert_allclose(keys.mean((0, 1)), 0, atol=1e-6)
+        directions = keys.reshape(9, -1)
+        assert (directions @ directions.T).min() < 0
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +226,7 @@ def test_likeness_of_base_classes_carries_over_where_features_tell_novel_ones(tr
     task = transfer.Task(parts, torch.ones(16, dtype=torch.bool), parts, (4, 5), 6)
     areas = transfer.study(Telling(), task, seed=0, steps=60)
     assert len(areas) == 16
-    assert all(area > 0.99 for name, area in areas.items() if "base" in name or "difference" in name)
+    assert all(area > 0.99 for name, area in areas.items() if "base" in name or "cosine" in name)
     # Features that are the same everywhere tell nothing.
     same = scenes.Scenes(torch.ones_like(images), masks, None)
     areas = transfer.study(Telling(), task._replace(seen=same, held_out=same), seed=0, steps=2)

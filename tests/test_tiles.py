@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 
 import aproarray
-from aproarray.cpu import _mst, _trees
+from aproarray.cpu import _mst, _processor, _sweep, _trees, _workers
 
 
 def kruskal(image, connectivity, mask):
@@ -138,6 +140,49 @@ def test_tiles_do_not_change_a_tree(monkeypatch):
         monkeypatch.setattr(_trees, "_TILE_BITS", bits)
         assert aproarray.mst(image, workers=1) == whole
         assert aproarray.mst(image, workers=5) == whole
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("connectivity", [1, 2])
+def test_sorting_and_numbering_in_ranges_do_not_change_a_tree(dtype, connectivity, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 200, (150, 130, 2)).astype(dtype)
+    whole = aproarray.mst(image, connectivity=connectivity, workers=1)
+    monkeypatch.setattr(_workers, "STEP", 1 << 10)  # ranges are as small as many threads' of a large image
+    monkeypatch.setattr(_trees, "_TILE_BITS", 10)
+    for untiled in (0, image.size):
+        monkeypatch.setattr(_trees, "_UNTILED_PIXELS", (untiled, untiled))
+        for workers in (1, 3):
+            assert aproarray.mst(image, connectivity=connectivity, workers=workers) == whole
+
+
+@pytest.mark.skipif(not _sweep.has_avx2(), reason="this processor has no AVX2")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "connectivity"),
+    [((1, 1), 1), ((1, 9), 1), ((9, 1), 2), ((2, 2), 2), ((30, 41), 1), ((65, 96), 1), ((37, 33), 2),
+     ((2, 2, 2), 3), ((9, 10, 11), 1), ((500,), 1)],
+)  # fmt: skip
+def test_trees_of_vector_code_are_those_of_code_for_any_processor(shape, connectivity, masked, monkeypatch):
+    mask = np.random.default_rng(2).random(shape) < 0.7 if masked else None
+    for name, image in pictures(shape).items():
+        image = image.reshape(*shape, -1)
+        for dtype in (np.float32, np.float64):
+            options = {
+                "spatial_ndim": len(shape),
+                "connectivity": min(connectivity, len(shape)),
+                "mask": mask,
+            }
+            trees = []
+            for suffix in ("", "_avx2"):
+                for topic, module in (("weighing", "_weigh"), ("tiles", "_tiles")):
+                    code = importlib.import_module(f"aproarray.cpu.{module}{suffix}")
+                    monkeypatch.setattr(_processor, topic, code)
+                for untiled in (1 << 19, 0):
+                    monkeypatch.setattr(_trees, "_UNTILED_PIXELS", (untiled, untiled))
+                    monkeypatch.setattr(_trees, "_TILE_BITS", 8)
+                    trees.append(aproarray.mst(image.astype(dtype), **options))
+            for tree in trees[1:]:
+                assert tree == trees[0], (name, dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

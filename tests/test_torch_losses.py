@@ -451,6 +451,19 @@ def test_compiled_losses_look_at_probabilities():
         classify(CLASSES.detach(), labels + 255)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"per_instance": True, "image_index": INDEX}], ids=["classes", "instances"]
+)
+def test_a_compiled_apro_loss_has_no_graph_breaks(options):
+    def loss(p):
+        return apro_loss(p, IMAGE, BOXES if options else REGION, **options)
+
+    p = INSTANCES if options else CLASSES
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(p), loss(p))
+    torch.testing.assert_close(*(torch.autograd.grad(act(p), p)[0] for act in (compiled, loss)))
+
+
 def test_a_look_waits_for_no_device():
     # A tensor without numbers stands for one on a device: nobody may look at them.
     shares = torch.empty(2, 3, device="meta")
@@ -519,7 +532,10 @@ def test_kinds_that_do_not_fit(message, act):
             lambda: apro_loss(CLASSES, IMAGE, REGION[:1]),
         ),
         (r"expected masks \(K, 1, H, W\)", lambda: projection_loss(BOXES[0], BOXES[0])),
-        ("do not fit masks", lambda: mean_field_loss(INSTANCES, IMAGE, BOXES)),
+        ("do not fit masks .*: pass image_index", lambda: mean_field_loss(INSTANCES, IMAGE, BOXES)),
+        ("do not fit masks .*: pass image_index", lambda: apro_loss(INSTANCES, IMAGE, BOXES)),
+        ("do not fit masks", lambda: apro_loss(CLASSES, IMAGE[..., :3], REGION)),
+        ("do not fit masks", lambda: tree_energy_loss(CLASSES, IMAGE[..., :3], REGION)),
         ("do not fit masks", lambda: pairwise_loss(INSTANCES, IMAGE[..., :3], BOXES, image_index=INDEX)),
         (
             r"image_index must be in \[0, 2\)",

@@ -34,7 +34,12 @@ def lazy(array: Any, name: str) -> Any:
             f"{name} must have chunks of known sizes, got shape {array.shape}: call "
             f"{name}.compute_chunk_sizes() first"
         )
-    if not isinstance(array._meta, np.ndarray) or isinstance(array._meta, np.ma.MaskedArray):
+    if isinstance(array._meta, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a dask array of masked arrays, whose mask would be lost: pass da.ma.getdata({name}), "
+            "and mask=~da.ma.getmaskarray(...) where pixels are to take no part"
+        )
+    if not isinstance(array._meta, np.ndarray):
         raise TypeError(
             f"{name} must be a dask array over NumPy arrays, got chunks of {_described(array._meta)}"
         )

@@ -2,38 +2,31 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from aproarray._edges import Grid
-
 Array = NDArray[Any]
 
-def solve_tiles(
-    grid: Grid,
-    weights: Array,
-    run_pixels: Array,
-    run_keys: Array,
-    run_ids: Array,
-    run_of: Array,
-    bits: int,
-    first: int,
-    last: int,
-) -> int: ...
-def number_runs(run_of: Array, starts: Array) -> None: ...
-def count_unmarked(weights: Array, first: int, last: int) -> int: ...
-def collect_unmarked(
-    weights: Array, id_bits: int, items: Array, like: Array, place: int, stop: int, first: int, last: int
-) -> None: ...
+N_VALUES: int
+
+def count_runs(run_of: Array, first: int, last: int) -> int: ...
+def number_runs(run_of: Array, starts: Array, number: int, first: int, last: int) -> None: ...
+def name_runs(run_of: Array, first: int, last: int) -> None: ...
 def listed_edges(weights: Array, ends: Array, items: Array) -> None: ...
+def sort_items(items: Array, n_items: int, like: Array) -> int: ...
+def count_digits(items: Array, like: Array, digit: int, counts: Array, first: int, last: int) -> None: ...
+def move_by_digit(
+    items: Array, other: Array, like: Array, digit: int, places: Array, first: int, last: int
+) -> None: ...
+def lists_of_runs(lists: Array, starts: Array, run_keys: Array, first: int, last: int) -> None: ...
+def lists_of_nodes(lists: Array, first: int, last: int) -> None: ...
 def connect(
     items: Array,
     n_items: int,
+    lists: Array,
+    n_runs: int,
     ends: Array,
     strides: Array,
     id_bits: int,
-    n_runs: int,
-    starts: Array,
-    run_keys: Array,
     run_of: Array,
-) -> int: ...
+) -> None: ...
 def lay_out_nodes(
     items: Array,
     lists: Array,

@@ -1,464 +1,67 @@
-"""Minimum spanning trees and their linear order, from weights: tiles, Kruskal's algorithm.
+"""Minimum spanning trees and their linear order, from weights: Kruskal's algorithm.
 
-A pixel graph is solved in two steps. First, Kruskal's algorithm runs over the edges of each tile, which fits
-the cache. An edge that closes a cycle is dropped. A merge lighter than every edge that leaves the two sides
-is final. Any other merge is put off. The final merges make *runs* of pixels: stretches of the linear order
-that no later merge parts. Second, Kruskal's algorithm runs over the runs and the edges that are left, a fifth
-to a third of the pixels on photographs. Other graphs start with the second step, and every node is a run.
+A large pixel graph is solved in two steps. First, Kruskal's algorithm runs over the edges of each tile, which
+fits the cache (`_tiles.pxi`). An edge that closes a cycle is dropped. A merge lighter than every edge that
+leaves the two sides is final. Any other merge is put off. The final merges make *runs* of pixels: stretches
+of the linear order that no later merge parts. Second, Kruskal's algorithm runs over the runs and the edges
+that are left, a fifth to a third of the pixels on photographs. Other graphs start with the second step, and
+every node is a run. Both steps of a pixel graph begin with its pairs merged (`_weigh.pxi`).
 
-Weights are never negative. Their bits therefore order them as integers do, and their sign is free to mark
-edges that need no more looking at. Where weights are float32 and edge ids fit 32 bits, working arrays hold
-32-bit numbers, and a weight and an id are sorted as one 64-bit number. Otherwise everything is 64 bits wide.
-`node_t` says which.
+Where weights are float32 and edge ids fit 32 bits, working arrays hold 32-bit numbers. Otherwise everything
+is 64 bits wide. `node_t` says which. See `_items.pxd` for what is sorted.
 """
 
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 import numpy as np
 
+from aproarray.cpu._items cimport (
+    RADIX, bits_of, digit_of, from_bits, id_of, key_of, put, radix_sort, real,
+)
 from aproarray.cpu._prefetch cimport prefetch
 from aproarray.cpu._unionfind cimport find, find_together, make_sets, node_t
 
-ctypedef fused real:
-    float
-    double
-
-cdef extern from *:
-    int64_t LARGEST32 "INT32_MAX"
-    int64_t LARGEST64 "INT64_MAX"
-    int64_t SMALLEST32 "INT32_MIN"  # its only bit is the sign
-    int64_t SMALLEST64 "INT64_MIN"
-
 cdef enum:
-    DIGIT_BITS = 11
-    RADIX = 1 << 11
-    MAX_DIGITS = 6
     TOGETHER = 8  # edges whose ends are looked up together
     GROUPS = 6  # of edges, at different stages of getting ready
     AHEAD = 12  # runs that are prefetched before their turn
-    MAX_NDIM = 8
-    MAX_OFFSETS = 64
+
+N_VALUES = RADIX  # of a digit
 
 
-cdef inline uint64_t bits_of(real weight) noexcept nogil:
-    cdef uint32_t single
-    cdef uint64_t both
-    if real is float:
-        memcpy(&single, &weight, sizeof(single))
-        return single
-    else:
-        memcpy(&both, &weight, sizeof(both))
-        return both
-
-
-cdef inline bint is_negative(real weight) noexcept nogil:
-    """Whether the sign is set, of -0 as well."""
-    return bits_of(weight) >> (31 if real is float else 63)
-
-
-cdef inline real from_bits(uint64_t bits, const real *_kind) noexcept nogil:
-    cdef uint32_t single = <uint32_t> bits
-    cdef real weight
-    if real is float:
-        memcpy(&weight, &single, sizeof(weight))
-    else:
-        memcpy(&weight, &bits, sizeof(weight))
-    return weight
-
-
-# An item to sort: the bits of a weight (its key) and the id of its edge, in one number or in two.
-
-cdef inline uint64_t key_of(const uint64_t *items, Py_ssize_t i, node_t _kind) noexcept nogil:
-    return items[i] >> 32 if node_t is int32_t else items[2 * i]
-
-
-cdef inline uint64_t id_of(const uint64_t *items, Py_ssize_t i, node_t _kind) noexcept nogil:
-    return <uint32_t> items[i] if node_t is int32_t else items[2 * i + 1]
-
-
-cdef inline void put(uint64_t *items, Py_ssize_t i, uint64_t key, uint64_t id, node_t _kind) noexcept nogil:
-    if node_t is int32_t:
-        items[i] = key << 32 | id
-    else:
-        items[2 * i] = key
-        items[2 * i + 1] = id
-
-
-cdef uint64_t *radix_sort(
-    uint64_t *items, uint64_t *other, Py_ssize_t n, node_t kind
-) noexcept nogil:
-    """Sort stably by key, returning the one of the two buffers that holds the result.
-
-    Digits that all keys share are passed over: images of few distinct weights cost one or two passes.
-    """
-    cdef Py_ssize_t counts[MAX_DIGITS][RADIX]
-    cdef Py_ssize_t i, place, total, count
-    cdef int digit, value, shift
-    cdef int n_digits = ((31 if node_t is int32_t else 63) + DIGIT_BITS - 1) // DIGIT_BITS
-    cdef uint64_t key
-    cdef uint64_t *swap
-    if n == 0:
-        return items
-    for digit in range(n_digits):
-        memset(counts[digit], 0, RADIX * sizeof(Py_ssize_t))
-    for i in range(n):
-        key = key_of(items, i, kind)
-        for digit in range(n_digits):
-            counts[digit][(key >> (digit * DIGIT_BITS)) & (RADIX - 1)] += 1
-    for digit in range(n_digits):
-        shift = digit * DIGIT_BITS
-        if counts[digit][(key_of(items, 0, kind) >> shift) & (RADIX - 1)] == n:
-            continue
-        total = 0
-        for value in range(RADIX):
-            count = counts[digit][value]
-            counts[digit][value] = total
-            total += count
-        for i in range(n):
-            value = (key_of(items, i, kind) >> shift) & (RADIX - 1)
-            place = counts[digit][value]
-            counts[digit][value] = place + 1
-            if node_t is int32_t:
-                other[place] = items[i]
-            else:
-                other[2 * place] = items[2 * i]
-                other[2 * place + 1] = items[2 * i + 1]
-        swap = items
-        items = other
-        other = swap
-    return items
-
-
-cdef struct TileView:
-    # The pixel graph, and one tile of it: a box of `extent` pixels from pixel `base` on. Local indices
-    # have 2^bits pixels to an axis, so that a step has the same local stride in every tile.
-    Py_ssize_t ndim
-    Py_ssize_t n
-    Py_ssize_t n_offsets
-    int id_bits
-    const Py_ssize_t *shape
-    const Py_ssize_t *offsets
-    const Py_ssize_t *strides
-    const Py_ssize_t *pixel_strides
-    int bits
-    Py_ssize_t n_local
-    const void *pixel_of  # node_t: pixels from the tile's first one, for every local index
-    Py_ssize_t base
-    Py_ssize_t corner[MAX_NDIM]
-    Py_ssize_t extent[MAX_NDIM]
-    Py_ssize_t local_strides[MAX_OFFSETS]
-
-
-cdef void place_tile(TileView *view, Py_ssize_t tile) noexcept nogil:
-    """Move the view to the tile of that number."""
-    cdef Py_ssize_t axis, across, side = <Py_ssize_t> 1 << view.bits
-    view.base = 0
-    for axis in range(view.ndim - 1, -1, -1):
-        across = (view.shape[axis] + side - 1) // side
-        view.corner[axis] = (tile % across) * side
-        view.extent[axis] = min(side, view.shape[axis] - view.corner[axis])
-        view.base += view.corner[axis] * view.pixel_strides[axis]
-        tile //= across
-
-
-cdef Py_ssize_t n_rows_of(const TileView *view) noexcept nogil:
-    """Rows along the last axis in a tile."""
-    cdef Py_ssize_t axis, n_rows = 1
-    for axis in range(view.ndim - 1):
-        n_rows *= view.extent[axis]
-    return n_rows
-
-
-cdef Py_ssize_t first_of_row(const TileView *view, Py_ssize_t row) noexcept nogil:
-    """The local index of a row's first pixel."""
-    cdef Py_ssize_t axis, local = 0
-    for axis in range(view.ndim - 2, -1, -1):
-        local += (row % view.extent[axis]) << (view.bits * (view.ndim - 1 - axis))
-        row //= view.extent[axis]
-    return local
-
-
-cdef void find_inside(
-    const TileView *view, Py_ssize_t row, Py_ssize_t k, Py_ssize_t *first, Py_ssize_t *stop
-) noexcept nogil:
-    """Find the pixels [first, stop) of a row whose edges with offset k stay in the tile."""
-    cdef Py_ssize_t last = view.ndim - 1, width = view.extent[last], axis, step
-    first[0] = 0
-    stop[0] = 0
-    for axis in range(last - 1, -1, -1):
-        step = row % view.extent[axis] + view.offsets[k * view.ndim + axis]
-        row //= view.extent[axis]
-        if not 0 <= step < view.extent[axis]:
-            return
-    step = view.offsets[k * view.ndim + last]
-    first[0] = min(width, max(<Py_ssize_t> 0, -step))
-    stop[0] = max(first[0], width - max(<Py_ssize_t> 0, step))
-
-
-cdef Py_ssize_t gather_tile(
-    const TileView *view, const real *weights, uint64_t *items, node_t *bound
-) noexcept nogil:
-    """Collect a tile's unmarked edges in the order of their ids; return how many there are.
-
-    bound[x] becomes the weight of the lightest edge that leaves the tile from local pixel x.
-    """
-    cdef Py_ssize_t ndim = view.ndim, last = ndim - 1, width = view.extent[last]
-    cdef Py_ssize_t row, rest, axis, k, x, step, back, first, stop, u, local, count = 0
-    cdef const real *row_of[MAX_OFFSETS]
-    cdef Py_ssize_t first_inside[MAX_OFFSETS]
-    cdef Py_ssize_t stop_inside[MAX_OFFSETS]
-    cdef Py_ssize_t all_first, all_stop  # pixels from which all edges stay in the tile
-    cdef Py_ssize_t n_offsets = view.n_offsets
-    cdef int id_bits = view.id_bits
-    cdef bint behind_inside, behind_in_image
-    cdef node_t kind = 0
-    cdef real weight
-    cdef node_t furthest = LARGEST32 if node_t is int32_t else LARGEST64
-    for row in range(n_rows_of(view)):
-        local = first_of_row(view, row)
-        u = view.base + (<const node_t *> view.pixel_of)[local]
-        for x in range(width):
-            bound[local + x] = furthest
-        all_first = 0
-        all_stop = width
-        for k in range(view.n_offsets):
-            find_inside(view, row, k, first_inside + k, stop_inside + k)
-            all_first = max(all_first, first_inside[k])
-            all_stop = max(all_first, min(all_stop, stop_inside[k]))
-            row_of[k] = weights + k * view.n + u
-            behind_inside = True
-            behind_in_image = True
-            rest = row
-            for axis in range(last - 1, -1, -1):
-                back = rest % view.extent[axis] - view.offsets[k * ndim + axis]
-                rest //= view.extent[axis]
-                behind_inside = behind_inside and 0 <= back < view.extent[axis]
-                back += view.corner[axis]
-                behind_in_image = behind_in_image and 0 <= back < view.shape[axis]
-            step = view.offsets[k * ndim + last]
-            if not behind_in_image:
-                continue
-            # Edges that enter the tile from earlier pixels: all along a row, or at one of its ends.
-            first = 0
-            stop = width
-            if behind_inside:
-                first = width - 1 if step < 0 else 0
-                stop = first + (1 if step else 0)
-            for x in range(first, stop):
-                back = view.corner[last] + x - step
-                if back < 0 or back >= view.shape[last]:
-                    continue
-                weight = weights[k * view.n + u + x - view.strides[k]]
-                if not is_negative(weight):
-                    bound[local + x] = min(bound[local + x], <node_t> bits_of(weight))
-        # Edges are written in any case, kept if unmarked: no branch, which could not be predicted.
-        x = 0
-        while x < width:
-            if x == all_first:
-                for x in range(all_first, all_stop):
-                    for k in range(n_offsets):
-                        weight = row_of[k][x]
-                        put(items, count, bits_of(weight), <uint64_t> (local + x) << id_bits | k, kind)
-                        count += not is_negative(weight)
-                x = all_stop
-                if x == width:
-                    break
-            for k in range(n_offsets):
-                weight = row_of[k][x]
-                if first_inside[k] <= x < stop_inside[k]:
-                    put(items, count, bits_of(weight), <uint64_t> (local + x) << id_bits | k, kind)
-                    count += not is_negative(weight)
-                elif not is_negative(weight):
-                    bound[local + x] = min(bound[local + x], <node_t> bits_of(weight))
-            x += 1
+def count_runs(const node_t[::1] run_of, Py_ssize_t first, Py_ssize_t last):
+    """Return how many runs begin at pixels [first, last); run_of (N) is as `solve_tiles` leaves it."""
+    cdef Py_ssize_t pixel, count = 0
+    with nogil:
+        for pixel in range(first, last):
+            count += run_of[pixel] < 0
     return count
 
 
-cdef struct TileWork:
-    # Scratch of one thread: two buffers for a tile's edges, node_t[2 * n_local] and node_t[n_local]; a byte
-    # for each pixel's edge of one offset, then of the next.
-    uint64_t *items
-    uint64_t *other
-    void *sets
-    void *bound
-    unsigned char *settled
+def number_runs(node_t[::1] run_of, node_t[::1] starts, Py_ssize_t number, Py_ssize_t first, Py_ssize_t last):
+    """Number the runs that begin at pixels [first, last), from `number` on.
 
-
-cdef Py_ssize_t solve_tile(
-    const TileView *view, const TileWork *work, real *weights, Py_ssize_t start,
-    node_t *run_pixels, node_t *run_keys, node_t *run_ids, node_t *run_of,
-) noexcept nogil:
-    """Kruskal over one tile: mark all edges but those put off, write the runs from `start` on.
-
-    A run is a stretch of run_pixels, each with the weight and the edge of the gap before it; the first one
-    has minus the length of the run in place of a weight. run_of is ~start for the first pixel of a run,
-    which also is its smallest, and that first pixel for the others. Returns the number of runs.
+    Their run_of becomes ~number, and starts (R) where they begin. So does run_of of their other pixels here.
     """
-    cdef node_t *sets = <node_t *> work.sets
-    cdef node_t *links
-    cdef node_t *bound = <node_t *> work.bound
-    cdef const node_t *pixel_of = <const node_t *> view.pixel_of
-    cdef node_t *runs = bound  # of every local pixel, once edges are through
-    cdef node_t a, b, low, high, low_last, high_last, lightest, final, apart, key, kind = 0
-    cdef node_t sign = SMALLEST32 if node_t is int32_t else SMALLEST64
-    cdef node_t[2 * TOGETHER] ends
-    cdef Py_ssize_t i, count, local, row, there, x, k, head, first, stop, width = view.extent[view.ndim - 1]
-    cdef Py_ssize_t n_runs = 0
-    cdef uint64_t id, k_mask = (<uint64_t> 1 << view.id_bits) - 1
-    cdef uint64_t *items
-    cdef unsigned char *settled = work.settled
-    cdef const unsigned char *marks
-    cdef node_t *bits
-    make_sets(sets, view.n_local)
-    memset(settled, 0, view.n_local * view.n_offsets)
-    count = gather_tile(view, weights, work.items, bound)
-    items = radix_sort(work.items, work.other, count, kind)
-    links = <node_t *> (work.other if items == work.items else work.items)
-    for i in range(count):
-        if i % TOGETHER == 0:
-            for x in range(min(<Py_ssize_t> TOGETHER, count - i)):
-                id = id_of(items, i + x, kind)
-                ends[2 * x] = <node_t> (id >> view.id_bits)
-                ends[2 * x + 1] = <node_t> (ends[2 * x] + view.local_strides[id & k_mask])
-            find_together(sets, ends, <int> (2 * min(<Py_ssize_t> TOGETHER, count - i)))
-        id = id_of(items, i, kind)
-        key = <node_t> key_of(items, i, kind)
-        a = find(sets, ends[2 * (i % TOGETHER)])
-        b = find(sets, ends[2 * (i % TOGETHER) + 1])
-        low = min(a, b)
-        high = max(a, b)
-        lightest = min(bound[low], bound[high])
-        # Nobody can predict the outcome of an edge: masks (0 or -1) instead of branches. A link written after
-        # the end of a list does no harm.
-        final = -<node_t> (key < lightest)
-        apart = -<node_t> (low != high)
-        low_last = sets[2 * low + 1]
-        high_last = sets[2 * high + 1]
-        links[2 * low_last] = high
-        links[2 * low_last + 1] = <node_t> i
-        sets[2 * high] = low
-        sets[2 * high + 1] = high_last | (final & apart)  # -1: no head of a run any more
-        sets[2 * low + 1] = (high_last & final) | (low_last & ~final)
-        # Whatever comes after an edge that is put off is heavier than it, and it leaves both sides.
-        bound[low] = lightest | (sign & apart & ~final)
-        settled[(id & k_mask) * view.n_local + (id >> view.id_bits)] = <unsigned char> ((final | ~apart) & 1)
-
-    for row in range(n_rows_of(view)):
-        local = first_of_row(view, row)
-        for x in range(width):
-            a = <node_t> (local + x)
-            b = sets[2 * a + 1]
-            if b < 0:
-                continue
-            head = view.base + pixel_of[a]
-            runs[a] = ~(<node_t> start)
-            run_pixels[start] = <node_t> head
-            there = start
-            while a != b:
-                i = links[2 * a + 1]
-                a = links[2 * a]
-                start += 1
-                id = id_of(items, i, kind)
-                run_keys[start] = <node_t> key_of(items, i, kind)
-                run_ids[start] = <node_t> (
-                    <uint64_t> (view.base + pixel_of[id >> view.id_bits]) << view.id_bits | (id & k_mask)
-                )
-                run_pixels[start] = <node_t> (view.base + pixel_of[a])
-                runs[a] = <node_t> head
-            start += 1
-            run_keys[there] = <node_t> (there - start)
-            n_runs += 1
-    # Results are written to the image along rows: neither edges nor runs come in that order. Edges that leave
-    # the tile are not touched, as the tiles they enter may be reading them.
-    for row in range(n_rows_of(view)):
-        local = first_of_row(view, row)
-        memcpy(run_of + view.base + pixel_of[local], runs + local, width * sizeof(node_t))
-        for k in range(view.n_offsets):
-            bits = <node_t *> (weights + k * view.n + view.base + pixel_of[local])
-            marks = settled + k * view.n_local + local
-            find_inside(view, row, k, &first, &stop)
-            for x in range(first, stop):
-                bits[x] |= sign * marks[x]
-    return n_runs
-
-
-def solve_tiles(
-    grid, real[:, ::1] weights,
-    node_t[::1] run_pixels, node_t[::1] run_keys, node_t[::1] run_ids, node_t[::1] run_of,
-    int bits, Py_ssize_t first, Py_ssize_t last,
-):
-    """Solve tiles [first, last) of a pixel graph; return the number of runs. See `solve_tile`.
-
-    A tile has 2^bits pixels along each axis. It writes its runs from the position on that is the number of
-    pixels in the tiles before it.
-    """
-    cdef const Py_ssize_t[::1] shape = grid.shape
-    cdef const Py_ssize_t[:, ::1] offsets = grid.offsets
-    cdef const Py_ssize_t[::1] strides = grid.strides
-    cdef Py_ssize_t ndim = shape.shape[0], n = run_of.shape[0], axis, k, i, rest, start = 0, size, tile
-    cdef Py_ssize_t n_runs = 0
-    cdef Py_ssize_t n_local = <Py_ssize_t> 1 << (bits * ndim)
-    cdef Py_ssize_t[::1] pixel_strides = np.ones(ndim, np.intp)
-    cdef node_t[::1] pixel_of = np.empty(n_local, np.asarray(run_of).dtype)
-    cdef node_t[:, ::1] scratch = np.empty((3, n_local), np.asarray(run_of).dtype)  # for TileWork
-    cdef unsigned char[::1] settled = np.empty(n_local * offsets.shape[0], np.uint8)
-    cdef uint64_t[:, ::1] items = np.empty((2, 2 * (n_local * offsets.shape[0] + 1)), np.uint64)
-    cdef TileView view
-    cdef TileWork work
-    for axis in range(ndim - 2, -1, -1):
-        pixel_strides[axis] = pixel_strides[axis + 1] * shape[axis + 1]
-    view.ndim = ndim
-    view.n = n
-    view.n_offsets = offsets.shape[0]
-    view.id_bits = grid.id_bits
-    view.shape = &shape[0]
-    view.offsets = &offsets[0, 0]
-    view.strides = &strides[0]
-    view.pixel_strides = &pixel_strides[0]
-    view.bits = bits
-    view.n_local = n_local
-    view.pixel_of = &pixel_of[0]
-    for i in range(n_local):
-        pixel_of[i] = 0
-        rest = i
-        for axis in range(ndim - 1, -1, -1):
-            pixel_of[i] += <node_t> ((rest & ((1 << bits) - 1)) * pixel_strides[axis])
-            rest >>= bits
-    for k in range(offsets.shape[0]):
-        view.local_strides[k] = 0
-        for axis in range(ndim):
-            view.local_strides[k] += offsets[k, axis] * (<Py_ssize_t> 1 << (bits * (ndim - 1 - axis)))
-    work.items = &items[0, 0]
-    work.other = &items[1, 0]
-    work.sets = &scratch[0, 0]
-    work.bound = &scratch[2, 0]
-    work.settled = &settled[0]
+    cdef Py_ssize_t pixel
     with nogil:
-        for tile in range(last):
-            place_tile(&view, tile)
-            size = 1
-            for axis in range(ndim):
-                size *= view.extent[axis]
-            if tile >= first:
-                n_runs += solve_tile(
-                    &view, &work, &weights[0, 0], start, &run_pixels[0], &run_keys[0], &run_ids[0], &run_of[0]
-                )
-            start += size
-    return n_runs
-
-
-def number_runs(node_t[::1] run_of, node_t[::1] starts):
-    """Number the runs by their first pixels: run_of (N) becomes each pixel's run, starts where it is."""
-    cdef Py_ssize_t pixel, count = 0
-    with nogil:
-        for pixel in range(run_of.shape[0]):
+        for pixel in range(first, last):
             if run_of[pixel] < 0:
-                starts[count] = ~run_of[pixel]
-                run_of[pixel] = <node_t> count
-                count += 1
-            else:  # the first pixel of its run is smaller, and has its number by now
+                starts[number] = ~run_of[pixel]
+                run_of[pixel] = <node_t> ~number
+                number += 1
+            elif run_of[pixel] >= first:  # the first pixel of the run, which is smaller
+                run_of[pixel] = run_of[run_of[pixel]]
+
+
+def name_runs(node_t[::1] run_of, Py_ssize_t first, Py_ssize_t last):
+    """Do so for the pixels [first, last) whose runs begin before, once all runs have numbers."""
+    cdef Py_ssize_t pixel
+    with nogil:
+        for pixel in range(first, last):
+            if run_of[pixel] >= 0:
                 run_of[pixel] = run_of[run_of[pixel]]
 
 
@@ -483,11 +86,12 @@ cdef void kruskal(
     const uint64_t *items, Py_ssize_t n_items, const Graph *graph, const node_t *run_of,
     node_t *sets, node_t *merges,
 ) noexcept nogil:
-    """Merge runs into lists, by edges sorted by (weight, id). `run_of` NULL: every node is a run.
+    """Merge runs into lists, by edges sorted by (weight, id). run_of[u] is ~run; NULL: every node is a run.
 
     A list starts with its root, which keeps the list's length in pixels: that of the run at first. A merge
     puts the list with the larger root after the other one. Of that root, sets then keeps the offset in the
-    list of the smaller one, and merges (R, 2) the smaller root and the item. Nobody can predict whether an
+    list of the smaller one, and merges (R, 2) the smaller root and the item. Of pairs, which come merged, it
+    has ~root and the key. Nobody can predict whether an
     edge merges anything, so there is no branch. An edge that merges nothing writes to a root's merges, which
     the merge of the root writes again.
 
@@ -513,7 +117,7 @@ cdef void kruskal(
         if run_of != NULL and 0 <= group + 3 < n_groups:
             ends = ring[(group + 3) % GROUPS]
             for x in range(2 * TOGETHER):
-                ends[x] = run_of[ends[x]]
+                ends[x] = ~run_of[ends[x]]
                 prefetch(sets + 2 * ends[x])
         if 0 <= group + 2 < n_groups:
             ends = ring[(group + 2) % GROUPS]
@@ -553,43 +157,6 @@ cdef inline void write_missing_gap(Py_ssize_t place, real *gaps, node_t *gap_edg
     gaps[place] = <real> INFINITY
     gap_edges[2 * place] = -1
     gap_edges[2 * place + 1] = -1
-
-
-def count_unmarked(const real[:, ::1] weights, Py_ssize_t first, Py_ssize_t last):
-    """Return how many edges of pixels [first, last) are not marked."""
-    cdef Py_ssize_t k, u, count = 0
-    with nogil:
-        for k in range(weights.shape[0]):
-            for u in range(first, last):
-                count += not is_negative(weights[k, u])
-    return count
-
-
-def collect_unmarked(
-    const real[:, ::1] weights, int id_bits, uint64_t[::1] items, node_t[::1] like,
-    Py_ssize_t place, Py_ssize_t stop, Py_ssize_t first, Py_ssize_t last,
-):
-    """Write the unmarked edges of pixels [first, last) to items [place, stop), in the order of their ids.
-
-    `like` is any array of the type that says how wide items are (see `_item_buffers` in the package).
-    """
-    cdef Py_ssize_t u, k, n_offsets = weights.shape[0], n = weights.shape[1]
-    cdef node_t kind = 0
-    cdef const real *of_pixel
-    with nogil:
-        # Written in any case, kept if unmarked: no branch, which could not be predicted.
-        u = first
-        while u < last and stop - place >= n_offsets:
-            of_pixel = &weights[0, u]
-            for k in range(n_offsets):
-                put(&items[0], place, bits_of(of_pixel[k * n]), <uint64_t> u << id_bits | k, kind)
-                place += not is_negative(of_pixel[k * n])
-            u += 1
-        for u in range(u, last):  # where others write, from `stop` on, nothing is
-            for k in range(n_offsets):
-                if place < stop:
-                    put(&items[0], place, bits_of(weights[k, u]), <uint64_t> u << id_bits | k, kind)
-                    place += not is_negative(weights[k, u])
 
 
 cdef void canonical_ends(
@@ -668,31 +235,79 @@ cdef Graph graph_of(const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, in
     return graph
 
 
-def connect(
-    uint64_t[:, ::1] items, Py_ssize_t n_items,
-    const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, int id_bits,
-    Py_ssize_t n_runs, const node_t[::1] starts, const node_t[::1] run_keys, const node_t[::1] run_of,
-):
-    """Sort edges and merge runs into lists; return which of the two rows of `items` then holds the edges.
-
-    The other row holds the lists, as numbers of the nodes' type: sets and merges of `kruskal`. Edges are rows
-    of `ends` or, if that has none, of the pixel graph. `run_of` (N) is the run of every node, and runs are as
-    `solve_tile` leaves them; with no entries, every node is a run.
-    """
-    cdef const node_t *run_of_data = &run_of[0] if run_of.shape[0] else NULL
+def sort_items(uint64_t[:, ::1] items, Py_ssize_t n_items, const node_t[::1] _like):
+    """Sort the items in the first of two rows by weight; return which of the two then holds them."""
     cdef uint64_t *by_weight
-    cdef node_t *sets
     cdef node_t kind = 0
-    cdef Py_ssize_t i
-    cdef Graph graph = graph_of(ends, strides, id_bits)
     with nogil:
         by_weight = radix_sort(&items[0, 0], &items[1, 0], n_items, kind)
-        sets = <node_t *> (&items[1, 0] if by_weight == &items[0, 0] else &items[0, 0])
-        for i in range(n_runs):
-            sets[2 * i] = <node_t> i
-            sets[2 * i + 1] = -run_keys[starts[i]] if run_of_data != NULL else 1
-        kruskal(by_weight, n_items, &graph, run_of_data, sets, sets + 2 * n_runs)
     return 0 if by_weight == &items[0, 0] else 1
+
+
+def count_digits(
+    const uint64_t[::1] items, const node_t[::1] _like, int digit, int64_t[::1] counts,
+    Py_ssize_t first, Py_ssize_t last,
+):
+    """Fill counts (RADIX) with how often that digit of keys has each value, among items [first, last)."""
+    cdef Py_ssize_t i
+    cdef node_t kind = 0
+    with nogil:
+        for i in range(RADIX):
+            counts[i] = 0
+        for i in range(first, last):
+            counts[digit_of(&items[0], i, digit, kind)] += 1
+
+
+def move_by_digit(
+    const uint64_t[::1] items, uint64_t[::1] other, const node_t[::1] _like, int digit, int64_t[::1] places,
+    Py_ssize_t first, Py_ssize_t last,
+):
+    """Move items [first, last) to other, each to the next one of the places (RADIX) of its digit."""
+    cdef Py_ssize_t i
+    cdef int value
+    cdef node_t kind = 0
+    with nogil:
+        for i in range(first, last):
+            value = digit_of(&items[0], i, digit, kind)
+            put(&other[0], places[value], key_of(&items[0], i, kind), id_of(&items[0], i, kind), kind)
+            places[value] += 1
+
+
+def lists_of_runs(
+    node_t[::1] lists, const node_t[::1] starts, const node_t[::1] run_keys, Py_ssize_t first, Py_ssize_t last
+):
+    """Make a list of each of the runs [first, last), for `connect`."""
+    cdef Py_ssize_t run
+    with nogil:
+        for run in range(first, last):
+            lists[2 * run] = <node_t> run
+            lists[2 * run + 1] = -run_keys[starts[run]]
+
+
+def lists_of_nodes(node_t[::1] lists, Py_ssize_t first, Py_ssize_t last):
+    """Make a list of each of the nodes [first, last), for `connect`."""
+    cdef Py_ssize_t node
+    with nogil:
+        for node in range(first, last):
+            lists[2 * node] = <node_t> node
+            lists[2 * node + 1] = 1
+
+
+def connect(
+    const uint64_t[::1] items, Py_ssize_t n_items, node_t[::1] lists, Py_ssize_t n_runs,
+    const node_t[:, ::1] ends, const Py_ssize_t[::1] strides, int id_bits, const node_t[::1] run_of,
+):
+    """Merge lists of runs by sorted edges.
+
+    `lists` hold sets and merges of `kruskal` one after the other, with lists begun. Edges are rows of `ends`
+    or, if that has none, of the pixel graph. `run_of` (N) is ~run of every node; with no entries, every node
+    is a run.
+    """
+    cdef Graph graph = graph_of(ends, strides, id_bits)
+    with nogil:
+        kruskal(
+            &items[0], n_items, &graph, &run_of[0] if run_of.shape[0] else NULL, &lists[0], &lists[2 * n_runs]
+        )
 
 
 cdef inline Py_ssize_t place_of(
@@ -703,12 +318,14 @@ cdef inline Py_ssize_t place_of(
     Runs come in order. The list of a root begins where the lists of smaller roots end, at `total`.
     """
     cdef Py_ssize_t place
+    cdef node_t low = merges[2 * run]
     if sets[2 * run] == run:
         place = total[0]
         total[0] += sets[2 * run + 1]
         merges[2 * run + 1] = -1
     else:
-        place = sets[2 * merges[2 * run] + 1] + sets[2 * run + 1]
+        low ^= low >> (31 if node_t is int32_t else 63)  # ~low of a pair
+        place = sets[2 * low + 1] + sets[2 * run + 1]
     sets[2 * run + 1] = <node_t> place
     return place
 
@@ -724,7 +341,9 @@ def lay_out_nodes(
     found node by node, and gaps are written place by place: what lies far apart is known long before.
     """
     cdef Graph graph = graph_of(ends, strides, id_bits)
-    cdef Py_ssize_t n = order.shape[0], node, place, total = 0, at
+    cdef Py_ssize_t n = order.shape[0], node, place, total = 0, at, item
+    cdef uint64_t key
+    cdef node_t low, u, v, paired
     cdef node_t *sets = &lists[0]
     cdef node_t *merges = &lists[2 * n]
     cdef node_t kind = 0
@@ -736,16 +355,24 @@ def lay_out_nodes(
             if place + 2 * AHEAD < n:
                 prefetch(&merges[2 * order[place + 2 * AHEAD]])
             if place + AHEAD < n:
-                at = merges[2 * order[place + AHEAD] + 1]
+                node = order[place + AHEAD]
+                at = merges[2 * node + 1] & (merges[2 * node] >> (31 if node_t is int32_t else 63) ^ -1)
                 prefetch(&items[max(<Py_ssize_t> 0, at) * (1 if node_t is int32_t else 2)])
-            at = merges[2 * order[place] + 1]
+            node = order[place]
+            low = merges[2 * node]
+            at = merges[2 * node + 1]
             if at < 0:
                 write_missing_gap(place - 1, &gaps[0], &gap_edges[0, 0])
-            else:
-                finite &= write_gap(
-                    place - 1, &graph, key_of(&items[0], at, kind), id_of(&items[0], at, kind),
-                    &gaps[0], &gap_edges[0, 0],
-                )
+                continue
+            # Of a pair, merges has the key itself. Nobody can predict pairs: masks instead of branches.
+            paired = low >> (31 if node_t is int32_t else 63)
+            item = at & ~<Py_ssize_t> paired
+            key = (key_of(&items[0], item, kind) & ~<uint64_t> paired) | (<uint64_t> at & <uint64_t> paired)
+            ends_of(&graph, id_of(&items[0], item, kind), &u, &v)
+            gaps[place - 1] = from_bits(key, &gaps[0])
+            gap_edges[place - 1, 0] = (u & ~paired) | (~low & paired)
+            gap_edges[place - 1, 1] = (v & ~paired) | (<node_t> node & paired)
+            finite &= gaps[place - 1] < <real> INFINITY
     return finite
 
 

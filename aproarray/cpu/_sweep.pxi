@@ -155,7 +155,8 @@ ctypedef fused mode_t:
 cdef enum:
     FEW = 3
     LINE = 64  # bytes of a line of the cache
-    AHEAD = 16  # pixels that a gather is prefetched before its turn
+    AHEAD = 16  # pixels that rows are prefetched before their turn, ...
+    AHEAD_OF_FEW = 32  # ... and single numbers
     GROUP = 4  # lanes that are loaded and stored together
     STRETCH = 64  # pixels that are gathered or scattered together
     CHUNK = 256  # numbers and pixels that are worked on in buffers

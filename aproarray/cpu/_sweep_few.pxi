@@ -111,7 +111,7 @@ cdef void read_chunk(
     cdef double z = 1
     cdef Py_ssize_t pixel
     for i in range(chunk.length):
-        pixel = order[p + AHEAD * step if (last_ahead - p) * step >= AHEAD else last_ahead]
+        pixel = order[p + AHEAD_OF_FEW * step if (last_ahead - p) * step >= AHEAD_OF_FEW else last_ahead]
         at = source + pixel * stride
         prefetch(at)
         if few_t is Pairs2:

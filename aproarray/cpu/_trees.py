@@ -1,4 +1,4 @@
-"""Trees of images and of lists of edges: the steps of `_mst` and `_weigh`, split over threads."""
+"""Trees of images and of lists of edges: the steps of `_weigh`, `_tiles` and `_mst`, split over threads."""
 
 from __future__ import annotations
 
@@ -38,20 +38,26 @@ def _build_trees(
     build: Callable[..., bool],
     workers: int,
 ) -> tuple[TreeArrays, bool]:
-    """Make a batch of trees, filled by build(workspace, b, order, gaps, gap_edges); all weights finite?"""
+    """Make a batch of trees, filled by build(workspace, b, room, order, gaps, gap_edges); all weights finite?
+
+    A single tree's gap_edges begin at `room`, which may hold 2 N other numbers until they are written. Large
+    trees thus need less memory that the system has to find. Of more trees, it holds none.
+    """
     if n_trees * n_nodes > np.iinfo(np.intp).max // 64:  # for which numpy would raise a ValueError
         raise MemoryError(f"{n_trees} trees over {n_nodes} nodes are more than a process can address")
     n_gaps = max(n_nodes - 1, 0)
+    ends = np.empty(2 * (n_trees * n_gaps + 1), index_dtype)
+    room = ends if n_trees == 1 else ends[:0]
     trees = TreeArrays(
         np.empty((n_trees, n_nodes), index_dtype),
         np.empty((n_trees, n_gaps), dtype),
-        np.empty((n_trees, n_gaps, 2), index_dtype),
+        ends[:-2].reshape(n_trees, n_gaps, 2),
     )
     finite = [True] * n_trees
 
     def build_one(b: int) -> None:
         with Workspace() as workspace:
-            finite[b] = build(workspace, b, *(array[b] for array in trees))
+            finite[b] = build(workspace, b, room, *(array[b] for array in trees))
 
     if n_nodes:
         _workers.run([functools.partial(build_one, b) for b in range(n_trees)], workers)
@@ -66,26 +72,37 @@ def grid_trees(
     n_trees, n_nodes, _ = images.shape
     threads = max(1, workers // max(n_trees, 1))  # for one tree
     index_dtype = _index_dtype(n_nodes, n_nodes << grid.id_bits, images.dtype)
-    no_ends = np.empty((0, 2), index_dtype)
+    no_ends, no_pairs = np.empty((0, 2), index_dtype), np.empty(0, np.uint8)
 
-    def build(workspace: Workspace, b: int, *tree: Array) -> bool:
+    def build(workspace: Workspace, b: int, room: Array, *tree: Array) -> bool:
         mask = np.empty(0, np.uint8) if masks is None else masks[b % len(masks)].view(np.uint8)
-        weights = workspace.array((len(grid.offsets), n_nodes), images.dtype)
+        weights = _weights(workspace, room.view(images.dtype), len(grid.offsets), n_nodes)
         weigh = functools.partial(_processor.weighing.weigh_slabs, images[b], mask, grid, weights)
         slabs = shape[0] if len(shape) > 1 else 1
         _workers.run_ranges(weigh, slabs, threads, _workers.LINEAR * n_nodes / slabs)
-        tiled = n_nodes > _UNTILED_PIXELS[threads > 1]
-        runs = _solve_tiles(workspace, weights, shape, grid, index_dtype, threads) if tiled else None
-        items, n_items = _unmarked_edges(
-            workspace, weights, grid, n_nodes if runs is None else len(runs.starts), tree[0], threads
-        )
-        return _connect(items, n_items, (no_ends, grid.strides, grid.id_bits), runs, tree, threads)
+        pairs = _find_pairs(workspace, weights, grid, threads)
+        graph = no_ends, grid.strides, grid.id_bits
+        if n_nodes > _UNTILED_PIXELS[threads > 1]:
+            runs = _solve_tiles(workspace, weights, pairs, shape, grid, tree[0], threads)
+            n_runs = len(runs.starts)
+            items, n_items = _unmarked_edges(workspace, weights, no_pairs, grid, tree[0], n_runs, threads)
+            return _connect_runs(items, n_items, graph, runs, tree, threads)
+        items, n_items = _unmarked_edges(workspace, weights, pairs, grid, tree[0], n_nodes, threads)
+        begin = functools.partial(_processor.weighing.join_pairs, weights, grid.strides, pairs)
+        return _connect_nodes(items, n_items, graph, begin, tree, threads)
 
     return _build_trees(n_trees, n_nodes, index_dtype, images.dtype, build, workers)
 
 
+def _weights(workspace: Workspace, room: Array, n_offsets: int, n_nodes: int) -> Array:
+    """Return an array for weights (K, N): if it fits, where edges are written at the end."""
+    if n_offsets * n_nodes <= len(room):
+        return room[: n_offsets * n_nodes].reshape(n_offsets, n_nodes)
+    return workspace.array((n_offsets, n_nodes), room.dtype)
+
+
 class _Runs(NamedTuple):
-    """Stretches of the line that tiles have settled; see `_mst.solve_tile`."""
+    """Stretches of the line that tiles have settled; see `_tiles.solve_tile`."""
 
     starts: Array
     """Where each run (R) starts in the following three."""
@@ -93,25 +110,40 @@ class _Runs(NamedTuple):
     keys: Array
     ids: Array
     run_of: Array
-    """The run of every pixel (N)."""
+    """~ the run of every pixel (N)."""
 
 
 def _solve_tiles(
     workspace: Workspace,
     weights: Array,
+    pairs: Array,
     shape: tuple[int, ...],
     grid: _edges.Grid,
-    index_dtype: np.dtype[Any],
+    run_of: Array,
     workers: int,
 ) -> _Runs:
-    """Solve the tiles of a pixel graph; its weights are marked but for the edges between runs."""
-    pixels, keys, ids, run_of = (workspace.array(weights.shape[1:], index_dtype) for _ in range(4))
+    """Solve the tiles of a pixel graph; its weights are marked but for the edges between runs.
+
+    run_of (N) may be memory of the tree: the order is written when runs are not looked up any more.
+    """
+    pixels, keys, ids = (workspace.array(run_of.shape, run_of.dtype) for _ in range(3))
     bits = _TILE_BITS // len(shape)
-    solve = functools.partial(_mst.solve_tiles, grid, weights, pixels, keys, ids, run_of, bits)
+    solve = functools.partial(
+        _processor.tiles.solve_tiles, grid, weights, pairs, pixels, keys, ids, run_of, bits
+    )
     n_tiles = math.prod(-(-extent // (1 << bits)) for extent in shape)
     n_runs = _workers.run_ranges(solve, n_tiles, workers, 2 << bits * len(shape))
-    starts = workspace.array((sum(n_runs),), index_dtype)
-    _mst.number_runs(run_of, starts)
+    starts = workspace.array((sum(n_runs),), run_of.dtype)
+    ranges = _workers.ranges(len(run_of), workers, _workers.LINEAR) if workers > 1 else [(0, len(run_of))]
+    count = functools.partial(_mst.count_runs, run_of)
+    counts = _workers.run([functools.partial(count, *bounds) for bounds in ranges], workers)
+    number = functools.partial(_mst.number_runs, run_of, starts)
+    numbers = itertools.accumulate(counts[:-1], initial=0)
+    _workers.run(
+        [functools.partial(number, first, *bounds) for first, bounds in zip(numbers, ranges, strict=True)],
+        workers,
+    )
+    _workers.run([functools.partial(_mst.name_runs, run_of, *bounds) for bounds in ranges[1:]], workers)
     return _Runs(starts, pixels, keys, ids, run_of)
 
 
@@ -121,16 +153,35 @@ def _item_buffers(workspace: Workspace, n_items: int, n_runs: int, index_dtype: 
     return workspace.array((2, words * max(n_items + 1, 2 * n_runs)), np.uint64)
 
 
+def _find_pairs(workspace: Workspace, weights: Array, grid: _edges.Grid, workers: int) -> Array:
+    """Return which pixels (N) have their lightest edge in common with another: see `_weigh.find_pairs`."""
+    lightest, pairs = (workspace.array(weights.shape[1:], np.uint8) for _ in range(2))
+    weighing, strides = _processor.weighing, grid.strides
+    for find in (
+        functools.partial(weighing.find_lightest, weights, strides, lightest),
+        functools.partial(weighing.find_pairs, lightest, strides, pairs),
+    ):
+        _workers.run_ranges(find, len(pairs), workers, _workers.LINEAR)
+    return pairs
+
+
 def _unmarked_edges(
-    workspace: Workspace, weights: Array, grid: _edges.Grid, n_runs: int, like: Array, workers: int
+    workspace: Workspace,
+    weights: Array,
+    pairs: Array,
+    grid: _edges.Grid,
+    like: Array,
+    n_runs: int,
+    workers: int,
 ) -> tuple[Array, int]:
-    """Return a pixel graph's unmarked edges as items, and how many there are."""
+    """Return a pixel graph's unmarked edges but for those of pairs (N) as items, and how many there are."""
     ranges = _workers.ranges(weights.shape[1], workers, _workers.LINEAR)
-    counts = _workers.run(
-        [functools.partial(_mst.count_unmarked, weights, *bounds) for bounds in ranges], workers
-    )
+    count = functools.partial(_processor.weighing.count_unmarked, weights, pairs)
+    counts = _workers.run([functools.partial(count, *bounds) for bounds in ranges], workers)
     items = _item_buffers(workspace, sum(counts), n_runs, like.dtype)
-    collect = functools.partial(_mst.collect_unmarked, weights, grid.id_bits, items[0], like)
+    collect = functools.partial(
+        _processor.weighing.collect_unmarked, weights, pairs, grid.id_bits, items[0], like
+    )
     places = itertools.pairwise(itertools.accumulate(counts, initial=0))
     _workers.run(
         [functools.partial(collect, *place, *bounds) for place, bounds in zip(places, ranges, strict=True)],
@@ -139,47 +190,84 @@ def _unmarked_edges(
     return items, sum(counts)
 
 
-def _connect(
+def _sort_items(items: Array, n_items: int, like: Array, workers: int) -> tuple[Array, Array]:
+    """Return the row of items that then holds them by weight, and the other one as numbers for lists."""
+    ranges = _workers.ranges(n_items, workers, _workers.LINEAR)
+    if min(workers, len(ranges)) <= 1:
+        row = _workers.run_apart(_mst.sort_items, items, n_items, like, pixels=n_items)
+        return items[row], items[1 - row].view(like.dtype)
+    source, target = items
+    counts = np.empty((len(ranges), _mst.N_VALUES), np.int64)
+    for digit in range(3 if like.dtype == np.int32 else 6):
+        count = functools.partial(_mst.count_digits, source, like, digit)
+        _workers.run(
+            [functools.partial(count, of, *bounds) for of, bounds in zip(counts, ranges, strict=True)],
+            workers,
+        )
+        if n_items in counts.sum(0):  # all keys have the same digit
+            continue
+        # Places of a value: one range after the other, so that equal keys stay in order.
+        places = np.ascontiguousarray((np.cumsum(counts.T) - counts.T.reshape(-1)).reshape(counts.T.shape).T)
+        move = functools.partial(_mst.move_by_digit, source, target, like, digit)
+        _workers.run(
+            [functools.partial(move, of, *bounds) for of, bounds in zip(places, ranges, strict=True)], workers
+        )
+        source, target = target, source
+    return source, target.view(like.dtype)
+
+
+def _connect_nodes(
     items: Array,
     n_items: int,
     graph: tuple[Array, Array, int],
-    runs: _Runs | None,
+    begin: Callable[[Array, int, int], None],
     tree: tuple[Array, ...],
     workers: int,
 ) -> bool:
-    """Connect runs, or nodes where there are none, by edges, and fill a tree; are all its weights finite?
+    """Connect nodes by edges, and fill a tree; are all its weights finite?
 
-    `graph` is (ends, strides, id_bits): what the ids of edges stand for.
+    `graph` is (ends, strides, id_bits): what the ids of edges stand for. begin(lists, first, last) makes
+    lists of nodes [first, last) for `_mst.connect`.
     """
-    order, gaps, gap_edges = tree
-    if runs is None:
-        nothing = order[:0]
-        row = _workers.run_apart(
-            _mst.connect, items, n_items, *graph, len(order), *(nothing,) * 3, pixels=len(order)
-        )
-        lists = items[1 - row].view(order.dtype)
-        return _workers.run_apart(_mst.lay_out_nodes, items[row], lists, *graph, *tree, pixels=len(order))
+    order, no_runs = tree[0], tree[0][:0]
+    in_order, lists = _sort_items(items, n_items, order, workers)
+    _workers.run_ranges(functools.partial(begin, lists), len(order), workers, _workers.LINEAR)
+    _workers.run_apart(_mst.connect, in_order, n_items, lists, len(order), *graph, no_runs, pixels=len(order))
+    return _workers.run_apart(_mst.lay_out_nodes, in_order, lists, *graph, *tree, pixels=len(order))
+
+
+def _connect_runs(
+    items: Array,
+    n_items: int,
+    graph: tuple[Array, Array, int],
+    runs: _Runs,
+    tree: tuple[Array, ...],
+    workers: int,
+) -> bool:
+    """Do what `_connect_nodes` does, for runs."""
     n_runs = len(runs.starts)
-    row = _workers.run_apart(
-        _mst.connect, items, n_items, *graph, n_runs, runs.starts, runs.keys, runs.run_of, pixels=n_runs
-    )
-    lists = items[1 - row].view(order.dtype)
+    in_order, lists = _sort_items(items, n_items, tree[0], workers)
+    begin = functools.partial(_mst.lists_of_runs, lists, runs.starts, runs.keys)
+    _workers.run_ranges(begin, n_runs, workers, _workers.LINEAR)
+    _workers.run_apart(_mst.connect, in_order, n_items, lists, n_runs, *graph, runs.run_of, pixels=n_runs)
     _workers.run_apart(_mst.place_runs, lists, n_runs, pixels=n_runs)
+
+    order, gaps, gap_edges = tree
 
     def write(first: int, last: int) -> bool:
         return _mst.write_runs(
-            items[row], lists, runs.starts, runs.pixels, runs.keys, runs.ids, *graph, order, gaps, gap_edges,
+            in_order, lists, runs.starts, runs.pixels, runs.keys, runs.ids, *graph, order, gaps, gap_edges,
             first, last,
         )  # fmt: skip
 
     return all(_workers.run_ranges(write, n_runs, workers, 1))
 
 
-def _connect_nodes(workspace: Workspace, edges: Array, weights: Array, *tree: Array) -> bool:
+def _connect_listed(workspace: Workspace, edges: Array, weights: Array, *tree: Array) -> bool:
     """Fill a tree from canonical edges (E, 2) and their weights (E)."""
     items = _item_buffers(workspace, len(edges), len(tree[0]), edges.dtype)
     _mst.listed_edges(weights, edges, items[0])
-    return _connect(items, len(edges), (edges, np.empty(0, np.intp), 0), None, tree, workers=1)
+    return _connect_nodes(items, len(edges), (edges, np.empty(0, np.intp), 0), _mst.lists_of_nodes, tree, 1)
 
 
 def _canonical_edges(ends: Array, n_nodes: int) -> tuple[Array, Array]:
@@ -190,9 +278,9 @@ def edge_list_tree(ends: Array, weights: Array, n_nodes: int) -> tuple[TreeArray
     """Build the tree of one graph, of edges (E, 2) with weights (E), as a batch of one."""
     index_dtype = _index_dtype(n_nodes, len(ends), weights.dtype)
 
-    def build(workspace: Workspace, _: int, *tree: Array) -> bool:
+    def build(workspace: Workspace, _b: int, _room: Array, *tree: Array) -> bool:
         edges, rows = _canonical_edges(np.ascontiguousarray(ends, index_dtype), n_nodes)
-        return _connect_nodes(workspace, edges, weights[rows], *tree)
+        return _connect_listed(workspace, edges, weights[rows], *tree)
 
     return _build_trees(1, n_nodes, index_dtype, weights.dtype, build, workers=1)
 
@@ -227,12 +315,12 @@ def reweighed_trees(
     used, place = np.unique(tree_index, return_inverse=True)
     edges_of = _workers.run([functools.partial(canonical, b) for b in used.tolist()], workers)
 
-    def build(workspace: Workspace, f: int, *tree: Array) -> bool:
+    def build(workspace: Workspace, f: int, _room: Array, *tree: Array) -> bool:
         ends = edges_of[place[f]]
         weights = workspace.array((len(ends),), features.dtype)
         rows = workspace.contiguous(features[f])  # an edge asks for all channels of a pixel
         _processor.weighing.weigh_edges(rows, ends, weights)
-        return _connect_nodes(workspace, ends, weights, *tree)
+        return _connect_listed(workspace, ends, weights, *tree)
 
     return _build_trees(n_trees, n_nodes, index_dtype, features.dtype, build, workers)
 

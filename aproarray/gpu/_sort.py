@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cupy
@@ -20,10 +21,12 @@ def sort(keys: Any, n_bits: int, values: Any = None, n_device: Any = NULL) -> An
     if number:
         values = cupy.empty(n, np.uint32)
     width = -(-n // 4)
+    n_blocks = sort_pairs.n_blocks(width)
+    n_groups = math.isqrt(n_blocks - 1) + 1
     sort_pairs(
         width, keys, cupy.empty_like(keys), values, cupy.empty_like(values), np.uint32(n), n_device,
-        np.int32(n_bits), np.int32(number), cupy.empty(digits * sort_pairs.n_blocks(width), np.uint32),
-        cupy.empty(digits, np.uint32),
+        np.int32(n_bits), np.int32(number), cupy.empty(2 * n_blocks * digits, np.uint32),
+        cupy.zeros(3 * n_groups * digits, np.uint32),
     )  # fmt: skip
     return values
 

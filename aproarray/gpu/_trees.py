@@ -1,10 +1,11 @@
-"""Spanning trees on the device: sort the edges, Boruvka's rounds, the chain tree, the linear order.
+"""Spanning trees on the device: Boruvka in tiles, then on what is left, the chain tree, the linear order.
 
 The kernels are those of kernels/grid_edges.cu, listed_edges.cu and mst.cu.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cupy
@@ -13,6 +14,7 @@ import numpy as np
 from aproarray import _edges
 from aproarray import cpu as on_host
 from aproarray._backend import TreeArrays
+from aproarray.gpu import _compile
 from aproarray.gpu._arguments import (
     BITS,
     KEY,
@@ -21,57 +23,95 @@ from aproarray.gpu._arguments import (
     extents,
     images_with,
     items_at_once,
+    struct_of,
     struct_of_pointers,
     trees_of_items,
 )
 from aproarray.gpu._compile import Struct, kernel
 from aproarray.gpu._sort import key_bits, sort
 
-_COMPONENTS = struct_of_pointers(
-    "best", "parent", "chain", "size", "smallest", "child_of", "first_of", "row_chains", "row_ranks", "state"
-)
-# Where `boruvka` leaves the number of rows, in its state.
-_N_ROWS = 3
-_LAYOUT = struct_of_pointers(
-    "row_starts", "row_stops", "sizes_before", "fronts_before", "offset", "tree_starts", "of_blocks"
-)
+_ARRAYS = ("weight", "edge", "hook", "pixel", "node", "fresh", "active", "rivals")
+_COMPONENTS = struct_of(most=np.uint32, **dict.fromkeys(_ARRAYS, np.uintp))
+_NODES = struct_of_pointers("weight", "edge", "parent", "first_of")
+_ROWS = struct_of_pointers(
+    "starts", "counts", "children", "chain", "size", "smallest", "place", "arrived", "marks", "marks_before",
+    "of_blocks", "marks_of_blocks",
+)  # fmt: skip
+_LAYOUT = struct_of_pointers("sizes_before", "fronts_before", "offset", "tree_starts", "of_blocks")
+# Where the state has the number of rows of long chains, which have more than _SHORT, and whether a weight of
+# a tree overflowed (mst.cuh, mst.cu).
+_N_LONG, _OVERFLOW, _SHORT = 7, 9, 32
 
 
-def _connect(keys: Any, ends: Any, n_trees: int, n_nodes: int, dtype: Any) -> tuple[TreeArrays, Any]:
-    """Build trees over n_trees x n_nodes nodes from edges sorted by weight; also whether one overflowed."""
-    n_edges, n_pixels = len(keys), n_trees * n_nodes
-    rounds = kernel("mst", "boruvka", KEY=KEY[dtype])
-    width = max(n_edges, n_pixels)
-    of_nodes = [cupy.empty(2 * n_pixels, np.uint32) for _ in range(5)]
-    child_of = cupy.empty(n_edges, np.uint32)
-    first_of, row_chains, row_ranks = (cupy.empty(n_pixels, np.uint32) for _ in range(3))
-    state = cupy.zeros(48, np.uint32)
-    components = Struct(_COMPONENTS, *of_nodes, child_of, first_of, row_chains, row_ranks, state)
-    rounds(
-        width, ends, np.uint32(n_edges), np.uint32(n_pixels), cupy.empty(6 * n_edges, np.uint32), components,
-        cupy.empty(rounds.n_blocks(width), np.uint32),
+class _Forest:
+    """What the kernels share that make trees of n_pixels nodes. Its lists are empty yet."""
+
+    def __init__(self, n_pixels: int, n_components: int, n_edges: int, dtype: Any):
+        bits = BITS[dtype]
+        self.n_pixels, self.n_edges, self.dtype = n_pixels, n_edges, dtype
+        self.state = cupy.zeros(16, np.uint32)
+        self.components = Struct(
+            _COMPONENTS,
+            np.uint32(n_components),
+            cupy.empty(2 * n_components, bits),
+            *(cupy.empty(n * n_components, np.uint32) for n in (1, 1, 1, 1, 1, 2, 2)),
+        )
+        self.nodes = Struct(
+            _NODES,
+            cupy.empty(2 * n_pixels, bits),
+            *(cupy.empty(n * n_pixels, np.uint32) for n in (2, 2, 1)),
+        )
+        # Two lists, in turns, of a weight and three numbers.
+        self.lists = cupy.empty(2 * n_edges * (16 if bits.itemsize == 4 else 24), np.uint8)
+
+
+def _connect(forest: _Forest, n_nodes: int, n_numbers: int, known: bool) -> tuple[TreeArrays, Any]:
+    """Build trees over n_nodes nodes each from the components and edges that are listed.
+
+    Edges have numbers below n_numbers. The components know their lightest edges, or none do. Also return
+    whether a weight overflowed. The first of a gap's two ends is the number of its edge.
+    """
+    n_pixels, dtype, nodes, state = forest.n_pixels, forest.dtype, forest.nodes, forest.state
+    find_rows = kernel("mst", "find_rows", KEY=KEY[dtype])
+    starts, counts, children, arrived, unsorted = (cupy.empty(n_pixels, np.uint32) for _ in range(5))
+    chain, size, smallest, place = (cupy.empty(2 * n_pixels, np.uint32) for _ in range(4))
+    n_marks, n_blocks = -(-n_numbers // 32), find_rows.n_blocks(2 * n_pixels)
+    marks, marks_before = (cupy.empty(n_marks, np.uint32) for _ in range(2))
+    rows = Struct(
+        _ROWS, starts, counts, children, chain, size, smallest, place, arrived, marks, marks_before,
+        cupy.empty(n_blocks, np.uint64), cupy.empty(n_blocks, np.uint32),
     )  # fmt: skip
-    sort(row_chains, n_pixels.bit_length(), row_ranks, state[_N_ROWS:])
+    sizes = np.uint32(n_pixels), np.uint32(n_marks)
+    kernel("mst", "boruvka", KEY=KEY[dtype])(
+        max(forest.n_edges, n_pixels), forest.lists, np.uint64(forest.n_edges), *sizes, np.int32(known),
+        forest.components, nodes, rows, state,
+    )  # fmt: skip
+    del forest.lists, forest.components
+
+    keys = cupy.empty(n_pixels, np.uint64)
+    find_rows(2 * n_pixels, *sizes, nodes, rows, unsorted, keys, state)
+    n_long, chain_bits = state[_N_LONG:], (n_pixels // _SHORT).bit_length()
+    if key_bits(dtype) == 32:
+        sort(keys, 32 + chain_bits, children, n_long)
+    else:
+        sort(keys, 64, children, n_long)
+        kernel("mst", "chain_keys", KEY=KEY[dtype])(n_pixels, rows, sizes[0], state, unsorted)
+        sort(unsorted, chain_bits, children, n_long)
+    del keys, unsorted
 
     lay_out = kernel("mst", "lay_out", KEY=KEY[dtype])
-    n_gaps = max(n_nodes - 1, 0)
+    n_trees, n_gaps = n_pixels // n_nodes, n_nodes - 1
     order = cupy.empty((n_trees, n_nodes), np.int32)
     gaps = cupy.empty((n_trees, n_gaps), dtype)
     gap_edges = cupy.empty((n_trees, n_gaps, 2), np.int32)
-    overflow = cupy.zeros((), np.uint32)
-    row_starts, row_stops, offset, tree_starts = (
-        cupy.empty(n, np.uint32) for n in (n_pixels, n_pixels, 2 * n_pixels, n_pixels)
-    )
-    sizes_before, fronts_before = (cupy.empty(n_pixels, np.uint64) for _ in range(2))
-    of_blocks = cupy.empty(4 * lay_out.n_blocks(n_pixels), np.uint64)
     layout = Struct(
-        _LAYOUT, row_starts, row_stops, sizes_before, fronts_before, offset, tree_starts, of_blocks
+        _LAYOUT,
+        *(cupy.empty(n_pixels, np.uint64) for _ in range(2)),
+        *(cupy.empty(n, np.uint32) for n in (2 * n_pixels, n_pixels)),
+        cupy.empty(4 * lay_out.n_blocks(n_pixels), np.uint64),
     )
-    lay_out(
-        n_pixels, keys, ends, np.uint32(n_pixels), np.uint32(n_nodes), components, layout, order, gaps,
-        gap_edges, overflow,
-    )  # fmt: skip
-    return TreeArrays(order, gaps, gap_edges), overflow
+    lay_out(n_pixels, sizes[0], np.uint32(n_nodes), nodes, rows, state, layout, order, gaps, gap_edges)
+    return TreeArrays(order, gaps, gap_edges), state[_OVERFLOW]
 
 
 def _joined(parts: list[tuple[TreeArrays, Any]], n_nodes: int, dtype: Any) -> tuple[TreeArrays, Any]:
@@ -95,6 +135,22 @@ def steps_of(grid: _edges.Grid) -> str:
     return "{" + ",".join("{" + ",".join(map(str, row)) + "}" for row in grid.offsets.tolist()) + "}"
 
 
+def _tiles(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
+    """Return the sides of an image's tiles, as powers of 2, and how many tiles there are.
+
+    A tile has two pixels for each thread of a block, and is as square as the image allows. Also return how
+    many of its pixels may have an edge that leaves it, of which each component that is left has one.
+    """
+    bits = [0] * len(shape)
+    for _ in range((2 * _compile.BLOCK).bit_length() - 1):
+        grows = [axis for axis, extent in enumerate(shape) if 1 << bits[axis] < extent] or [0]
+        bits[min(reversed(grows), key=bits.__getitem__)] += 1
+    sides = [(extent, 1 << bit) for extent, bit in zip(shape, bits, strict=True)]
+    n_tiles = math.prod(-(-extent // side) for extent, side in sides)
+    inside = math.prod(extent if extent <= side else max(side - 2, 0) for extent, side in sides)
+    return tuple(bits), n_tiles, math.prod(min(pair) for pair in sides) - inside
+
+
 def grid_trees(
     images: Any, shape: tuple[int, ...], connectivity: int, masks: Any, workers: int
 ) -> tuple[TreeArrays, Any]:
@@ -116,22 +172,31 @@ def grid_trees(
     for first in range(0, n_trees if n_nodes else 0, step):
         image = images[first : first + step]
         mask = masks if masks is None or len(masks) == 1 else masks[first : first + step]
-        n_edges = len(image) * n_nodes * n_steps
-        keys = cupy.empty(n_edges, BITS[dtype])
+        n_pixels = len(image) * n_nodes
+        bits, n_tiles, n_waiting = _tiles(shape)
+        # Inside of a component, there is an edge less than pixels.
+        n_components = min(n_pixels, len(image) * n_tiles * n_waiting)
+        n_edges = n_pixels * n_steps
+        forest = _Forest(n_pixels, n_components, n_edges - n_pixels + n_components, dtype)
+        nodes = np.uint32(n_pixels), np.uint32(n_nodes)
+        keys, index = cupy.empty(n_edges, BITS[dtype]), cupy.empty(n_pixels, np.uint32)
         kernel("grid_edges", "weigh_grid", **defines)(
-            len(image) * n_nodes, images_with(mask, image), np.uint32(n_nodes), of_axes, keys
+            n_pixels, images_with(mask, image), nodes[1], of_axes, keys
         )
-        keep = kernel("grid_edges", "keep_edges", **defines)
-        kept, ids, count = cupy.empty_like(keys), cupy.empty(n_edges, np.uint32), cupy.empty(1, np.uint32)
-        keep(
-            n_edges, keys, np.uint32(n_edges), np.uint32(n_nodes), of_axes, kept, ids,
-            cupy.empty(keep.n_blocks(n_edges), np.uint32), count,
+        kernel("grid_edges", "merge_tiles", **defines)(
+            len(image) * n_tiles * _compile.BLOCK, keys, *nodes, np.uint32(len(image) * n_tiles), of_axes,
+            extents(bits), forest.components, forest.nodes, index, forest.state,
         )  # fmt: skip
-        keys, ids = kept, sort(kept, key_bits(dtype), ids, count)
-        ends = cupy.empty((n_edges, 2), np.uint32)
-        kernel("grid_edges", "grid_ends", **defines)(n_edges, ids, count, np.uint32(n_edges), of_axes, ends)
-        del ids, kept
-        parts.append(_connect(keys, ends, len(image), n_nodes, dtype))
+        kernel("grid_edges", "list_crossings", **defines)(
+            n_pixels, keys, index, *nodes, of_axes, forest.components, forest.lists, forest.state
+        )
+        del keys, index
+        trees, overflow = _connect(forest, n_nodes, n_edges, known=True)
+        n_gaps = trees.gaps.size
+        kernel("grid_edges", "grid_ends", **defines)(
+            n_gaps, np.uint32(n_gaps), nodes[1], of_axes, trees.gap_edges
+        )
+        parts.append((trees, overflow))
     if n_trees and not n_nodes:
         return _without_nodes(n_trees, dtype), cupy.ones((), np.bool_)
     return _joined(parts, n_nodes, dtype)
@@ -163,15 +228,19 @@ def _list_trees(
         np.int32(node_bits), features, np.uint64(0 if features is NULL else features.shape[2]), weights,
         of_edges, ties,
     )  # fmt: skip
-    rows = sort(ties.copy(), 2 * node_bits)
-    keys = cupy.empty_like(of_edges)
-    kernel("listed_edges", "pick_keys", **names)(n_edges, of_edges, rows, np.uint32(n_edges), keys)
-    rows = sort(keys, key_bits(dtype), rows)
-    sorted_ends = cupy.empty((n_edges, 2), np.uint32)
+    rows = sort(ties, 2 * node_bits)
+    forest = _Forest(n_trees * n_nodes, n_trees * n_nodes, n_edges, dtype)
+    kernel("listed_edges", "list_edges", **names)(
+        max(n_edges, forest.n_pixels), of_edges, rows, ties, np.uint32(n_edges), np.uint32(forest.n_pixels),
+        np.int32(node_bits), forest.components, forest.nodes, forest.lists, forest.state,
+    )  # fmt: skip
+    del rows, of_edges
+    trees, overflow = _connect(forest, n_nodes, n_edges, known=False)
+    n_gaps = trees.gaps.size
     kernel("listed_edges", "list_ends", **names)(
-        n_edges, keys, rows, ties, np.uint32(n_edges), np.int32(node_bits), sorted_ends
+        n_gaps, ties, np.uint32(n_gaps), np.uint32(n_nodes), np.int32(node_bits), trees.gap_edges
     )
-    return _connect(keys, sorted_ends, n_trees, n_nodes, dtype)
+    return trees, overflow
 
 
 def edge_list_tree(ends: Any, weights: Any, n_nodes: int) -> tuple[TreeArrays, Any]:

@@ -23,6 +23,9 @@ from aproarray.torch import _ops, _tensors, functional
 from aproarray.torch.functional import Tree
 from aproarray.torch.modules import AffinityPropagation
 
+# torch.compile cannot trace a module that is made within the loss. It has no parameters, and no state.
+_PUBLISHED = AffinityPropagation()
+
 
 def apro_loss(
     probabilities: Tensor,
@@ -71,8 +74,15 @@ def apro_loss(
     -------
     tensor of no axes
 
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape. On the CPU, also numbers outside [0, 1].
+
     Notes
     -----
+    O(N C) time for the term of GP, O(N C k^2 iterations) for that of LP: see `local_propagate`.
+
     The published form is ``weights=(1.0, 1.0), constant_targets=True``. It is the default for boxes. Where a
     network learns from points, it can merge classes that the points hardly tell apart: constant targets pull
     an unsure network away from a class even where they are right. The defaults for points and scribbles
@@ -93,8 +103,9 @@ def apro_loss(
     True
     """
     probabilities, region, loss = _checked(region, probabilities=probabilities, image=image)
+    _check_images_of(probabilities, image, image_index)
     if propagation is None:
-        propagation = AffinityPropagation()
+        propagation = _PUBLISHED
     if not isinstance(propagation, AffinityPropagation):
         raise TypeError(f"propagation must be an AffinityPropagation, got a {type(propagation).__name__}")
     if weights is None:
@@ -153,6 +164,15 @@ def projection_loss(masks: Tensor, region: Tensor) -> Tensor:
     -------
     tensor of no axes
 
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape. On the CPU, also numbers outside [0, 1].
+
+    Notes
+    -----
+    O(K N) time.
+
     References
     ----------
     .. [1] Z. Tian et al., "BoxInst: High-performance instance segmentation with box annotations", CVPR 2021.
@@ -182,6 +202,10 @@ def partial_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int =
     ------
     TypeError, ValueError
         A tensor of the wrong kind or shape; on the CPU, a label that is neither a class nor `ignore_index`.
+
+    Notes
+    -----
+    O(N C) time.
     """
     _tensors.check_floating(logits, "logits")
     _tensors.check_tensor(labels, "labels")
@@ -231,6 +255,15 @@ def pairwise_loss(
     Returns
     -------
     tensor of no axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape. On the CPU, also numbers outside [0, 1].
+
+    Notes
+    -----
+    O(K N k^2) time, for windows of k x k pixels.
 
     References
     ----------
@@ -298,6 +331,11 @@ def tree_energy_loss(
     -------
     tensor of no axes
 
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape. On the CPU, also numbers outside [0, 1].
+
     Notes
     -----
     O(N C) time; see `tree_filter`.
@@ -308,6 +346,7 @@ def tree_energy_loss(
     """
     probabilities, region, looked = _checked(region, probabilities=probabilities, image=image)
     sigma = _validate.positive(sigma, "sigma")
+    _check_images(image, probabilities, len(probabilities))
     image = _tensors.wide_image(image)
     tree = functional.mst(image.detach()) if tree is None else tree
     y = functional.tree_filter(probabilities, tree, zeta=math.sqrt(sigma), features=image)
@@ -353,6 +392,15 @@ def mean_field_loss(
     -------
     tensor of no axes
 
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape. On the CPU, also numbers outside [0, 1].
+
+    Notes
+    -----
+    O(K N k^2 iterations) time, for windows of k x k pixels.
+
     References
     ----------
     .. [1] S. Lan et al., "Vision transformers are good mask auto-labelers", CVPR 2023.
@@ -396,6 +444,15 @@ def gated_crf_loss(
     Returns
     -------
     tensor of no axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape. On the CPU, also numbers outside [0, 1].
+
+    Notes
+    -----
+    O(N C r^2) time, r being the radius.
 
     References
     ----------
@@ -485,12 +542,16 @@ def _check_images(image: Tensor, masks: Tensor, n_images: int, advice: str = "")
 
 def _images_of(masks: Tensor, image: Tensor, image_index: Tensor | None) -> Tensor:
     """Return the image of each mask, after a look whether there is one, of its size."""
+    _check_images_of(masks, image, image_index)
+    if image_index is None:
+        return torch.arange(len(masks))
+    return _tensors.indices(image_index, len(image), "image_index")
+
+
+def _check_images_of(masks: Tensor, image: Tensor, image_index: Tensor | None) -> None:
     n_images = len(masks) if image_index is None else len(image)
     advice = ": pass image_index, the image of each mask" if image_index is None else ""
     _check_images(image, masks, n_images, advice)
-    if image_index is None:
-        return torch.arange(n_images)
-    return _tensors.indices(image_index, n_images, "image_index")
 
 
 def _pairs(shape: torch.Size, step: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

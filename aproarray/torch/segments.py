@@ -97,6 +97,15 @@ def segment_prototypes(
     own : (B, H, W) integer tensor
         The place of each pixel's own segment in ``segments``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape. Negative numbers of segments or regions.
+
+    Notes
+    -----
+    O(N (D + log N)) time for N pixels: numbers of segments are sorted.
+
     References
     ----------
     .. [1] T.-W. Ke et al., "Universal weakly supervised segmentation by pixel-to-segment contrastive
@@ -210,6 +219,15 @@ def segment_relationship(
     positive, negative : (S, T) boolean tensors
         C+ and C- of each segment's pixels, its own segment among C+.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An unknown kind, or tags that the kind needs and that are not there.
+
+    Notes
+    -----
+    O(S T) time.
+
     References
     ----------
     .. [1] T.-W. Ke et al., "Universal weakly supervised segmentation by pixel-to-segment contrastive
@@ -259,6 +277,11 @@ def segment_contrastive_loss(
     Returns
     -------
     tensor of no axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape.
 
     Notes
     -----
@@ -341,6 +364,11 @@ def spml_loss(
     Returns
     -------
     tensor of no axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape. Unknown weights.
 
     Notes
     -----

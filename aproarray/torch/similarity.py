@@ -38,6 +38,10 @@ def sample_pixels(masks: Tensor, count: int = 100, *, generator: torch.Generator
     ValueError
         An image without any pixel.
 
+    Notes
+    -----
+    O(B N) time, N pixels.
+
     References
     ----------
     .. [1] J. Chen et al., "Weakly supervised semantic segmentation via dual similarity transfer" (SimFormer),
@@ -64,7 +68,28 @@ def sample_pixels(masks: Tensor, count: int = 100, *, generator: torch.Generator
 
 
 def gather_pixels(values: Tensor, pixel_index: Tensor) -> Tensor:
-    """Return the values (B, D, H, W) of sampled pixels (B, J), as (B, J, D)."""
+    """Return the values of sampled pixels.
+
+    Parameters
+    ----------
+    values : (B, D, H, W) tensor
+        Of all pixels.
+    pixel_index : (B, J) integer tensor
+        Places among the H W pixels, from `sample_pixels`.
+
+    Returns
+    -------
+    (B, J, D) tensor
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit.
+
+    Notes
+    -----
+    O(B D J) time.
+    """
     if values.ndim != 4 or pixel_index.ndim != 2 or len(pixel_index) != len(values):
         raise ValueError(
             f"expected values (B, D, H, W) and pixel_index (B, J), got {tuple(values.shape)} and "
@@ -107,6 +132,9 @@ def similarity_learning_loss(logits: Tensor, labels: Tensor, reference_labels: T
     ``(mean over pairs of one class of -log s + mean over the others of -log(1 - s)) / 2``, s being the
     sigmoid of the logits. Where all pairs are of one kind, its mean alone.
 
+    Logits learn from it as if half of the pairs were of one class. Where a share r is, add
+    ``log(r / (1 - r))`` before they teach: see `similarity_distillation_loss`.
+
     Parameters
     ----------
     logits : (B, J, J') tensor
@@ -117,6 +145,15 @@ def similarity_learning_loss(logits: Tensor, labels: Tensor, reference_labels: T
     Returns
     -------
     tensor of no axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape.
+
+    Notes
+    -----
+    O(B J J') time.
 
     References
     ----------
@@ -148,6 +185,10 @@ def similarity_distillation_loss(
     ``-(s log a + (1 - s) log(1 - a))``, mean over the pairs: s is the sigmoid of the logits, a constant; a is
     the cosine of the pixels' soft class assignments, which learn from it.
 
+    With logits from `similarity_learning_loss`, s is too large where pairs of one class are rare, as between
+    two images. Assignments of different classes then become alike. Add ``log(r / (1 - r))`` to the logits, r
+    being the share of pairs of one class, as ``examples/transfer_similarity.py`` does.
+
     Parameters
     ----------
     logits : (B, J, J') tensor
@@ -159,6 +200,15 @@ def similarity_distillation_loss(
     Returns
     -------
     tensor of no axes
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape. On the CPU, also numbers outside [0, 1].
+
+    Notes
+    -----
+    O(B J J' C) time.
 
     References
     ----------
@@ -201,6 +251,15 @@ def proposal_masks(proposals: Tensor, embeddings: Tensor) -> Tensor:
     (B, K, H, W) tensor
         ``m_kx = sigmoid(q_k . e_x)``.
 
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape.
+
+    Notes
+    -----
+    O(B K D N) time, N pixels.
+
     References
     ----------
     .. [1] J. Chen et al., "Weakly supervised semantic segmentation via dual similarity transfer" (SimFormer),
@@ -230,6 +289,15 @@ def proposal_segmentation(class_scores: Tensor, masks: Tensor) -> Tensor:
     -------
     (B, C, H, W) tensor
         ``P_cx = sum_k s_kc m_kx``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tensor of the wrong kind or shape. On the CPU, also numbers outside [0, 1].
+
+    Notes
+    -----
+    O(B K C N) time, N pixels.
 
     References
     ----------

@@ -6,6 +6,7 @@
 // same sources with g++.
 
 typedef unsigned char u8;
+typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
@@ -17,7 +18,12 @@ typedef unsigned long long u64;
 #ifndef RESIDENT
 #define RESIDENT (1024 / BLOCK)
 #endif
-#define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK, RESIDENT)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800  // no more than 1024 threads fit one
+#define MOST_RESIDENT (RESIDENT * BLOCK > 1024 ? 1024 / BLOCK : RESIDENT)
+#else
+#define MOST_RESIDENT RESIDENT
+#endif
+#define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK, MOST_RESIDENT)
 #define COOPERATIVE_KERNEL KERNEL
 
 // The kernel's threads in a row: where each begins a loop over n things, and its step.
@@ -173,12 +179,12 @@ __device__ u64 first_of_block(u64 n, u64 block) {
     return first < n ? first : n;
 }
 
-// A place in a list for every thread of the block that wants one; all threads of the block must call. One
-// atomic for a block: all of them are on one address.
-__device__ u32 reserve(bool wanted, u32 *counter) {
+// The first of as many places in a list as the thread wants; all threads of the block must call. One atomic for
+// a block: all of them are on one address.
+__device__ u32 reserve(u32 wanted, u32 *counter) {
     __shared__ u32 first;
     u32 total;
-    const u32 before = block_scan((u32)wanted, &total);
+    const u32 before = block_scan(wanted, &total);
     if (threadIdx.x == 0 && total) first = atomicAdd(counter, total);
     __syncthreads();  // the next call waits twice before it writes `first`
     return first + before;

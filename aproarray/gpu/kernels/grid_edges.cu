@@ -1,10 +1,13 @@
-// The edges of a pixel graph: their weights, as keys to sort them by, and their ends, in the order of the weights.
+// The edges of a pixel graph: their weights, the forests of tiles, which are made in shared memory, and what is left.
 //
 // KEY and REAL are the weights' bits and type; NDIM, N_STEPS and STEPS say which pixels are neighbours (see
 // aproarray/_edges.py). Edge k of pixel u has the number u * N_STEPS + k, which orders edges by (u, v). A
 // batch is one graph: pixel u of image b is node b * N + u. The key of an edge that is not there is ~0.
 
-#include "common.cuh"
+#include "mst.cuh"
+
+#define EACH 2  // pixels of a thread
+#define TILE (EACH * BLOCK)
 
 __constant__ const int STEP_OF[N_STEPS][NDIM] = STEPS;
 
@@ -72,40 +75,231 @@ __device__ bool is_kept(const KEY *keys, u32 edge, u32 n_nodes, const Extents &s
     return true;
 }
 
-// The edges that may be in a tree, in their order, with their numbers; `count` of them.
-COOPERATIVE_KERNEL keep_edges(
-    const KEY *keys, u32 n_edges, u32 n_nodes, const Extents shape, KEY *kept, u32 *ids, u32 *of_blocks, u32 *count,
-    u32 *barrier
-) {
-    const u64 begin = first_of_block(n_edges, blockIdx.x), end = first_of_block(n_edges, blockIdx.x + 1);
-    u32 own = 0, total;
-    for (u64 e = begin + threadIdx.x; e < end; e += BLOCK) own += is_kept(keys, (u32)e, n_nodes, shape);
-    block_scan(own, &total);
-    if (threadIdx.x == 0) of_blocks[blockIdx.x] = total;
-    grid_sync(barrier);
-    u32 place = sum_before_block(of_blocks);
-    for (u64 first = begin; first < end; first += BLOCK) {
-        const u32 e = (u32)first + threadIdx.x;
-        const bool wanted = e < end && is_kept(keys, e, n_nodes, shape);
-        const u32 before = block_scan((u32)wanted, &total);
-        if (wanted) {
-            kept[place + before] = keys[e];
-            ids[place + before] = e;
-        }
-        place += total;
+// Where a tile is in a batch: its first pixel's place in the image, and how far steps along an axis are.
+struct Tile {
+    u32 origin[NDIM], stride[NDIM], first;
+    __device__ int at(u32 local, int axis, const Extents &bits) const {
+        u32 rest = local;
+        for (int a = NDIM - 1; a > axis; a--) rest >>= bits.of[a];
+        return (int)(rest & ((1u << bits.of[axis]) - 1));
     }
-    if (blockIdx.x == gridDim.x - 1 && threadIdx.x == 0) *count = place;
+    // The number of a pixel of the tile, NONE outside of the image.
+    __device__ u32 pixel(u32 local, const Extents &shape, const Extents &bits) const {
+        u32 pixel = first;
+        for (int axis = NDIM - 1; axis >= 0; axis--) {
+            const u32 at = origin[axis] + (local & ((1u << bits.of[axis]) - 1));
+            if (at >= shape.of[axis]) return NONE;
+            pixel += at * stride[axis];
+            local >>= bits.of[axis];
+        }
+        return pixel;
+    }
+};
+
+__device__ Tile tile_at(u32 number, u32 n_nodes, const Extents &shape, const Extents &bits) {
+    Tile tile;
+    u32 stride = 1;
+    for (int axis = NDIM - 1; axis >= 0; axis--) {
+        const u32 tiles = ((shape.of[axis] - 1) >> bits.of[axis]) + 1;
+        tile.origin[axis] = number % tiles << bits.of[axis];
+        tile.stride[axis] = stride;
+        number /= tiles;
+        stride *= shape.of[axis];
+    }
+    tile.first = number * n_nodes;
+    return tile;
 }
 
-// The ends of the first `count` edges, which are sorted by weight; NONE for the others.
-KERNEL grid_ends(const u32 *ids, const u32 *count, u32 n_edges, const Extents shape, u32 *ends) {
-    FOR_EACH(e, n_edges) {
-        if (e >= *count) {
-            ends[2 * e] = ends[2 * e + 1] = NONE;
-            continue;
+// An edge of a pixel: the local number of its other end, NONE outside of the tile.
+struct Way {
+    KEY weight;
+    u32 edge, to;
+};
+
+// The lightest of a pixel's edges that leave its component; none has weight ~0.
+__device__ Way lightest_way(
+    const KEY *keys, const u16 *label, u32 local, u32 pixel, const Tile &tile, const Extents &shape, const Extents &bits
+) {
+    Way best = {~(KEY)0, NONE, NONE};
+    const u32 own = label[local];
+#pragma unroll(N_STEPS <= 4 ? N_STEPS : 1)
+    for (int k = 0; k < N_STEPS; k++)
+        for (int sign = 1; sign >= -1; sign -= 2) {
+            bool in_image = true, in_tile = true;
+            u32 to = 0, from = pixel;
+            for (int axis = 0; axis < NDIM; axis++) {
+                const int at = tile.at(local, axis, bits) + sign * STEP_OF[k][axis];
+                in_tile = in_tile && at >= 0 && at < 1 << bits.of[axis];
+                in_image = in_image && tile.origin[axis] + (u32)at < shape.of[axis];
+                to = (to << bits.of[axis]) + (u32)at;
+                if (sign < 0) from -= (u32)STEP_OF[k][axis] * tile.stride[axis];
+            }
+            if (!in_image || (in_tile && label[to] == own)) continue;
+            const u32 edge = from * N_STEPS + k;
+            const KEY weight = keys[edge];
+            if (weight != ~(KEY)0 && is_lighter(weight, edge, best.weight, best.edge))
+                best = Way{weight, edge, in_tile ? to : NONE};
         }
-        const u32 u = ids[e] / N_STEPS;
-        ends[2 * e] = u;
-        ends[2 * e + 1] = u + flat_step(shape, ids[e] % N_STEPS);
+    return best;
+}
+
+// Boruvka's rounds inside of tiles of 2^bits pixels. A component whose lightest edge leaves the tile waits, and others
+// hook on it. Fills the nodes of all pixels, and the components that are left, with their lightest edges, but for those
+// that no edge leaves. index: the component of each pixel.
+KERNEL merge_tiles(
+    const KEY *keys, u32 n_pixels, u32 n_nodes, u32 n_tiles, const Extents shape, const Extents bits,
+    const Components components, const Nodes nodes, u32 *index, u32 *state
+) {
+    const u16 NO_PARENT = 0xFFFF, NO_NODE = 0xFFFE;
+    // Of components, by one of their pixels: the lightest edge, what they hook on, the node they are and become.
+    __shared__ KEY weight[TILE];
+    __shared__ u32 edge[TILE];
+    __shared__ u16 hook[TILE], node[TILE], fresh[TILE];
+    __shared__ u16 label[TILE];  // the component of each pixel
+    __shared__ u16 parent[2 * TILE];  // of each node: pixels, and TILE + the pixel of a component that ended
+    for (u32 number = blockIdx.x; number < n_tiles; number += gridDim.x) {
+        const Tile tile = tile_at(number, n_nodes, shape, bits);
+        u32 pixel[EACH];
+        bool done[EACH];  // no edge of the pixel leaves its component
+        for (int j = 0; j < EACH; j++) {
+            const u32 i = j * BLOCK + threadIdx.x;
+            pixel[j] = tile.pixel(i, shape, bits);
+            done[j] = pixel[j] == NONE;
+            label[i] = hook[i] = node[i] = fresh[i] = (u16)i;
+            parent[i] = NO_PARENT;
+            parent[TILE + i] = NO_NODE;
+            weight[i] = ~(KEY)0;
+            edge[i] = NONE;
+        }
+        __syncthreads();
+        for (;;) {
+            Way way[EACH];
+            for (int j = 0; j < EACH; j++) {
+                const u32 i = j * BLOCK + threadIdx.x;
+                way[j] = Way{~(KEY)0, NONE, NONE};
+                if (done[j]) continue;
+                way[j] = lightest_way(keys, label, i, pixel[j], tile, shape, bits);
+                done[j] = way[j].edge == NONE;
+                if (!done[j]) atomicMin(&weight[label[i]], way[j].weight);
+            }
+            __syncthreads();
+            for (int j = 0; j < EACH; j++) {
+                const u32 of = label[j * BLOCK + threadIdx.x];
+                if (!done[j] && way[j].weight == weight[of]) atomicMin(&edge[of], way[j].edge);
+            }
+            __syncthreads();
+            int merges = 0;
+            for (int j = 0; j < EACH; j++) {
+                const u32 of = label[j * BLOCK + threadIdx.x];
+                if (done[j] || way[j].edge != edge[of] || way[j].to == NONE) continue;
+                const u32 on = label[way[j].to], own = node[of];
+                const u32 name = own < TILE ? tile.pixel(own, shape, bits)
+                                            : n_pixels + tile.pixel(own - TILE, shape, bits);
+                nodes.weight[name] = way[j].weight;
+                nodes.edge[name] = way[j].edge;
+                merges = 1;
+                if (edge[on] == way[j].edge && of < on) {
+                    fresh[of] = (u16)(TILE + on);
+                    parent[TILE + on] = NO_PARENT;
+                    nodes.first_of[tile.pixel(on, shape, bits)] = name;
+                } else hook[of] = (u16)on;
+            }
+            if (!__syncthreads_or(merges)) break;
+            for (int unfinished = 1; unfinished;) {
+                u32 root[EACH];
+                unfinished = 0;
+                for (int j = 0; j < EACH; j++) {
+                    const u32 i = j * BLOCK + threadIdx.x;
+                    root[j] = hook[i];
+                    if (label[i] != i) continue;
+                    for (int hops = 0; hops < 32 && hook[root[j]] != root[j]; hops++) root[j] = hook[root[j]];
+                    unfinished |= hook[root[j]] != root[j];
+                }
+                unfinished = __syncthreads_or(unfinished);
+                for (int j = 0; j < EACH; j++) hook[j * BLOCK + threadIdx.x] = (u16)root[j];
+                __syncthreads();
+            }
+            for (int j = 0; j < EACH; j++) {
+                const u32 i = j * BLOCK + threadIdx.x, root = hook[label[i]];
+                if (label[i] == i) {
+                    if (fresh[root] != node[i]) parent[node[i]] = fresh[root];
+                    if (root == i) node[i] = fresh[i];
+                    weight[i] = ~(KEY)0;
+                    edge[i] = NONE;
+                }
+                label[i] = (u16)root;
+            }
+            __syncthreads();
+        }
+
+        u32 left = 0, lightest[EACH];
+        bool stays[EACH];
+        for (int j = 0; j < EACH; j++) {
+            const u32 i = j * BLOCK + threadIdx.x;
+            stays[j] = pixel[j] != NONE && label[i] == i && edge[i] != NONE;
+            lightest[j] = edge[i];
+            left += stays[j];
+        }
+        u32 place = reserve(left, &state[N_ACTIVE]);
+        u32 *const number_of = edge;
+        for (int j = 0; j < EACH; j++) {
+            const u32 i = j * BLOCK + threadIdx.x;
+            number_of[i] = stays[j] ? place : NONE;
+            if (!stays[j]) continue;
+            components.weight[place] = weight[i];
+            components.edge[place] = lightest[j];
+            components.hook[place] = components.active[place] = place;
+            components.pixel[place] = pixel[j];
+            components.node[place] =
+                node[i] < TILE ? tile.pixel(node[i], shape, bits) : n_pixels + tile.pixel(node[i] - TILE, shape, bits);
+            place++;
+        }
+        __syncthreads();
+        for (int j = 0; j < EACH; j++) {
+            const u32 i = j * BLOCK + threadIdx.x;
+            if (pixel[j] == NONE) continue;
+            index[pixel[j]] = number_of[label[i]];
+            for (int is_new = 0; is_new < 2; is_new++) {
+                const u32 above = parent[is_new * TILE + i];
+                u32 name = above == NO_PARENT ? NONE : ABSENT;
+                if (above < TILE) name = tile.pixel(above, shape, bits);
+                else if (above < 2 * TILE) name = n_pixels + tile.pixel(above - TILE, shape, bits);
+                nodes.parent[is_new * n_pixels + pixel[j]] = name;
+            }
+        }
+        __syncthreads();
+    }
+}
+
+// Lists the edges between different components, but for those that are in no tree.
+KERNEL list_crossings(
+    const KEY *keys, const u32 *index, u32 n_pixels, u32 n_nodes, const Extents shape, const Components components,
+    Edge *list, u32 *state
+) {
+    for (u64 u = THREAD; u - threadIdx.x < n_pixels; u += STRIDE)
+        for (u32 first = 0; first < N_STEPS; first += 32) {
+            u32 wanted = 0;
+            for (u32 k = first; k < first + 32 && k < N_STEPS && u < n_pixels; k++) {
+                const u32 edge = (u32)u * N_STEPS + k;
+                if (keys[edge] != ~(KEY)0 && index[u] != index[(u32)u + flat_step(shape, k)])
+                    wanted |= (u32)is_kept(keys, edge, n_nodes, shape) << (k - first);
+            }
+            u64 place = reserve(__popc(wanted), &state[N_EDGES]);
+            for (; wanted; wanted &= wanted - 1) {
+                const u32 k = first + __ffs(wanted) - 1, edge = (u32)u * N_STEPS + k;
+                const Edge one = {keys[edge], edge, index[u], index[(u32)u + flat_step(shape, k)]};
+                components.rivals[rivals_of(one, components.most)] = (u32)place;
+                list[place++] = one;
+            }
+        }
+}
+
+// The ends of the edges in n_gaps gaps, n_nodes - 1 of each image. Before, the first of a gap's numbers is its edge.
+KERNEL grid_ends(u32 n_gaps, u32 n_nodes, const Extents shape, int *gap_edges) {
+    FOR_EACH_32(gap, n_gaps) {
+        if (gap_edges[2 * (u64)gap] < 0) continue;
+        const u32 edge = (u32)gap_edges[2 * (u64)gap], u = edge / N_STEPS - gap / (n_nodes - 1) * n_nodes;
+        gap_edges[2 * (u64)gap] = (int)u;
+        gap_edges[2 * (u64)gap + 1] = (int)(u + flat_step(shape, (int)(edge % N_STEPS)));
     }
 }

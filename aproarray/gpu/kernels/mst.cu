@@ -1,114 +1,123 @@
 // Minimum spanning trees by Boruvka's algorithm, and the chain tree, which gives their linear order.
 //
-// Edges come sorted, so that an edge's rank, 32 bits, stands for its weight and its tie-break. Every
-// component of every round is a node: the pixels are nodes 0 .. P - 1, and every merged component gets
-// the next free number. best(c) is the rank of the lightest edge that leaves c (NONE: there is none),
-// parent(c) the component that c was merged into.
-//
-// chain(c) is the first proper ancestor A with best(A) > best(c): single linkage takes the chain
-// children of A in the order of best, one after the other. The first of them has no edge of its own
-// (the second one's joins the two); every other one has one edge of the tree. Numbers of nodes depend on
-// the order in which threads run. Nothing that leaves these kernels does.
+// edge(c) is the lightest edge that leaves the component of node c, as (weight, number); a tree has none. parent(c) is
+// the node that c becomes part of. chain(c) is the first proper ancestor A with edge(A) > edge(c): single linkage takes
+// the chain children of A by their edges, one after the other. The first of them has no edge of its own (the second
+// one's joins the two); every other one has one edge of the tree, and is a row. Numbers of components, and the order
+// of lists, depend on the order in which threads run. Nothing that leaves these kernels does.
 
-#include "common.cuh"
+#include "mst.cuh"
 
-enum {
-    LIST_0,  // length of the list of edges that is read or written, in turns
-    LIST_1,
-    N_NODES,
-    N_ROWS,  // edges in the trees
-    UNFINISHED,  // three flags in turns
-    N_ROUNDS = UNFINISHED + 3,
-    ROUND_STARTS  // first node of each round, and of the one that never came
+// So few edges are left to block 0: a wait for the grid takes longer than the work.
+#define FEW_EDGES (4 * BLOCK)
+// The rows of a chain that has more are sorted; in others, every row counts those before it.
+#define SHORT 32
+
+// The rows of the trees, by chain and edge.
+struct Rows {
+    u32 *starts, *counts;  // of each chain: its first row, and how many (P)
+    u32 *children;  // the node that each row is of (P)
+    u32 *chain;  // of each node: NONE for a tree, and what never came (2 P)
+    u32 *size, *smallest;  // of each node: pixels below it along chains, and the smallest of them (2 P)
+    u32 *place;  // of each node: its row among those of its chain, in any order (2 P)
+    u32 *arrived;  // children of each chain that have told it what is below them (P)
+    u32 *marks, *marks_before;  // the edges of long chains, a bit each, and how many are before each word
+    u64 *of_blocks;
+    u32 *marks_of_blocks;
 };
 
-// The components of all rounds, and the rows of the trees' edges.
-struct Components {
-    u32 *best, *parent, *chain, *size, *smallest;  // of each node (2 P)
-    u32 *child_of;  // the component that an edge hooks on (E), NONE for edges that are in no tree
-    u32 *first_of;  // the first chain child of node P + i (P)
-    u32 *row_chains, *row_ranks;  // (chain - P, rank) of the trees' edges (P)
-    u32 *state;
-};
-
-// Merges along all lightest edges, round by round, until no edges are left between components. Fills
-// the components: best, parent and chain of the nodes, size and smallest (pixel) of what is below each node along
-// chains, and the rows by rank.
-COOPERATIVE_KERNEL boruvka(
-    const u32 *ends, u32 n_edges, u32 n_pixels, u32 *lists /* 2 x 3 x n_edges */,
-    const Components components /* whose state begins as zeros */, u32 *of_blocks, u32 *barrier
-) {
-    u32 *const best = components.best, *const parent = components.parent, *const chain = components.chain;
-    u32 *const size = components.size, *const smallest = components.smallest, *const state = components.state;
-    u32 *const child_of = components.child_of, *const first_of = components.first_of;
-    u32 *const row_chains = components.row_chains, *const row_ranks = components.row_ranks;
-    // Needed at different times: where a component hooks on, and the number of what becomes of a root.
-    u32 *const hook = size, *const fresh = smallest;
-    FOR_EACH(c, 2 * (u64)n_pixels) best[c] = parent[c] = NONE;
-    FOR_EACH(e, n_edges) child_of[e] = NONE;
-    if (THREAD == 0) state[N_NODES] = n_pixels;
-    for (u64 e = THREAD; e - threadIdx.x < n_edges; e += STRIDE) {
-        const bool wanted = e < n_edges && ends[2 * e] != NONE && ends[2 * e] != ends[2 * e + 1];
-        const u64 place = reserve(wanted, &state[LIST_0]);
-        if (wanted) {
-            lists[3 * place] = ends[2 * e];
-            lists[3 * place + 1] = ends[2 * e + 1];
-            lists[3 * place + 2] = (u32)e;
-        }
+// The threads that share a round: all of the grid, or those of block 0.
+struct Team {
+    u64 first, step;
+    u32 *barrier;  // null: of the block alone
+    __device__ void wait() const {
+        if (barrier) grid_sync(barrier);
+        else __syncthreads();
     }
-    grid_sync(barrier);
+};
+#define EACH_OF(team, i, n) for (u64 i = team.first; i < (u64)(n); i += team.step)
+// The same, for blocks as a whole: a thread may have nothing to do.
+#define EVERY_THREAD_OF(team, i, n) for (u64 i = team.first; i - threadIdx.x < (u64)(n); i += team.step)
 
-    u32 first = 0, stop = n_pixels, sweep = 0;
-    int now = 0, round = 0;
-    for (;; round++) {
-        const u32 count = state[LIST_0 + now];
-        const u32 *list = lists + (u64)now * 3 * n_edges;
-        u32 *next = lists + (u64)(1 - now) * 3 * n_edges;
-        if (THREAD == 0) state[ROUND_STARTS + round] = first;
-        if (count == 0) break;
-        if (THREAD == 0) state[LIST_0 + 1 - now] = 0;
+// Offers an edge to both components. Looking first keeps most edges from queueing for a hot one.
+__device__ void offer(const Edge &one, KEY *weight) {
+    if (weight[one.a] > one.weight) atomicMin(&weight[one.a], one.weight);
+    if (weight[one.b] > one.weight) atomicMin(&weight[one.b], one.weight);
+}
 
-        FOR_EACH(i, count) {
-            const u32 a = list[3 * i], b = list[3 * i + 1], rank = list[3 * i + 2];
-            // Looking first keeps most edges from queueing for a hot component.
-            if (best[a] > rank) atomicMin(&best[a], rank);
-            if (best[b] > rank) atomicMin(&best[b], rank);
+// Merges along all lightest edges, round by round, until no edges are left between components. Fills `nodes`. At first
+// the components know their lightest edges, or none do.
+//
+// Large components have many edges in common, of which a round drops most: those that are heavier than the rival that
+// it finds for them. No order of threads drops the lightest. Also clears `rows`.
+COOPERATIVE_KERNEL boruvka(
+    Edge *lists /* 2 x most_edges */, u64 most_edges, u32 n_pixels, u32 n_marks, int known,
+    const Components components, const Nodes nodes, const Rows rows, u32 *state, u32 *barrier
+) {
+    u32 *const edge = components.edge, *const hook = components.hook, *const fresh = components.fresh;
+    Team team = {THREAD, STRIDE, barrier};
+    u32 sweep = 0;
+    FOR_EACH(i, n_pixels) rows.counts[i] = rows.arrived[i] = 0;
+    FOR_EACH(i, n_marks) rows.marks[i] = 0;
+    FOR_EACH(i, 2 * (u64)n_pixels) {
+        rows.size[i] = i < n_pixels;
+        rows.smallest[i] = i < n_pixels ? (u32)i : NONE;
+    }
+    if (!known) {
+        EACH_OF(team, i, state[N_EDGES]) offer(lists[i], components.weight);
+        team.wait();
+    }
+    for (int now = 0;; now = 1 - now) {
+        const u32 count = state[N_EDGES + now], n_active = state[N_ACTIVE + now];
+        if (count == 0) return;
+        if (count <= FEW_EDGES && team.barrier) {
+            if (blockIdx.x) return;
+            team = Team{threadIdx.x, BLOCK, 0};
         }
-        FOR_EACH(i, stop - first) hook[first + i] = first + (u32)i;
-        grid_sync(barrier);
+        const u64 own_half = now ? components.most : 0, other_half = now ? 0 : components.most;
+        const Edge *const list = lists + now * most_edges;
+        Edge *const next = lists + (1 - now) * most_edges;
+        KEY *const weight = components.weight + own_half, *const next_weight = components.weight + other_half;
+        u32 *const rivals = components.rivals + own_half, *const next_rivals = components.rivals + other_half;
+        const u32 *const active = components.active + own_half;
+        u32 *const next_active = components.active + other_half;
+        if (team.first == 0) state[N_EDGES + 1 - now] = state[N_ACTIVE + 1 - now] = 0;
 
-        // Ranks are unique: following lightest edges ends at two components that share theirs. The
-        // one with the smaller number is the root.
-        for (u64 i = THREAD; i - threadIdx.x < count; i += STRIDE) {
-            u32 root = NONE;
-            if (i < count) {
-                const u32 a = list[3 * i], b = list[3 * i + 1], rank = list[3 * i + 2];
-                const bool of_a = best[a] == rank, of_b = best[b] == rank;
-                if (of_a && of_b) {
-                    root = a < b ? a : b;
-                    hook[a] = hook[b] = root;
-                    child_of[rank] = a < b ? b : a;
-                } else if (of_a) {
-                    hook[a] = b;
-                    child_of[rank] = a;
-                } else if (of_b) {
-                    hook[b] = a;
-                    child_of[rank] = b;
-                }
+        if (!known) {
+            EACH_OF(team, i, count) {
+                const Edge one = list[i];
+                if (weight[one.a] == one.weight && edge[one.a] > one.number) atomicMin(&edge[one.a], one.number);
+                if (weight[one.b] == one.weight && edge[one.b] > one.number) atomicMin(&edge[one.b], one.number);
             }
-            const u32 number = reserve(root != NONE, &state[N_NODES]);
-            if (root != NONE) {
-                fresh[root] = number;
-                first_of[number - n_pixels] = root;
-            }
+            team.wait();
         }
-        grid_sync(barrier);
+        known = 0;
+
+        // No two edges are equal: following lightest edges ends at two components that share theirs.
+        EACH_OF(team, i, count) {
+            const Edge one = list[i];
+            const bool of_a = edge[one.a] == one.number, of_b = edge[one.b] == one.number;
+            if (of_a && of_b) {
+                const u32 root = one.a < one.b ? one.a : one.b, other = one.a < one.b ? one.b : one.a;
+                const u32 pixel = components.pixel[other];
+                hook[other] = root;
+                fresh[root] = n_pixels + pixel;
+                nodes.parent[n_pixels + pixel] = NONE;
+                nodes.first_of[pixel] = components.node[root];
+            } else if (of_a) hook[one.a] = one.b;
+            else if (of_b) hook[one.b] = one.a;
+            u32 *const rival = &rivals[rivals_of(one, components.most)];
+            if (is_beaten(list[*rival], one)) *rival = (u32)i;
+        }
+        EACH_OF(team, i, n_active) next_weight[active[i]] = ~(KEY)0;
+        team.wait();
 
         // Shorten the ways to the roots, up to 33-fold a sweep (others' progress may be seen or not).
         for (;; sweep++) {
-            if (THREAD == 0) state[UNFINISHED + (sweep + 1) % 3] = 0;
-            FOR_EACH(i, stop - first) {
-                u32 c = first + (u32)i, to = hook[c];
+            if (team.first == 0) state[UNFINISHED + (sweep + 1) % 3] = 0;
+            EACH_OF(team, i, n_active) {
+                const u32 c = active[i];
+                u32 to = hook[c];
                 for (int hops = 0; hops < 32; hops++) {
                     const u32 further = hook[to];
                     if (further == to) break;
@@ -117,93 +126,195 @@ COOPERATIVE_KERNEL boruvka(
                 if (hook[to] != to) state[UNFINISHED + sweep % 3] = 1;
                 hook[c] = to;
             }
-            grid_sync(barrier);
+            team.wait();
             if (!state[UNFINISHED + sweep % 3]) break;
         }
         sweep++;
 
-        FOR_EACH(i, stop - first) {
-            const u32 c = first + (u32)i;
-            if (best[c] != NONE) parent[c] = fresh[hook[c]];
-        }
-        for (u64 i = THREAD; i - threadIdx.x < count; i += STRIDE) {
-            u32 a = 0, b = 0;
-            if (i < count) {
-                a = fresh[hook[list[3 * i]]];
-                b = fresh[hook[list[3 * i + 1]]];
-            }
-            const u64 place = reserve(a != b, &state[LIST_0 + 1 - now]);
-            if (a != b) {
-                next[3 * place] = a;
-                next[3 * place + 1] = b;
-                next[3 * place + 2] = list[3 * i + 2];
-            }
-        }
-        grid_sync(barrier);
-        first = stop;
-        stop = state[N_NODES];
-        now = 1 - now;
-    }
-    if (THREAD == 0) {
-        state[N_ROUNDS] = round;
-        state[ROUND_STARTS + round + 1] = stop;
-    }
-
-    FOR_EACH(i, stop) {
-        u32 above = parent[i];
-        if (above != NONE)
-            while (best[above] < best[i]) above = parent[above];
-        chain[i] = above;
-        size[i] = i < n_pixels;
-        smallest[i] = i < n_pixels ? (u32)i : NONE;
-    }
-    grid_sync(barrier);
-
-    // What is below a node along chains is from earlier rounds. A thread adds up a strip of
-    // neighbours, which often have one chain (a flat image's pixels all do).
-    for (int r = 0; r < round; r++) {
-        const u32 from = state[ROUND_STARTS + r], to = state[ROUND_STARTS + r + 1];
-        FOR_EACH(strip, ((u64)to - from + 7) / 8) {
-            u32 above = NONE, sum = 0, least = NONE;
-            for (u64 c = from + 8 * strip; c < from + 8 * strip + 8 && c < to; c++) {
-                if (chain[c] != above) {
-                    if (above != NONE) {
-                        atomicAdd(&size[above], sum);
-                        atomicMin(&smallest[above], least);
-                    }
-                    above = chain[c];
-                    sum = 0;
-                    least = NONE;
+        EVERY_THREAD_OF(team, i, n_active) {
+            bool stays = false;
+            u32 c = 0;
+            if (i < n_active) {
+                c = active[i];
+                const u32 root = hook[c];
+                if (edge[c] != NONE) {
+                    const u32 node = components.node[c];
+                    nodes.weight[node] = weight[c];
+                    nodes.edge[node] = edge[c];
+                    nodes.parent[node] = fresh[root];
+                    stays = root == c;
                 }
-                sum += size[c];
-                least = smallest[c] < least ? smallest[c] : least;
+                if (stays) {
+                    components.node[c] = fresh[c];
+                    edge[c] = NONE;
+                }
             }
-            if (above != NONE) {
-                atomicAdd(&size[above], sum);
-                atomicMin(&smallest[above], least);
+            const u64 place = reserve(stays, &state[N_ACTIVE + 1 - now]);
+            if (stays) next_active[place] = c;
+        }
+        EVERY_THREAD_OF(team, i, count) {
+            Edge one = {};
+            bool stays = false;
+            if (i < count) {
+                one = list[i];
+                stays = !is_beaten(one, list[rivals[rivals_of(one, components.most)]]);
+                one.a = hook[one.a];
+                one.b = hook[one.b];
+                stays = stays && one.a != one.b;
+            }
+            const u64 place = reserve(stays, &state[N_EDGES + 1 - now]);
+            if (stays) {
+                next[place] = one;
+                next_rivals[rivals_of(one, components.most)] = (u32)place;
+                offer(one, next_weight);
             }
         }
-        grid_sync(barrier);
+        team.wait();
     }
+}
 
-    const u64 own = first_of_block(n_edges, blockIdx.x), own_stop = first_of_block(n_edges, blockIdx.x + 1);
-    u32 count = 0, total;
-    for (u64 e = own + threadIdx.x; e < own_stop; e += BLOCK) count += child_of[e] != NONE;
-    block_scan(count, &total);
-    if (threadIdx.x == 0) of_blocks[blockIdx.x] = total;
-    grid_sync(barrier);
-    u32 place = sum_before_block(of_blocks);
-    for (u64 tile = own; tile < own_stop; tile += BLOCK) {
-        const u64 e = tile + threadIdx.x;
-        const bool taken = e < own_stop && child_of[e] != NONE;
-        const u32 before = block_scan((u32)taken, &total);
-        if (taken) {
-            row_chains[place + before] = chain[child_of[e]] - n_pixels;
-            row_ranks[place + before] = (u32)e;
+// Orders long chains. Each has more than SHORT rows, so that no two get one number.
+__device__ u32 chain_key(const Rows &rows, u32 chain) { return rows.starts[chain] / SHORT; }
+
+// The node's chain. All edges of ancestors are known.
+__device__ u32 chain_of(const Nodes &nodes, u32 node) {
+    const u32 parent = nodes.parent[node];
+    if (parent >= ABSENT) return NONE;
+    const KEY weight = nodes.weight[node];
+    const u32 edge = nodes.edge[node];
+    u32 above = parent;
+    for (;;) {
+        const u32 further = nodes.parent[above];
+        if (further == NONE || is_lighter(weight, edge, nodes.weight[above], nodes.edge[above])) return above;
+        above = further;
+    }
+}
+
+// Tells a chain what is below `n` children of it, and goes on with it if these are the last.
+__device__ void tell_chain(const Rows &rows, u32 n_pixels, u32 above, u32 size, u32 smallest, u32 n) {
+    for (;;) {
+        atomicAdd(&rows.size[above], size);
+        atomicMin(&rows.smallest[above], smallest);
+        __threadfence();  // what is told comes before that it is told
+        const u32 chain = above - n_pixels;
+        if (atomicAdd(&rows.arrived[chain], n) + n <= rows.counts[chain]) return;
+        __threadfence();
+        size = *(volatile u32 *)&rows.size[above];
+        smallest = *(volatile u32 *)&rows.smallest[above];
+        above = rows.chain[above];
+        n = 1;
+        if (above == NONE) return;
+    }
+}
+
+// Finds the chains and what is below them, and lines up the rows: those of long chains first, chain by chain, then those
+// of short ones. The rows of short chains are in order, those of long ones come in the order of the edges, with keys to
+// sort them by: (chain, weight), or the weight alone where it has 64 bits.
+COOPERATIVE_KERNEL find_rows(
+    u32 n_pixels, u32 n_marks, const Nodes nodes, const Rows rows, u32 *unsorted, u64 *keys, u32 *state, u32 *barrier
+) {
+    const u32 n_nodes = 2 * n_pixels;
+    if (threadIdx.x == 0) rows.marks_of_blocks[blockIdx.x] = 0;
+    // A thread works on a strip of neighbours, which often have one chain (a flat image's pixels all do).
+    FOR_EACH(strip, ((u64)n_nodes + 7) / 8) {
+        const u64 stop = 8 * strip + 8 < n_nodes ? 8 * strip + 8 : n_nodes;
+        for (u64 i = 8 * strip; i < stop; i++) rows.chain[i] = chain_of(nodes, (u32)i);
+        for (u64 from = 8 * strip, to; from < stop; from = to) {
+            const u32 above = rows.chain[from];
+            u32 count = 0;
+            for (to = from; to < stop && rows.chain[to] == above; to++)
+                count += above != NONE && nodes.first_of[above - n_pixels] != to;
+            if (count == 0) continue;
+            u32 place = atomicAdd(&rows.counts[above - n_pixels], count);
+            for (u64 i = from; i < to; i++)
+                if (nodes.first_of[above - n_pixels] != i) rows.place[i] = place++;
         }
+    }
+    grid_sync(barrier);
+
+    FOR_EACH(strip, ((u64)n_pixels + 7) / 8) {
+        const u64 stop = 8 * strip + 8 < n_pixels ? 8 * strip + 8 : n_pixels;
+        for (u64 from = 8 * strip, to; from < stop; from = to) {
+            const u32 above = rows.chain[from];
+            for (to = from; to < stop && rows.chain[to] == above; to++) {}
+            if (above != NONE) tell_chain(rows, n_pixels, above, (u32)(to - from), (u32)from, (u32)(to - from));
+        }
+    }
+    // Rows of long chains are counted in the upper half.
+    const u64 own = first_of_block(n_pixels, blockIdx.x), own_stop = first_of_block(n_pixels, blockIdx.x + 1);
+    u64 sum = 0, total;
+    for (u64 i = own + threadIdx.x; i < own_stop; i += BLOCK)
+        sum += rows.counts[i] > SHORT ? (u64)rows.counts[i] << 32 : rows.counts[i];
+    block_scan(sum, &total);
+    if (threadIdx.x == 0) rows.of_blocks[blockIdx.x] = total;
+    grid_sync(barrier);
+
+    u64 place = sum_before_block(rows.of_blocks);
+    sum = 0;
+    for (u32 block = threadIdx.x; block < gridDim.x; block += BLOCK) sum += rows.of_blocks[block];
+    block_scan(sum, &total);
+    const u32 n_long = (u32)(total >> 32), n_rows = n_long + (u32)total;
+    if (THREAD == 0) {
+        state[N_LONG] = n_long;
+        state[N_ROWS] = n_rows;
+    }
+    for (u64 tile = own; tile < own_stop; tile += BLOCK) {
+        const u64 i = tile + threadIdx.x;
+        const u32 count = i < own_stop ? rows.counts[i] : 0;
+        const u64 before = place + block_scan(count > SHORT ? (u64)count << 32 : count, &total);
+        if (i < own_stop) rows.starts[i] = count > SHORT ? (u32)(before >> 32) : n_long + (u32)before;
         place += total;
     }
-    if (blockIdx.x == gridDim.x - 1 && threadIdx.x == 0) state[N_ROWS] = place;
+    grid_sync(barrier);
+
+    const u32 words_of_block = (n_marks + gridDim.x * BLOCK - 1) / (gridDim.x * BLOCK) * BLOCK;
+    FOR_EACH(i, n_nodes) {
+        const u32 above = rows.chain[i];
+        if (above == NONE || nodes.first_of[above - n_pixels] == i) continue;
+        const u32 chain = above - n_pixels, edge = nodes.edge[i];
+        if (rows.counts[chain] > SHORT) {
+            atomicAdd(&rows.marks[edge / 32], 1u << edge % 32);
+            atomicAdd(&rows.marks_of_blocks[edge / 32 / words_of_block], 1u);
+        } else unsorted[rows.starts[chain] + rows.place[i]] = (u32)i;
+    }
+    grid_sync(barrier);
+
+    FOR_EACH(i, n_rows - n_long) {
+        const u32 child = unsorted[n_long + i], chain = rows.chain[child] - n_pixels;
+        const u32 start = rows.starts[chain], stop = start + rows.counts[chain], edge = nodes.edge[child];
+        const KEY weight = nodes.weight[child];
+        u32 before = 0;
+        for (u32 other = start; other < stop; other++) {
+            const u32 node = unsorted[other];
+            before += is_lighter(nodes.weight[node], nodes.edge[node], weight, edge);
+        }
+        rows.children[start + before] = child;
+    }
+    if (n_long == 0) return;
+    const u64 word = (u64)blockIdx.x * words_of_block, word_stop = word + words_of_block;
+    u32 marked;
+    u32 marks_before = sum_before_block(rows.marks_of_blocks);
+    for (u64 tile = word; tile < word_stop && tile < n_marks; tile += BLOCK) {
+        const u64 i = tile + threadIdx.x;
+        const u32 before = block_scan(i < n_marks ? (u32)__popc(rows.marks[i]) : 0u, &marked);
+        if (i < n_marks) rows.marks_before[i] = marks_before + before;
+        marks_before += marked;
+    }
+    grid_sync(barrier);
+    FOR_EACH(i, n_nodes) {
+        const u32 above = rows.chain[i];
+        if (above == NONE || nodes.first_of[above - n_pixels] == i) continue;
+        if (rows.counts[above - n_pixels] <= SHORT) continue;
+        const u32 edge = nodes.edge[i], below = rows.marks[edge / 32] & ((1u << edge % 32) - 1);
+        const u32 at = rows.marks_before[edge / 32] + __popc(below);
+        keys[at] = sizeof(KEY) == 4 ? (u64)chain_key(rows, above - n_pixels) << 32 | nodes.weight[i] : nodes.weight[i];
+        rows.children[at] = (u32)i;
+    }
+}
+
+// The keys that bring rows, sorted by weight, in the order of their chains.
+KERNEL chain_keys(const Rows rows, u32 n_pixels, const u32 *state, u32 *keys) {
+    FOR_EACH(i, state[N_LONG]) keys[i] = chain_key(rows, rows.chain[rows.children[i]] - n_pixels);
 }
 
 // A running minimum that may begin anew.
@@ -232,6 +343,7 @@ __device__ Least block_scan_least(Least value, Least before, Least *total) {
     __syncthreads();
     Least own = before;
     *total = before;
+#pragma unroll 4  // all at once take more registers than there are
     for (int w = 0; w < N_WARPS; w++) {
         if (w < warp) own = then(own, of_warps[w]);
         *total = then(*total, of_warps[w]);
@@ -241,7 +353,6 @@ __device__ Least block_scan_least(Least value, Least before, Least *total) {
 
 // What `lay_out` works in.
 struct Layout {
-    u32 *row_starts, *row_stops;  // of each chain (P)
     u64 *sizes_before, *fronts_before;  // of each row (P)
     u32 *offset, *tree_starts;  // of each node (2 P), of each tree's smallest pixel (P)
     u64 *of_blocks;  // 4 x blocks
@@ -251,21 +362,18 @@ struct Layout {
 //
 // Of the children of a chain, one after the other by rank, each goes behind those before it, or in
 // front of them if it holds a smaller pixel than they all do. The trees of a forest follow one
-// another by their smallest pixels. `rows` are sorted by (chain, rank).
+// another by their smallest pixels. `rows` are sorted by (chain, edge). The first of a gap's gap_edges is the edge.
 COOPERATIVE_KERNEL lay_out(
-    const KEY *keys, const u32 *ends, u32 n_pixels, u32 n_nodes /* N: pixels of one image */,
-    const Components components, const Layout layout, int *order, KEY *gaps, int *gap_edges, u32 *overflow, u32 *barrier
+    u32 n_pixels, u32 n_nodes /* N: pixels of one image */, const Nodes nodes, const Rows rows, u32 *state,
+    const Layout layout, int *order, KEY *gaps, int *gap_edges, u32 *barrier
 ) {
-    const u32 *const best = components.best, *const chain = components.chain, *const state = components.state;
-    const u32 *const size = components.size, *const smallest = components.smallest;
-    const u32 *const child_of = components.child_of, *const first_of = components.first_of;
-    const u32 *const row_chains = components.row_chains, *const row_ranks = components.row_ranks;
-    u32 *const row_starts = layout.row_starts, *const row_stops = layout.row_stops;
+    const u32 *const chain = rows.chain, *const size = rows.size, *const smallest = rows.smallest;
+    const u32 *const children = rows.children, *const first_of = nodes.first_of;
     u64 *const sizes_before = layout.sizes_before, *const fronts_before = layout.fronts_before;
     u32 *const offset = layout.offset, *const tree_starts = layout.tree_starts;
     u64 *const of_blocks = layout.of_blocks;
     const u32 FRONT = 0x80000000u;  // marks the offset of a child that goes in front
-    const u32 n_rows = state[N_ROWS], n_all = state[N_NODES], blocks = gridDim.x;
+    const u32 n_rows = state[N_ROWS], blocks = gridDim.x;
     u32 *const least_of_blocks = (u32 *)(of_blocks + 2 * blocks);
     const KEY infinity = infinity_bits((KEY)0);
     const u64 n_gaps = n_pixels - n_pixels / n_nodes;
@@ -274,24 +382,20 @@ COOPERATIVE_KERNEL lay_out(
         gap_edges[2 * i] = gap_edges[2 * i + 1] = -1;
     }
     FOR_EACH(i, n_pixels) tree_starts[i] = 0;
-    FOR_EACH(i, n_rows) {
-        if (i == 0 || row_chains[i - 1] != row_chains[i]) row_starts[row_chains[i]] = (u32)i;
-        if (i + 1 == n_rows || row_chains[i + 1] != row_chains[i]) row_stops[row_chains[i]] = (u32)i + 1;
-    }
-    const u64 own = first_of_block(n_rows, blockIdx.x), own_stop = first_of_block(n_rows, blockIdx.x + 1);
+    const u32 own = (u32)first_of_block(n_rows, blockIdx.x), own_stop = (u32)first_of_block(n_rows, blockIdx.x + 1);
 
     // Sizes before each row, over all rows; and whether a child goes in front, chain by chain.
     u64 sum = 0, total;
     Least least = {0, NONE}, all;
-    for (u64 tile = own; tile < own_stop; tile += BLOCK) {
-        const u64 i = tile + threadIdx.x;
+    for (u32 tile = own; tile < own_stop; tile += BLOCK) {
+        const u32 i = tile + threadIdx.x;
         Least value = {0, NONE};
         u64 extent = 0;
         if (i < own_stop) {
-            const u32 child = child_of[row_ranks[i]], above = row_chains[i];
+            const u32 child = children[i], above = chain[child] - n_pixels;
             extent = size[child];
             value.least = smallest[child];
-            if (i == 0 || row_chains[i - 1] != above) {
+            if (rows.starts[above] == i) {
                 const u32 first = smallest[first_of[above]];
                 value = Least{1, first < value.least ? first : value.least};
             }
@@ -308,8 +412,8 @@ COOPERATIVE_KERNEL lay_out(
     }
     grid_sync(barrier);
 
-    FOR_EACH(c, n_all)
-        if (best[c] == NONE) tree_starts[smallest[c]] = size[c];
+    FOR_EACH(c, 2 * (u64)n_pixels)
+        if (nodes.parent[c] == NONE) tree_starts[smallest[c]] = size[c];
     sum = sum_before_block(of_blocks);
     least = Least{0, NONE};
     for (u32 block = 0; block < blockIdx.x; block += BLOCK) {
@@ -320,18 +424,18 @@ COOPERATIVE_KERNEL lay_out(
         least = all;
     }
     u64 fronts = 0;
-    for (u64 tile = own; tile < own_stop; tile += BLOCK) {
-        const u64 i = tile + threadIdx.x;
+    for (u32 tile = own; tile < own_stop; tile += BLOCK) {
+        const u32 i = tile + threadIdx.x;
         Least value = {0, NONE};
         u64 extent = 0;
         u32 child = 0, first = NONE;
         bool start = false;
         if (i < own_stop) {
-            const u32 above = row_chains[i];
-            child = child_of[row_ranks[i]];
+            child = children[i];
+            const u32 above = chain[child] - n_pixels;
             extent = size[child];
             value.least = smallest[child];
-            start = i == 0 || row_chains[i - 1] != above;
+            start = rows.starts[above] == i;
             if (start) {
                 first = smallest[first_of[above]];
                 value = Least{1, first < value.least ? first : value.least};
@@ -355,25 +459,26 @@ COOPERATIVE_KERNEL lay_out(
     grid_sync(barrier);
 
     fronts = sum_before_block(of_blocks + blocks);
-    for (u64 i = own + threadIdx.x; i < own_stop; i += BLOCK) fronts_before[i] += fronts;
+    for (u32 i = own + threadIdx.x; i < own_stop; i += BLOCK) fronts_before[i] += fronts;
     // Where the trees of the forest start, by their smallest pixels: sizes before each pixel.
-    const u64 pixel = first_of_block(n_pixels, blockIdx.x), pixel_stop = first_of_block(n_pixels, blockIdx.x + 1);
+    const u32 pixel = (u32)first_of_block(n_pixels, blockIdx.x);
+    const u32 pixel_stop = (u32)first_of_block(n_pixels, blockIdx.x + 1);
     u32 extent = 0, extents;
-    for (u64 i = pixel + threadIdx.x; i < pixel_stop; i += BLOCK) extent += tree_starts[i];
+    for (u32 i = pixel + threadIdx.x; i < pixel_stop; i += BLOCK) extent += tree_starts[i];
     block_scan(extent, &extents);
     // The sizes of the blocks' rows were read before the last wait.
     if (threadIdx.x == 0) of_blocks[blockIdx.x] = extents;
     grid_sync(barrier);
     u64 start = sum_before_block(of_blocks);
-    for (u64 tile = pixel; tile < pixel_stop; tile += BLOCK) {
-        const u64 i = tile + threadIdx.x;
+    for (u32 tile = pixel; tile < pixel_stop; tile += BLOCK) {
+        const u32 i = tile + threadIdx.x;
         const u32 before = block_scan(i < pixel_stop ? tree_starts[i] : 0u, &extents);
         if (i < pixel_stop) tree_starts[i] = (u32)start + before;
         start += extents;
     }
     FOR_EACH(i, n_rows) {
-        const u32 above = row_chains[i], child = child_of[row_ranks[i]], first = first_of[above];
-        const u32 begin = row_starts[above], last = row_stops[above] - 1, last_child = child_of[row_ranks[last]];
+        const u32 child = children[i], above = chain[child] - n_pixels, first = first_of[above];
+        const u32 begin = rows.starts[above], last = begin + rows.counts[above] - 1, last_child = children[last];
         const bool front = offset[child] & FRONT;
         const u64 all_fronts =
             fronts_before[last] - fronts_before[begin] + (offset[last_child] & FRONT ? size[last_child] : 0);
@@ -387,20 +492,19 @@ COOPERATIVE_KERNEL lay_out(
     grid_sync(barrier);
 
     FOR_EACH(i, (u64)n_pixels + n_rows) {
-        const u32 rank = i < n_pixels ? 0 : row_ranks[i - n_pixels];
-        const u32 node = i < n_pixels ? (u32)i : child_of[rank];
+        const u32 node = i < n_pixels ? (u32)i : children[i - n_pixels];
         u32 at = 0, c = node;
         for (; chain[c] != NONE; c = chain[c]) at += offset[c] & ~FRONT;
         at += tree_starts[smallest[c]];
-        const u32 image = at / n_nodes, base = image * n_nodes;
+        const u32 image = at / n_nodes;
         if (i < n_pixels) {
-            order[at] = (int)(node - base);
+            order[at] = (int)(node - image * n_nodes);
         } else {
             const u64 gap = (offset[node] & FRONT ? at + size[node] - 1 : at - 1) - image;
-            gaps[gap] = keys[rank];
-            if (keys[rank] >= infinity) *overflow = 1;
-            gap_edges[2 * gap] = (int)(ends[2 * (u64)rank] - base);
-            gap_edges[2 * gap + 1] = (int)(ends[2 * (u64)rank + 1] - base);
+            const KEY weight = nodes.weight[node];
+            gaps[gap] = weight;
+            if (weight >= infinity) state[OVERFLOW] = 1;
+            gap_edges[2 * gap] = (int)nodes.edge[node];
         }
     }
 }

@@ -9,20 +9,32 @@
 // Sorts `keys` and `values` by the lowest n_bits of the keys. With `number`, the values begin as 0, 1, 2 ...
 // There are n pairs, or *n_device (which is at most n) if that is not null. A pass over a digit that all
 // keys share is left out: images of few distinct weights take few passes.
+//
+// What blocks count is also added up over groups of blocks. So a block finds what is before it from few numbers, and
+// needs no other wait. There are no more groups than the root of the blocks, rounded up. Passes take turns with
+// the counts: a block may be a pass ahead.
 COOPERATIVE_KERNEL sort_pairs(
     KEY *keys, KEY *other_keys, u32 *values, u32 *other_values, u32 n, const u32 *n_device,
-    int n_bits, int number, u32 *counts /* DIGITS x blocks */, u32 *totals /* DIGITS */, u32 *barrier
+    int n_bits, int number, u32 *counts /* 2 x blocks x DIGITS */, u32 *groups /* 3 x groups x DIGITS, of zeros */,
+    u32 *barrier
 ) {
     __shared__ u32 count_of[N_WARPS][DIGITS];
     __shared__ u32 place_of[DIGITS];
     __shared__ int skip;
     if (n_device) n = *n_device;
+    if (n == 0) return;
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, blocks = gridDim.x;
     const u64 tiles = ((u64)n + TILE - 1) / TILE, each = (tiles + blocks - 1) / blocks;
     const u64 first = blockIdx.x * each * TILE, stop = first + each * TILE < n ? first + each * TILE : n;
     bool swapped = false;
+    u32 group_size = 1;
+    while (group_size * group_size < blocks) group_size *= 2;
+    const u32 group = blockIdx.x / group_size, n_groups = (blocks + group_size - 1) / group_size;
 
-    for (int shift = 0; shift < n_bits; shift += DIGIT_BITS) {
+    for (int shift = 0, pass = 0; shift < n_bits; shift += DIGIT_BITS, pass++) {
+        u32 *const own_counts = counts + pass % 2 * blocks * DIGITS;
+        u32 *const own_groups = groups + pass % 3 * n_groups * DIGITS;
+        u32 *const later_groups = groups + (pass + 2) % 3 * n_groups * DIGITS;
         const KEY *from = swapped ? other_keys : keys;
         const u32 *from_values = swapped ? other_values : values;
         KEY *to = swapped ? keys : other_keys;
@@ -33,30 +45,30 @@ COOPERATIVE_KERNEL sort_pairs(
         for (u64 i = first + threadIdx.x; i < stop; i += BLOCK)
             atomicAdd(&place_of[(u32)(from[i] >> shift) & (DIGITS - 1)], 1u);
         __syncthreads();
-        for (u32 d = threadIdx.x; d < DIGITS; d += BLOCK) counts[d * blocks + blockIdx.x] = place_of[d];
-        grid_sync(barrier);
-
-        for (u32 d = blockIdx.x; d < DIGITS; d += blocks) {  // counts of a digit: before each block
-            u32 before = 0;
-            for (u32 block = 0; block < blocks; block += BLOCK) {
-                u32 total;
-                const u32 own = block + threadIdx.x;
-                const u32 sum = block_scan(own < blocks ? counts[d * blocks + own] : 0u, &total);
-                if (own < blocks) counts[d * blocks + own] = before + sum;
-                before += total;
-            }
-            if (threadIdx.x == 0) totals[d] = before;
+        for (u32 d = threadIdx.x; d < DIGITS; d += BLOCK) {
+            own_counts[blockIdx.x * DIGITS + d] = place_of[d];
+            if (place_of[d]) atomicAdd(&own_groups[group * DIGITS + d], place_of[d]);
         }
         grid_sync(barrier);
 
         if (threadIdx.x == 0) skip = 0;  // block_scan waits before it becomes 1
         u32 smaller = 0;
-        for (u32 d = 0; d < DIGITS; d += BLOCK) {
-            u32 total;
-            const u32 own = d + threadIdx.x, count = own < DIGITS ? totals[own] : 0u;
+        for (u32 first_digit = 0; first_digit < DIGITS; first_digit += BLOCK) {
+            u32 count = 0, before = 0, total;
+            const u32 d = first_digit + threadIdx.x;
+            if (d < DIGITS) {
+                for (u32 g = 0; g < n_groups; g++) {
+                    const u32 of_group = own_groups[g * DIGITS + d];
+                    if (g < group) before += of_group;
+                    count += of_group;
+                }
+                for (u32 block = group * group_size; block < blockIdx.x; block++)
+                    before += own_counts[block * DIGITS + d];
+                if (blockIdx.x < n_groups) later_groups[blockIdx.x * DIGITS + d] = 0;
+            }
             const u32 sum = block_scan(count, &total);
-            if (own < DIGITS) {
-                place_of[own] = smaller + sum + counts[own * blocks + blockIdx.x];
+            if (d < DIGITS) {
+                place_of[d] = smaller + sum + before;
                 if (count == n) skip = 1;
             }
             smaller += total;

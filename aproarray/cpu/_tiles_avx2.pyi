@@ -1,0 +1,1 @@
+from aproarray.cpu._tiles import solve_tiles as solve_tiles
