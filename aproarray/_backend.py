@@ -44,6 +44,8 @@ class RootedTrees(NamedTuple):
 class Backend(Protocol):
     """The functions of a backend; the docstrings of `aproarray.cpu` say what each of them computes."""
 
+    __name__: str
+    """The module's, for pickling."""
     xp: Any
     """The arrays' own namespace."""
 

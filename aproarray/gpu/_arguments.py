@@ -19,7 +19,10 @@ NULL = np.uintp(0)
 # The names of a type, of its bits, and their dtype.
 REAL = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 KEY = {np.dtype(np.float32): "u32", np.dtype(np.float64): "u64"}
-BITS = {np.dtype(np.float32): np.dtype(np.uint32), np.dtype(np.float64): np.dtype(np.uint64)}
+BITS: dict[np.dtype[Any], np.dtype[Any]] = {
+    np.dtype(np.float32): np.dtype(np.uint32),
+    np.dtype(np.float64): np.dtype(np.uint64),
+}
 
 # Indices on the device have 32 bits, one of which marks things.
 MOST_EDGES = 1 << 31

@@ -131,7 +131,7 @@ def global_propagate(
         finds_z, wanted = channels.start == 0 and not transposed, sums is not None and not transposed
         if channels.start == 0:
             kept = finds_z and (wanted or channels.stop < values.shape[2])
-            z = cupy.empty((trees.stop - trees.start, n), np.float64) if kept else NULL
+            z: Any = cupy.empty((trees.stop - trees.start, n), np.float64) if kept else NULL
         where = trees_of_items(tree_index[items] - trees.start, trees.stop - trees.start)
         chosen = picked(items)
         source, target = values[chosen][..., channels], out[chosen][..., channels]
