@@ -57,7 +57,9 @@ def apro_loss(
         The modules that make the targets (None: the published options, GP and LP in parallel).
     per_instance : bool
         Whether each of the K masks is an instance with a region of its own, its box: the loss is a mean over
-        the masks, and p is 0 where the region is 0, before and after every step of LP.
+        the masks, and p is 0 where the region is 0, before and after every step of LP. In images of little
+        contrast, zeros from outside of a small box empty its target: compare targets of true masks with the
+        masks, and stretch the contrast.
     weights : (float, float), optional
         Of the terms of GP and LP; a term of weight 0 is not computed. A cascade has one term, and the
         first weight. None: 1 and 1 for instances, 0.3 and 0.3 for classes. The paper has 2 and 1 with one
