@@ -64,7 +64,7 @@ def _find_moves(gaps: Array, moves: Array, workers: int) -> None:
         left = workspace.array(gaps.shape, np.intp)
         ranges = _workers.ranges(len(gaps), workers, _workers.LINEAR)
         find = functools.partial(_processor.sweeps.find_moves, gaps, moves, left)
-        counts = _workers.run([functools.partial(find, *bounds) for bounds in ranges], workers)
+        counts = _workers.run_over(find, ranges, workers)
         found = np.array([(first, first + count) for (first, _), count in zip(ranges, counts, strict=True)])
         _workers.run_apart(
             _processor.sweeps.close_moves, gaps, moves, left, found.reshape(-1, 2), pixels=sum(counts)

@@ -169,7 +169,7 @@ def vote(
         queued[:] = 0
         ranges = _workers.ranges(n, workers, _workers.LINEAR)
         task = functools.partial(_flood.find_borders, labels, near, following)
-        counts = _workers.run([functools.partial(task, *bounds) for bounds in ranges], workers)
+        counts = _workers.run_over(task, ranges, workers)
         end = 0
         for (first, _), count in zip(ranges, counts, strict=True):
             following[end : end + count] = following[first : first + count]

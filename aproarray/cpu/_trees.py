@@ -136,14 +136,10 @@ def _solve_tiles(
     starts = workspace.array((sum(n_runs),), run_of.dtype)
     ranges = _workers.ranges(len(run_of), workers, _workers.LINEAR) if workers > 1 else [(0, len(run_of))]
     count = functools.partial(_mst.count_runs, run_of)
-    counts = _workers.run([functools.partial(count, *bounds) for bounds in ranges], workers)
+    counts = _workers.run_over(count, ranges, workers)
     number = functools.partial(_mst.number_runs, run_of, starts)
-    numbers = itertools.accumulate(counts[:-1], initial=0)
-    _workers.run(
-        [functools.partial(number, first, *bounds) for first, bounds in zip(numbers, ranges, strict=True)],
-        workers,
-    )
-    _workers.run([functools.partial(_mst.name_runs, run_of, *bounds) for bounds in ranges[1:]], workers)
+    _workers.run_over(number, ranges, workers, itertools.accumulate(counts[:-1], initial=0))
+    _workers.run_over(functools.partial(_mst.name_runs, run_of), ranges[1:], workers)
     return _Runs(starts, pixels, keys, ids, run_of)
 
 
@@ -177,16 +173,14 @@ def _unmarked_edges(
     """Return a pixel graph's unmarked edges but for those of pairs (N) as items, and how many there are."""
     ranges = _workers.ranges(weights.shape[1], workers, _workers.LINEAR)
     count = functools.partial(_processor.weighing.count_unmarked, weights, pairs)
-    counts = _workers.run([functools.partial(count, *bounds) for bounds in ranges], workers)
+    counts = _workers.run_over(count, ranges, workers)
     items = _item_buffers(workspace, sum(counts), n_runs, like.dtype)
     collect = functools.partial(
         _processor.weighing.collect_unmarked, weights, pairs, grid.id_bits, items[0], like
     )
-    places = itertools.pairwise(itertools.accumulate(counts, initial=0))
-    _workers.run(
-        [functools.partial(collect, *place, *bounds) for place, bounds in zip(places, ranges, strict=True)],
-        workers,
-    )
+    ends = list(itertools.accumulate(counts))
+    begins = [end - n for end, n in zip(ends, counts, strict=True)]
+    _workers.run_over(collect, ranges, workers, begins, ends)
     return items, sum(counts)
 
 
@@ -200,18 +194,13 @@ def _sort_items(items: Array, n_items: int, like: Array, workers: int) -> tuple[
     counts = np.empty((len(ranges), _mst.N_VALUES), np.int64)
     for digit in range(3 if like.dtype == np.int32 else 6):
         count = functools.partial(_mst.count_digits, source, like, digit)
-        _workers.run(
-            [functools.partial(count, of, *bounds) for of, bounds in zip(counts, ranges, strict=True)],
-            workers,
-        )
+        _workers.run_over(count, ranges, workers, counts)
         if n_items in counts.sum(0):  # all keys have the same digit
             continue
         # Places of a value: one range after the other, so that equal keys stay in order.
         places = np.ascontiguousarray((np.cumsum(counts.T) - counts.T.reshape(-1)).reshape(counts.T.shape).T)
         move = functools.partial(_mst.move_by_digit, source, target, like, digit)
-        _workers.run(
-            [functools.partial(move, of, *bounds) for of, bounds in zip(places, ranges, strict=True)], workers
-        )
+        _workers.run_over(move, ranges, workers, places)
         source, target = target, source
     return source, target.view(like.dtype)
 

@@ -9,9 +9,9 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
@@ -216,4 +216,14 @@ def collected(function: Callable[[int, int, int], int], stop: int, pixels: float
 
 def run_ranges(task: Callable[[int, int], Result], stop: int, workers: int, pixels: float) -> list[Result]:
     """Call task(first, last) for ranges that make up [0, stop); see `ranges`."""
-    return run([functools.partial(task, *bounds) for bounds in ranges(stop, workers, pixels)], workers)
+    return run_over(task, ranges(stop, workers, pixels), workers)
+
+
+def run_over(
+    task: Callable[..., Result], bounds: Sequence[tuple[int, int]], workers: int, *each: Iterable[Any]
+) -> list[Result]:
+    """Call task(*own, first, last) for these ranges, a range's own arguments being its items of `each`."""
+    own = zip(*each, strict=True) if each else itertools.repeat((), len(bounds))
+    return run(
+        [functools.partial(task, *args, *ends) for args, ends in zip(own, bounds, strict=True)], workers
+    )
